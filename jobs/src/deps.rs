@@ -1,0 +1,15 @@
+use std::sync::Arc;
+
+use sqlx::PgPool;
+
+use crate::outbound::{Chance, Clock};
+
+/// What a job may use: the database and the outside, as `app.rs` of the binary wired them.
+pub struct Deps {
+    /// Connections of the app role.
+    pub db: PgPool,
+    /// The one source of "now".
+    pub clock: Arc<dyn Clock>,
+    /// The one source of chance.
+    pub chance: Arc<dyn Chance>,
+}

@@ -1,0 +1,17 @@
+//! The duties of muneem: rules, SQL and job handlers.
+//!
+//! This crate opens no socket, parses no flag and names no queue library. What it needs from outside it says as
+//! traits in [`outbound`]; the `muneem` binary implements them for real. Every job is a type that implements
+//! [`queue::Job`]; [`kinds`] is the one list of them.
+
+pub mod id;
+pub mod outbound;
+pub mod people;
+pub mod queue;
+
+mod deps;
+
+pub use deps::Deps;
+
+/// The schema `muneem`, forward only.
+pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");

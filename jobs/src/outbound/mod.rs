@@ -1,0 +1,8 @@
+//! Everything outside this crate, as small traits: the binary implements them for real, tests as fakes that remember
+//! what they were given.
+
+mod chance;
+mod clock;
+
+pub use chance::Chance;
+pub use clock::Clock;

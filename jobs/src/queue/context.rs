@@ -1,0 +1,105 @@
+use std::{future::Future, pin::Pin, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, Postgres, Transaction};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Deps, id::JobId, people::BusinessId};
+
+/// What a handler is given beside its payload.
+pub struct JobContext {
+    /// The database and the outside.
+    pub deps: Arc<Deps>,
+    /// The job.
+    pub job: JobId,
+    /// Which attempt this is, from 1: together with [`Self::worker`] the fencing token of the lease.
+    pub attempt: i32,
+    /// The worker incarnation that holds the lease.
+    pub worker: i64,
+    /// The business it is for.
+    pub business: BusinessId,
+    /// Raised when the job is cancelled or its lease is lost.
+    pub cancelled: CancellationToken,
+    /// Told of each step; tests kill the job there.
+    pub steps: Arc<dyn Steps>,
+}
+
+/// Hears of every step of a job. The runtime logs it; `crash_at_every_step` never answers.
+pub trait Steps: Send + Sync + 'static {
+    /// Called between two effects; a job killed here must end right when run again.
+    fn reached<'a>(&'a self, step: &'static str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>>;
+}
+
+/// Another worker holds the job by now, or it was cancelled: nothing of this attempt may be written.
+#[derive(Debug, thiserror::Error)]
+pub enum LostLease {
+    /// Fencing refused the write.
+    #[error("job {0} is no longer ours (attempt {1})")]
+    Lost(JobId, i32),
+    /// The database could not say.
+    #[error("job {0}: could not check the lease")]
+    Database(JobId, #[source] sqlx::Error),
+}
+
+impl JobContext {
+    /// The present instant, by the one clock.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.deps.clock.now()
+    }
+
+    /// Marks a point between two effects.
+    pub async fn step(&self, name: &'static str) {
+        self.steps.reached(name).await;
+    }
+
+    /// Opens a transaction that holds the job's row and is refused when the lease is lost, so that a late holder
+    /// writes nothing.
+    ///
+    /// # Errors
+    /// [`LostLease::Lost`] when another attempt owns the job.
+    pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, LostLease> {
+        let database = |error| LostLease::Database(self.job, error);
+        let mut tx = self.deps.db.begin().await.map_err(database)?;
+        let held: bool = sqlx::query_scalar("select muneem.queue_hold($1, $2, $3)")
+            .bind(self.job.0)
+            .bind(self.attempt)
+            .bind(self.worker)
+            .fetch_one(&mut *tx)
+            .await
+            .map_err(database)?;
+        if held { Ok(tx) } else { Err(LostLease::Lost(self.job, self.attempt)) }
+    }
+
+    /// Acknowledges the job inside the caller's transaction: state, follow-up jobs and the end of this one commit
+    /// together. Answer [`super::Done::Acked`] afterwards.
+    ///
+    /// # Errors
+    /// [`LostLease::Lost`] when another attempt owns the job; roll back then.
+    pub async fn complete(&self, tx: &mut PgConnection, result: Option<serde_json::Value>) -> Result<(), LostLease> {
+        let done: bool = sqlx::query_scalar("select muneem.queue_complete($1, $2, $3, $4)")
+            .bind(self.job.0)
+            .bind(self.attempt)
+            .bind(self.worker)
+            .bind(result)
+            .fetch_one(tx)
+            .await
+            .map_err(|error| LostLease::Database(self.job, error))?;
+        if done { Ok(()) } else { Err(LostLease::Lost(self.job, self.attempt)) }
+    }
+
+    /// Replaces the payload of the running job, so that what it handed over in clear is kept nowhere else.
+    ///
+    /// # Errors
+    /// [`LostLease::Lost`] when another attempt owns the job; roll back then.
+    pub async fn replace_payload(&self, tx: &mut PgConnection, payload: &serde_json::Value) -> Result<(), LostLease> {
+        let done: bool = sqlx::query_scalar("select muneem.queue_replace_payload($1, $2, $3, $4)")
+            .bind(self.job.0)
+            .bind(self.attempt)
+            .bind(self.worker)
+            .bind(payload)
+            .fetch_one(tx)
+            .await
+            .map_err(|error| LostLease::Database(self.job, error))?;
+        if done { Ok(()) } else { Err(LostLease::Lost(self.job, self.attempt)) }
+    }
+}

@@ -1,0 +1,37 @@
+-- The schema itself is made by the migrator (jobs/sqlx.toml).
+
+-- NOLOGIN roles: what a login may do is what it is a member of. Roles belong to the whole cluster, so another database
+-- of the same server may have made them already.
+do $$
+declare
+    wanted text;
+begin
+    foreach wanted in array array['muneem_app', 'muneem_sealer', 'muneem_auditor', 'muneem_enqueuer']
+    loop
+        begin
+            execute format('create role %I nologin', wanted);
+        exception when duplicate_object or unique_violation then
+            null;
+        end;
+    end loop;
+end
+$$;
+
+grant usage on schema muneem to muneem_app, muneem_sealer, muneem_auditor, muneem_enqueuer;
+
+-- One row: how far the sandbox has moved the clock. Zero outside sandbox mode, for ever.
+create table muneem.law_clock (
+    only_row boolean primary key default true constraint law_clock_one_row check (only_row),
+    moved_by interval not null default interval '0'
+);
+
+insert into muneem.law_clock default values;
+
+-- The present instant for run-at, due dates and evidence. Leases alone use now(): several machines must agree on them.
+create function muneem.now() returns timestamptz
+language sql stable parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select clock_timestamp() + moved_by from muneem.law_clock $$;
+
+grant select on muneem.law_clock to muneem_app;
+grant execute on function muneem.now() to muneem_app, muneem_enqueuer, muneem_auditor;

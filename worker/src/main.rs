@@ -1,0 +1,2 @@
+//! The muneem binary.
+fn main() {}
