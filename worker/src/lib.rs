@@ -1,1 +1,5 @@
-//! x
+//! The muneem runtime: queue, schedule, HTTP, adapters and commands around the duties of `muneem-jobs`.
+
+pub mod cli;
+pub mod config;
+pub mod telemetry;

@@ -1,2 +1,5 @@
-//! The muneem binary.
-fn main() {}
+//! The `muneem` binary: see `muneem --help`.
+
+fn main() -> std::process::ExitCode {
+    muneem::cli::main()
+}

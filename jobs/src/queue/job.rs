@@ -62,7 +62,18 @@ pub trait JobError: std::error::Error + Send + Sync + 'static {
 
 /// Urgency class, highest first. Each has capacity of its own; what is free goes to the highest that waits.
 #[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize, JsonSchema, sqlx::Type,
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    serde::Serialize,
+    serde::Deserialize,
+    JsonSchema,
+    sqlx::Type,
 )]
 #[serde(rename_all = "snake_case")]
 #[sqlx(type_name = "muneem.queue_lane", rename_all = "snake_case")]

@@ -1,0 +1,102 @@
+//! The commands, one file each. They read the settings, call the library and print through [`output`].
+
+mod config;
+mod output;
+
+use std::{io::Write, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, error::ContextKind, error::ErrorKind};
+
+use crate::config::{Config, Problems};
+
+/// The duties of an Indian business, beside any frontend, on its Postgres.
+#[derive(Debug, Parser)]
+#[command(name = "muneem", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(after_help = "Example:\n  muneem demo            sells a phone in a sample shop and sends the invoice\n\
+                        \n  muneem serve           works on the queue and answers HTTP, beside your frontend")]
+struct Cli {
+    /// Settings file [default: ./muneem.toml, else $XDG_CONFIG_HOME/muneem/muneem.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Config(config::Args),
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
+    // Blocking on the main thread: what starts child processes there ties their life to the process, not to a thread
+    // of the pool.
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(cli.run()));
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            for line in lines_of(&error) {
+                complain(&line);
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Cli {
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Config(args) => config::run(&args, || Config::load(self.config.as_deref())),
+        }
+    }
+}
+
+/// One line for a mistake in the arguments; help and version as they are asked for.
+fn explain(error: &clap::Error) -> ExitCode {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            let _ = write!(std::io::stdout(), "{}", error.render());
+            ExitCode::SUCCESS
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            let _ = write!(std::io::stdout(), "{}", error.render());
+            ExitCode::from(2)
+        }
+        _ => {
+            let text = error.render().to_string();
+            let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ").trim_end_matches(':');
+            let missing = error.get(ContextKind::InvalidArg).filter(|_| what.ends_with("not provided"));
+            let nearest = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue]
+                .into_iter()
+                .find_map(|kind| error.get(kind));
+            let mend = match (missing, nearest) {
+                (Some(missing), _) => format!("give {missing}"),
+                (None, Some(nearest)) => format!("did you mean `{nearest}`?"),
+                (None, None) => "see `muneem --help`".to_owned(),
+            };
+            complain(&format!("{what}: {mend}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The chain of causes on one line; the problems of the settings on one line each.
+fn lines_of(error: &anyhow::Error) -> Vec<String> {
+    match error.downcast_ref::<Problems>() {
+        Some(Problems(problems)) => problems.iter().map(|problem| format!("config: {problem}")).collect(),
+        None => vec![format!("{error:#}").replace('\n', " ")],
+    }
+}
+
+fn complain(line: &str) {
+    // Nobody is left to tell when standard error is closed.
+    let _ = writeln!(std::io::stderr(), "muneem: {line}");
+}
