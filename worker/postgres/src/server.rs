@@ -238,6 +238,11 @@ impl Server {
         &self.cluster.dir
     }
 
+    /// Lets the server's user remove the directory, which is otherwise ours: root must not trust what that user writes.
+    pub(crate) fn own_dir(&self) -> Result<(), Error> {
+        self.cluster.account.own(&self.cluster.dir)
+    }
+
     /// The directory of the tools (`pg_dump`, `psql`), where the package has them.
     pub fn bin_dir(&self) -> &Path {
         &self.cluster.binaries.bin

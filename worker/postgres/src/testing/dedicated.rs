@@ -33,6 +33,7 @@ impl TestServer {
         options.extra_settings.push(("synchronous_commit".into(), "on".into()));
         options.extra_settings.push(("full_page_writes".into(), "on".into()));
         let server = Server::start(&options).unwrap_or_else(|error| panic!("no Postgres for this test: {error}"));
+        server.own_dir().unwrap_or_else(|error| panic!("{error}"));
         Self { server: Some(server), dir }
     }
 

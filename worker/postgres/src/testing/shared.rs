@@ -110,6 +110,8 @@ pub(super) fn options(dir: &Path) -> Options {
 /// Prepares the cluster and leaves it to a keeper, which outlives this process.
 fn start_server(base: &Path, dir: &Path) -> Result<PathBuf, Error> {
     let cluster = Cluster::prepare(&options(dir))?;
+    // The keeper removes the folder as the server's user.
+    cluster.account.own(&cluster.dir)?;
     let mark = cluster.log_mark();
     let postgres = cluster.postgres()?;
     let mut keeper = Command::new("/bin/sh");
