@@ -40,7 +40,7 @@ impl Cluster {
         let data = dir.join("data");
         let lock = take_lock(&dir)?;
         let account = Account::choose(&data)?;
-        let binaries = choose_binaries(options, &dir, &data, account)?;
+        let binaries = choose_binaries(options, &dir, &data)?;
         if account.lent {
             options.say(&format!("Postgres does not run as root: it runs as user id {}", account.uid));
         }
@@ -209,6 +209,7 @@ fn take_lock(dir: &Path) -> Result<File, Error> {
         .create(true)
         .truncate(false)
         .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
         .open(&path)
         .map_err(io_at("open", &path))?;
     match file.try_lock() {
@@ -227,32 +228,33 @@ fn take_lock(dir: &Path) -> Result<File, Error> {
     Ok(file)
 }
 
-/// Binaries that fit the data, fetched when there are none at all.
-fn choose_binaries(options: &Options, dir: &Path, data: &Path, account: Account) -> Result<Binaries, Error> {
+/// Binaries that fit the data, fetched when none do.
+fn choose_binaries(options: &Options, dir: &Path, data: &Path) -> Result<Binaries, Error> {
     let wanted: Option<u32> =
         fs::read_to_string(data.join("PG_VERSION")).ok().and_then(|text| text.trim().parse().ok());
     let fits = |binaries: &Binaries| wanted.is_none_or(|major| major == binaries.major);
+    let folder = options.fetch.folder(dir);
     let mut found = options.search.all()?;
-    found.extend(fetch::fetched(dir));
+    found.extend(fetch::fetched(&folder));
     if let Some(position) = found.iter().position(fits) {
         return Ok(found.swap_remove(position));
     }
-    // What would be fetched has one major version: no use when the data wants another one.
-    if options.search.bin_dir.is_none() && wanted.is_none_or(|major| options.fetch.may_bring(major)) {
-        let fetched = fetch::fetch(&options.fetch, dir, account, &|line| options.say(line));
-        match (fetched, wanted) {
-            (Ok(binaries), _) if fits(&binaries) => return Ok(binaries),
-            (Ok(binaries), _) => found.push(binaries),
-            (Err(error), None) => return Err(error),
-            (Err(_), Some(_)) => {}
+    let failed = if options.search.bin_dir.is_some() {
+        None
+    } else {
+        make_dir(&folder)?;
+        match fetch::fetch(&options.fetch, &folder, wanted, &|line| options.say(line)) {
+            Ok(binaries) => return Ok(binaries),
+            Err(error) => Some(error),
+        }
+    };
+    let names = found.iter().map(|binaries| binaries.major.to_string()).collect::<Vec<_>>().join(", ");
+    match (failed, wanted) {
+        (Some(error), _) if found.is_empty() => Err(error),
+        (_, wanted) => {
+            Err(Error::WrongMajor { data: data.to_owned(), wanted: wanted.unwrap_or_default(), found: names })
         }
     }
-    let names = found.iter().map(|binaries| binaries.major.to_string()).collect::<Vec<_>>().join(", ");
-    Err(Error::WrongMajor {
-        data: data.to_owned(),
-        wanted: wanted.unwrap_or_default(),
-        found: if names.is_empty() { "none".into() } else { names },
-    })
 }
 
 /// Writes the new data to disk in one call: file by file takes initdb seconds.

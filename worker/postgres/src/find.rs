@@ -88,15 +88,19 @@ fn push_new(found: &mut Vec<Binaries>, candidate: Option<Binaries>) {
 
 /// The binaries in `bin`, if they run and are new enough.
 pub(crate) fn usable(bin: &Path, libraries: &[PathBuf]) -> Option<Binaries> {
-    if !bin.join("initdb").exists() {
-        return None;
-    }
-    let mut command = Command::new(bin.join("postgres"));
+    let major = version(&bin.join("postgres"), libraries)?;
+    // Both are asked: each has libraries of its own that may be missing.
+    version(&bin.join("initdb"), libraries)?;
+    (major >= OLDEST_MAJOR).then(|| Binaries { bin: bin.to_owned(), major, libraries: libraries.to_vec() })
+}
+
+/// The major version a tool says it has, if it runs.
+fn version(tool: &Path, libraries: &[PathBuf]) -> Option<u32> {
+    let mut command = Command::new(tool);
     command.arg("--version").stdin(Stdio::null());
     set_libraries(&mut command, libraries);
     let output = command.output().ok().filter(|output| output.status.success())?;
-    let major = parse_major(&String::from_utf8_lossy(&output.stdout))?;
-    (major >= OLDEST_MAJOR).then(|| Binaries { bin: bin.to_owned(), major, libraries: libraries.to_vec() })
+    parse_major(&String::from_utf8_lossy(&output.stdout))
 }
 
 /// `postgres (PostgreSQL) 15.18 (Debian 15.18-1)` is 15.

@@ -277,6 +277,10 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.stop();
+        // A socket directory elsewhere is made anew by the next start; one that is not empty stays.
+        if !self.cluster.socket_dir.starts_with(&self.cluster.dir) {
+            let _ = std::fs::remove_dir(&self.cluster.socket_dir);
+        }
     }
 }
 

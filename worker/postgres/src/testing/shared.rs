@@ -95,6 +95,7 @@ pub(super) fn options(dir: &Path) -> Options {
     let mut options = Options::new(dir);
     options.durable = false;
     options.start_within = START_WITHIN;
+    options.fetch.dir = binaries_dir(&options);
     let settings = [
         ("shared_buffers", "64MB"),
         ("max_connections", "400"),
@@ -166,6 +167,21 @@ fn open_lock(path: &Path) -> Result<File, Error> {
 fn keeper_lives(base: &Path) -> bool {
     let Ok(file) = File::open(base.join("keeper")) else { return false };
     matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+}
+
+/// Where fetched binaries stay from one run to the next: the user's cache, or as root, whose home is closed to the
+/// server's user, beside what root's own servers keep.
+fn binaries_dir(options: &Options) -> Option<PathBuf> {
+    if is_root() {
+        return Some(options.root_dir.join("postgres-binaries"));
+    }
+    let cache = std::env::var_os("XDG_CACHE_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    let cache = cache.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))?;
+    Some(cache.join("muneem/postgres"))
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|us| us.uid() == 0)
 }
 
 /// One folder per target directory, so that two checkouts do not share their roles.
