@@ -27,6 +27,7 @@ impl TestServer {
         static COUNTER: AtomicU32 = AtomicU32::new(0);
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
         let dir = Shared::get().base().join(format!("own-{}-{number}", std::process::id()));
+        seed(&dir);
         let mut options = shared::options(&dir);
         // Killed servers must come back with their data: the operating system keeps what was written, so fsync may
         // stay off, but commits have to be written.
@@ -105,6 +106,14 @@ impl TestServer {
     fn server_mut(&mut self) -> &mut Server {
         self.server.as_mut().unwrap_or_else(|| unreachable!("the server is there until the value is dropped"))
     }
+}
+
+/// Gives a server directory data that was made once for the test run, which spares the server's first start initdb.
+///
+/// # Panics
+/// When it cannot be copied.
+pub fn seed(dir: &Path) {
+    Shared::get().seed(dir).unwrap_or_else(|error| panic!("no data for this test: {error}"));
 }
 
 impl Drop for TestServer {

