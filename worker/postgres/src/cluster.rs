@@ -64,6 +64,10 @@ impl Cluster {
         options.say(&format!("making a new Postgres {} database in {}", self.binaries.major, self.data.display()));
         let mut initdb = self.command("initdb", &self.dir);
         initdb.arg("-D").arg(&fresh).args(["-U", OWNER, "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]);
+        if !options.durable {
+            // Sixteen megabytes less to write and to copy.
+            initdb.arg("--wal-segsize=1");
+        }
         let output = initdb.output().map_err(io_at("run", self.binaries.bin.join("initdb")))?;
         if !output.status.success() {
             return Err(Error::Tool { tool: "initdb".into(), output: tail(&String::from_utf8_lossy(&output.stderr)) });
@@ -72,7 +76,10 @@ impl Cluster {
             sync_filesystem(&fresh)?;
         }
         fs::rename(&fresh, &self.data).map_err(io_at("move into place", &self.data))?;
-        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(io_at("sync", &self.dir))
+        if options.durable {
+            File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(io_at("sync", &self.dir))?;
+        }
+        Ok(())
     }
 
     /// One of the tools, as the server's user, in a directory that user can read.

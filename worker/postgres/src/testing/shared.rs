@@ -124,6 +124,7 @@ pub(super) fn options(dir: &Path) -> Options {
         ("max_connections", "400"),
         ("autovacuum", "off"),
         ("wal_level", "minimal"),
+        ("max_wal_size", "1GB"),
         ("max_wal_senders", "0"),
         ("log_min_messages", "error"),
     ];
