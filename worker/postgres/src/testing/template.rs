@@ -18,7 +18,7 @@ pub(super) async fn prepared(shared: &Shared, admin: &mut PgConnection, migrator
     if exists(admin, &name).await {
         return name;
     }
-    // The lock belongs to the session: it ends with the process that makes the template, however that ends.
+    // The lock belongs to the connection: it ends with the process that makes the template, however that ends.
     run(admin, &format!("select pg_advisory_lock({LOCK})")).await;
     if !exists(admin, &name).await {
         make(shared, admin, migrator, &name).await;
