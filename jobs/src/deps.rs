@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use sqlx::PgPool;
 
-use crate::outbound::{Chance, Clock};
+use crate::outbound::{Chance, Clock, ObjectStore};
 
 /// What a job may use: the database and the outside, as `app.rs` of the binary wired them.
 pub struct Deps {
@@ -12,4 +12,6 @@ pub struct Deps {
     pub clock: Arc<dyn Clock>,
     /// The one source of chance.
     pub chance: Arc<dyn Chance>,
+    /// Where files lie, by digest.
+    pub objects: Arc<dyn ObjectStore>,
 }

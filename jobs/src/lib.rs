@@ -4,7 +4,10 @@
 //! traits in [`outbound`]; the `muneem` binary implements them for real. Every job is a type that implements
 //! [`queue::Job`]; [`kinds`] is the one list of them.
 
+pub mod files;
 pub mod id;
+pub mod invoice;
+pub mod law;
 pub mod outbound;
 pub mod people;
 pub mod queue;

@@ -3,6 +3,8 @@
 
 mod chance;
 mod clock;
+mod object_store;
 
 pub use chance::Chance;
 pub use clock::Clock;
+pub use object_store::{ObjectError, ObjectStore};
