@@ -1,10 +1,12 @@
 //! Everything outside this crate, as small traits: the binary implements them for real, tests as fakes that remember
 //! what they were given.
 
+pub mod carrier;
 mod chance;
 mod clock;
 mod object_store;
 
+pub use carrier::{Carrier, Phone, Wamid};
 pub use chance::Chance;
 pub use clock::Clock;
 pub use object_store::{ObjectError, ObjectStore};

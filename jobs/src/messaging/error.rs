@@ -1,0 +1,104 @@
+use chrono::{DateTime, Utc};
+
+use super::{MessageId, WebhookId};
+use crate::{
+    files,
+    outbound::carrier::UploadError,
+    queue::{self, Disposition, JobError, LostLease},
+};
+
+/// A message could not be asked for, sent or followed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The business has no WhatsApp number here.
+    #[error("the business has no WhatsApp number: add one with its phone number id")]
+    NoAccount,
+    /// The number belongs to another business.
+    #[error("this WhatsApp number belongs to another business")]
+    NumberTaken,
+    /// A template parameter that the carrier would refuse.
+    #[error("template parameter {field} {mend}")]
+    BadParameter {
+        /// The parameter.
+        field: &'static str,
+        /// What it must be.
+        mend: &'static str,
+    },
+    /// The template wants a file, or wants none.
+    #[error("template {template} {mend}")]
+    BadDocument {
+        /// The template.
+        template: &'static str,
+        /// What it must be.
+        mend: &'static str,
+    },
+    /// The row that a job names is not there.
+    #[error("message {0} does not exist")]
+    NoMessage(MessageId),
+    /// The row that a job names is not there.
+    #[error("webhook {0} does not exist")]
+    NoWebhook(WebhookId),
+    /// What is stored of a message no longer reads: an older program's words.
+    #[error("message {0}: its stored {1} does not read")]
+    Unreadable(MessageId, &'static str),
+    /// The message waits for its next attempt or its next look.
+    #[error("message {message} waits until {until}: {why}")]
+    Waiting {
+        /// Which.
+        message: MessageId,
+        /// Until when.
+        until: DateTime<Utc>,
+        /// For what.
+        why: &'static str,
+    },
+    /// The file did not get to the carrier.
+    #[error("message {0}: upload")]
+    Upload(MessageId, #[source] UploadError),
+    /// The file could not be fetched from our own store.
+    #[error("message {0}: fetch its file")]
+    File(MessageId, #[source] files::Error),
+    /// Another worker has the job.
+    #[error("messaging: lease")]
+    Lease(#[from] LostLease),
+    /// A follow-up job was not taken.
+    #[error("messaging: enqueue")]
+    Enqueue(#[from] queue::Error),
+    /// The database failed.
+    #[error("messaging: database")]
+    Database(#[from] sqlx::Error),
+}
+
+impl JobError for Error {
+    fn disposition(&self) -> Disposition {
+        match self {
+            Self::NoAccount
+            | Self::NumberTaken
+            | Self::BadParameter { .. }
+            | Self::BadDocument { .. }
+            | Self::NoMessage(_)
+            | Self::NoWebhook(_)
+            | Self::Unreadable(..) => Disposition::Fail,
+            Self::Waiting { until, .. } => Disposition::Snooze(*until),
+            Self::File(_, source) => source.disposition(),
+            Self::Upload(..) | Self::Lease(_) | Self::Enqueue(_) | Self::Database(_) => Disposition::Retry,
+        }
+    }
+
+    fn cause(&self) -> &'static str {
+        match self {
+            Self::NoAccount => "messaging.no_account",
+            Self::NumberTaken => "messaging.number_taken",
+            Self::BadParameter { .. } => "messaging.bad_parameter",
+            Self::BadDocument { .. } => "messaging.bad_document",
+            Self::NoMessage(_) => "messaging.no_message",
+            Self::NoWebhook(_) => "messaging.no_webhook",
+            Self::Unreadable(..) => "messaging.unreadable",
+            Self::Waiting { .. } => "messaging.waiting",
+            Self::Upload(..) => "messaging.upload",
+            Self::File(..) => "messaging.file",
+            Self::Lease(_) => "messaging.lost_lease",
+            Self::Enqueue(_) => "messaging.enqueue",
+            Self::Database(_) => "messaging.database",
+        }
+    }
+}

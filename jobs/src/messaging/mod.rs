@@ -1,0 +1,187 @@
+//! Messaging: what is said to a person on WhatsApp, when, once, and what came of it.
+//!
+//! [`request`] writes a message into the caller's transaction. `messaging.send` uploads its file, commits an *attempt*
+//! and only then posts it; `messaging.apply_webhook` writes what the carrier reports into the ledger;
+//! `messaging.reconcile` finds out about attempts whose outcome nobody could tell.
+//!
+//! The carrier has no idempotency key. What makes sending *once* nevertheless: every POST has a committed row with a
+//! reference of its own, the reference comes back in each webhook, and an attempt that may have been accepted is never
+//! repeated before webhooks that do arrive have kept silent about it. Where a person's message is worth being sent
+//! twice rather than never, a late sign of the first is recorded as a duplicate. States: [`State`].
+//!
+//! Carrier terms: Meta's Cloud API; error codes in [`crate::outbound::carrier::CODES`].
+
+mod apply_webhook;
+mod error;
+mod ledger;
+mod model;
+mod reconcile;
+mod rules;
+mod send;
+mod store;
+mod template;
+mod webhook;
+
+use std::collections::BTreeSet;
+
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+
+pub use apply_webhook::ApplyWebhook;
+pub use error::Error;
+pub use model::{
+    Account, Attempt, AttemptOutcome, Credentials, DEFAULT_LIFE, Document, Event, Message, MessageId, NewMessage,
+    Policy, Reference, Settings, State, Status, Timeline, WebhookId,
+};
+pub use reconcile::Reconcile;
+pub use send::Send;
+pub use template::{Category, Content, Header, Language, TEMPLATES, TaxInvoice, Template};
+pub use webhook::{SignatureError, sign, verify_signature, verify_token};
+
+use crate::{
+    outbound::{Chance, Clock},
+    people::BusinessId,
+    queue::{self, NewJob},
+};
+
+/// Adds the WhatsApp number that a business sends from, or changes what is known of it.
+///
+/// # Errors
+/// [`Error::NumberTaken`] when another business has the number.
+pub async fn set_account(conn: &mut PgConnection, clock: &dyn Clock, account: &Account) -> Result<(), Error> {
+    store::upsert_account(conn, account, clock.now()).await
+}
+
+/// Asks for a message, in the caller's transaction: the row and the job that sends it appear on commit or not at all.
+///
+/// # Errors
+/// [`Error::NoAccount`], [`Error::BadParameter`], [`Error::BadDocument`]: nothing was written.
+pub async fn request(
+    conn: &mut PgConnection,
+    clock: &dyn Clock,
+    chance: &dyn Chance,
+    new: &NewMessage,
+) -> Result<MessageId, Error> {
+    new.content.check().map_err(|(field, mend)| Error::BadParameter { field, mend })?;
+    check_document(new)?;
+    let number = store::find_number(conn, new.business).await?.ok_or(Error::NoAccount)?;
+    let now = clock.now();
+    let id = MessageId(chance.uuid_v7(now));
+    let row = store::NewRow {
+        id,
+        number: &number,
+        params: serde_json::to_value(&new.content).expect("typed parameters are plain strings"),
+        expires_at: new.expires_at.unwrap_or(now + DEFAULT_LIFE),
+        now,
+    };
+    store::insert_message(conn, new, &row).await?;
+    queue::enqueue(conn, &NewJob::of(new.business, &Send { message_id: id })?).await?;
+    Ok(id)
+}
+
+/// The template says whether there is a file; its name must look like a file's on the recipient's phone.
+fn check_document(new: &NewMessage) -> Result<(), Error> {
+    let template = new.content.template();
+    let mend = match (new.content.words(new.language).header, &new.document) {
+        (Header::Document, None) => "needs a document",
+        (Header::None, Some(_)) => "takes no document",
+        (Header::Document, Some(document)) => {
+            let name = &document.filename;
+            let plain = name.chars().all(|character| !character.is_control() && !matches!(character, '/' | '\\' | '"'));
+            if plain && (5..=200).contains(&name.len()) && name.ends_with(".pdf") {
+                return Ok(());
+            }
+            "needs a document named like INV-1042.pdf"
+        }
+        (Header::None, None) => return Ok(()),
+    };
+    Err(Error::BadDocument { template, mend })
+}
+
+/// One message of a business, or nothing.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_message(
+    conn: &mut PgConnection,
+    business: BusinessId,
+    id: MessageId,
+) -> Result<Option<Message>, Error> {
+    store::find_message(conn, business, id).await
+}
+
+/// A page of a business's messages, newest first: those older than `before`, at most `limit` (1 to 200).
+///
+/// # Errors
+/// When the database fails.
+pub async fn list_messages(
+    conn: &mut PgConnection,
+    business: BusinessId,
+    before: Option<MessageId>,
+    limit: u16,
+) -> Result<Vec<Message>, Error> {
+    store::list_messages(conn, business, before, i64::from(limit.clamp(1, 200))).await
+}
+
+/// A message with its attempts and statuses, or nothing.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_timeline(
+    conn: &mut PgConnection,
+    business: BusinessId,
+    id: MessageId,
+) -> Result<Option<Timeline>, Error> {
+    let Some(message) = store::find_message(conn, business, id).await? else { return Ok(None) };
+    let attempts = store::list_attempts(conn, id).await?;
+    let events = store::list_events(conn, business, id).await?;
+    Ok(Some(Timeline { message, attempts, events }))
+}
+
+/// What became of a webhook body at the door.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// Kept, and as many jobs enqueued as businesses it concerns.
+    New(usize),
+    /// These bytes are here already.
+    Replayed,
+}
+
+/// Keeps a webhook body whose signature was checked, and enqueues its application, in the caller's transaction. Commit
+/// before answering the carrier: it keeps no history.
+///
+/// A body that nobody can read or that concerns no number of ours is kept as well and is no error: the carrier would
+/// only bring it again for a week.
+///
+/// # Errors
+/// When the database fails; answer the carrier with a 5xx then, and it comes back.
+pub async fn receive_webhook(
+    conn: &mut PgConnection,
+    clock: &dyn Clock,
+    chance: &dyn Chance,
+    body: &[u8],
+) -> Result<Received, Error> {
+    let now = clock.now();
+    let id = WebhookId(chance.uuid_v7(now));
+    let updates = webhook::read(body);
+    let numbers: BTreeSet<_> = updates.iter().flatten().map(|update| update.number.clone()).collect();
+    let owners = store::owners_of(conn, &numbers.into_iter().collect::<Vec<_>>()).await?;
+    let businesses: BTreeSet<_> = owners.into_iter().map(|(_, business)| business).collect();
+    let state = match &updates {
+        None => "unreadable",
+        Some(_) if businesses.is_empty() => "unmatched",
+        Some(_) => "received",
+    };
+    let sha256 = Sha256::digest(body);
+    let row = store::NewWebhook { id, sha256: sha256.as_slice(), body, state, received_at: now };
+    if !store::insert_webhook(conn, &row).await? {
+        return Ok(Received::Replayed);
+    }
+    if state != "received" {
+        tracing::info!(messaging.webhook_id = %id, state, "a webhook concerns no message of ours");
+    }
+    for business in &businesses {
+        queue::enqueue(conn, &NewJob::of(*business, &ApplyWebhook { webhook_id: id })?).await?;
+    }
+    Ok(Received::New(businesses.len()))
+}

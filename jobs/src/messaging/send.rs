@@ -1,0 +1,285 @@
+use chrono::TimeDelta;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AttemptOutcome, Content, Error, Language, MessageId, Reconcile, Reference, State,
+    ledger::{self, Locked},
+    rules::{self, Next},
+    store::{self, Ending, Envelope, LastAttempt, Reason},
+};
+use crate::{
+    files,
+    outbound::{
+        Phone,
+        carrier::{DocumentHeader, Failure, Media, MediaId, OutgoingMessage, Refusal, SendOutcome, UploadError},
+    },
+    queue::{self, Done, Job, JobContext, Lane, NewJob, Settings},
+};
+
+/// The carrier keeps an upload for thirty days; a message may lie in our queue for a day after we looked.
+const MEDIA_LIFE: TimeDelta = TimeDelta::days(30 - 2);
+
+/// Posts one message to the carrier, at most once per attempt row.
+///
+/// Steps: look, upload the file (remembered, so repeating is harmless), commit the attempt as `posting`, POST, record
+/// what came of it. A run that finds an attempt `posting` follows a worker that died: nobody knows whether its bytes
+/// left, so it hands over to `messaging.reconcile` and posts nothing.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Send {
+    /// The message.
+    pub message_id: MessageId,
+}
+
+impl Job for Send {
+    const KIND: &'static str = "messaging.send";
+    const LANE: Lane = Lane::Transactional;
+    const SETTINGS: Settings = Settings { timeout: std::time::Duration::from_secs(90), ..Settings::DEFAULT };
+    type Error = Error;
+
+    async fn run(self, ctx: &JobContext) -> Result<Done, Error> {
+        let id = self.message_id;
+        let mut conn = ctx.deps.db.acquire().await?;
+        let envelope = store::load_envelope(&mut conn, ctx.business, id).await?;
+        let last = store::find_last_attempt(&mut conn, id).await?;
+        drop(conn);
+        match envelope.state {
+            State::Queued => {}
+            State::Posting => return follow_the_dead(ctx, id, last.as_ref()).await,
+            _ => return Ok(Done::OK),
+        }
+        if ctx.now() >= envelope.expires_at {
+            return give_up(ctx, id, &Reason { error_details: Some("expired before it could be sent"), ..Reason::default() })
+                .await;
+        }
+        let header = match upload(ctx, id, &envelope).await? {
+            Uploaded::Nothing => None,
+            Uploaded::Media(header) => Some(header),
+            Uploaded::Refused(refusal) => return upload_refused(ctx, id, &refusal).await,
+        };
+        ctx.step("messaging.uploaded").await;
+
+        let number = last.as_ref().map_or(1, |last| last.number + 1);
+        let reference = Reference::new(id, number, ctx.deps.chance.as_ref());
+        let message = outgoing(id, &envelope, &reference, header)?;
+        if !begin_attempt(ctx, id, number, &reference).await? {
+            return Ok(Done::OK);
+        }
+        ctx.step("messaging.posting").await;
+        let outcome = ctx.deps.carrier.send(&envelope.number, &message).await;
+        ctx.step("messaging.posted").await;
+        record(ctx, id, number, &envelope, &outcome).await
+    }
+}
+
+/// The words and the recipient, for the wire.
+fn outgoing(
+    id: MessageId,
+    envelope: &Envelope,
+    reference: &Reference,
+    header: Option<DocumentHeader>,
+) -> Result<OutgoingMessage, Error> {
+    let content: Content =
+        serde_json::from_value(envelope.params.clone()).map_err(|_| Error::Unreadable(id, "parameters"))?;
+    let language: Language = envelope.language.parse().map_err(|_| Error::Unreadable(id, "language"))?;
+    let to = Phone::parse(&envelope.to).map_err(|_| Error::Unreadable(id, "recipient"))?;
+    Ok(OutgoingMessage { to, reference: reference.0.clone(), template: content.fill(language, header) })
+}
+
+enum Uploaded {
+    Nothing,
+    Media(DocumentHeader),
+    Refused(Refusal),
+}
+
+/// Hands the file over unless the carrier still has it.
+async fn upload(ctx: &JobContext, id: MessageId, envelope: &Envelope) -> Result<Uploaded, Error> {
+    let (Some(digest), Some(filename)) = (&envelope.document_digest, &envelope.document_filename) else {
+        return Ok(Uploaded::Nothing);
+    };
+    let header = |media: MediaId| Uploaded::Media(DocumentHeader { media, filename: filename.clone() });
+    let mut conn = ctx.deps.db.acquire().await?;
+    let known = store::find_media(&mut conn, &envelope.number, digest, ctx.now()).await?;
+    drop(conn);
+    if let Some(media) = known {
+        return Ok(header(media));
+    }
+    let content = files::load(&ctx.deps, digest).await.map_err(|source| Error::File(id, source))?;
+    let media = Media { content, mime_type: "application/pdf", filename: filename.clone() };
+    let uploaded_at = ctx.now();
+    match ctx.deps.carrier.upload_media(&envelope.number, &media).await {
+        Ok(media) => {
+            let mut tx = ctx.begin().await?;
+            store::upsert_media(&mut tx, &envelope.number, digest, &media, uploaded_at + MEDIA_LIFE).await?;
+            tx.commit().await?;
+            Ok(header(media))
+        }
+        Err(UploadError::Refused(refusal)) => Ok(Uploaded::Refused(refusal)),
+        Err(failed @ UploadError::Failed(_)) => Err(Error::Upload(id, failed)),
+    }
+}
+
+/// Nothing was sent, so only what holds for ever or holds the sender decides; the rest is the queue's backoff.
+async fn upload_refused(ctx: &JobContext, id: MessageId, refusal: &Refusal) -> Result<Done, Error> {
+    let details = Some(refusal.details.as_str());
+    let reason = Reason { error_code: Some(refusal.code), error_details: details, ..Reason::default() };
+    match rules::after_refusal(refusal.class, 1, refusal.retry_after) {
+        Next::Never => give_up(ctx, id, &reason).await,
+        Next::Hold(scope, wait) => {
+            let mut tx = ctx.begin().await?;
+            if store::lock_message(&mut tx, ctx.business, id).await? == State::Queued {
+                let reason = Reason { held_scope: Some(scope.as_str()), ..reason };
+                store::set_state(&mut tx, id, State::Queued, &reason, ctx.now()).await?;
+            }
+            tx.commit().await?;
+            Err(waiting(ctx, id, wait, "the carrier holds the sender"))
+        }
+        Next::Again(_) | Next::Reconcile => Err(Error::Upload(id, UploadError::Refused(refusal.clone()))),
+    }
+}
+
+/// Commits the attempt, before any byte of it leaves. False when the message is no longer to be sent.
+async fn begin_attempt(ctx: &JobContext, id: MessageId, number: i32, reference: &Reference) -> Result<bool, Error> {
+    let mut tx = ctx.begin().await?;
+    if store::lock_message(&mut tx, ctx.business, id).await? != State::Queued {
+        return Ok(false);
+    }
+    store::insert_attempt(&mut tx, ctx, id, number, reference).await?;
+    store::set_state(&mut tx, id, State::Posting, &Reason::default(), ctx.now()).await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
+/// Writes down what came of the POST; a late holder's transaction is refused by its lease.
+async fn record(
+    ctx: &JobContext,
+    id: MessageId,
+    number: i32,
+    envelope: &Envelope,
+    outcome: &SendOutcome,
+) -> Result<Done, Error> {
+    let mut tx = ctx.begin().await?;
+    let state = store::lock_message(&mut tx, ctx.business, id).await?;
+    let mut locked = Locked { business: ctx.business, message: id, attempt: number, state };
+    match outcome {
+        SendOutcome::Accepted(accepted) => {
+            ledger::accept(&mut tx, ctx, &mut locked, accepted).await?;
+            ctx.complete(&mut tx, None).await?;
+            tx.commit().await?;
+            return Ok(Done::Acked);
+        }
+        // A webhook was faster than the answer and knows better.
+        _ if state != State::Posting => {
+            ctx.complete(&mut tx, None).await?;
+            tx.commit().await?;
+            return Ok(Done::Acked);
+        }
+        SendOutcome::Unknown(failure) => {
+            leave_unknown(&mut tx, ctx, (id, number), failure).await?;
+            ctx.complete(&mut tx, None).await?;
+            tx.commit().await?;
+            return Ok(Done::Acked);
+        }
+        SendOutcome::NotSent(failure) => {
+            let ending = ending_of(failure);
+            store::end_attempt(&mut tx, (id, number), AttemptOutcome::NotSent, &ending, ctx.now()).await?;
+            let reason = Reason { error_details: Some(&failure.what), ..Reason::default() };
+            store::set_state(&mut tx, id, State::Queued, &reason, ctx.now()).await?;
+            let failures = store::find_last_attempt(&mut tx, id).await?.map_or(1, |last| last.not_sent);
+            tx.commit().await?;
+            let wait = rules::after_not_sent(usize::try_from(failures).unwrap_or(1));
+            Err(waiting(ctx, id, wait, "the carrier could not be reached"))
+        }
+        SendOutcome::Refused(refusal) => {
+            let ending = Ending {
+                http_status: Some(refusal.http_status),
+                error_code: Some(refusal.code),
+                error_details: Some(&refusal.details),
+                trace: refusal.trace.as_deref(),
+                ..Ending::default()
+            };
+            store::end_attempt(&mut tx, (id, number), AttemptOutcome::Refused, &ending, ctx.now()).await?;
+            let refusals = store::find_last_attempt(&mut tx, id).await?.map_or(1, |last| last.refused);
+            let next = rules::after_refusal(refusal.class, usize::try_from(refusals).unwrap_or(1), refusal.retry_after);
+            let mut reason =
+                Reason { error_code: Some(refusal.code), error_details: Some(&refusal.details), ..Reason::default() };
+            let (wait, why) = match next {
+                Next::Again(wait) => (wait, "the carrier asks to come later"),
+                Next::Hold(scope, wait) => {
+                    reason.held_scope = Some(scope.as_str());
+                    (wait, "the carrier holds the sender")
+                }
+                Next::Never | Next::Reconcile => {
+                    // A media id that the carrier has forgotten is refused as a bad parameter: never offer it again.
+                    if let Some(digest) = &envelope.document_digest {
+                        store::delete_media(&mut tx, &envelope.number, digest).await?;
+                    }
+                    store::set_state(&mut tx, id, State::Failed, &reason, ctx.now()).await?;
+                    ctx.complete(&mut tx, None).await?;
+                    tx.commit().await?;
+                    tracing::warn!(messaging.message_id = %id, code = refusal.code, "the carrier refused a message for good");
+                    return Ok(Done::Acked);
+                }
+            };
+            store::set_state(&mut tx, id, State::Queued, &reason, ctx.now()).await?;
+            tx.commit().await?;
+            Err(waiting(ctx, id, wait, why))
+        }
+    }
+}
+
+/// The forerunner died between committing its attempt and recording the answer.
+async fn follow_the_dead(ctx: &JobContext, id: MessageId, last: Option<&LastAttempt>) -> Result<Done, Error> {
+    let mut tx = ctx.begin().await?;
+    let state = store::lock_message(&mut tx, ctx.business, id).await?;
+    if let (State::Posting, Some(last)) = (state, last) {
+        let failure = Failure::new("the worker died while posting");
+        leave_unknown(&mut tx, ctx, (id, last.number), &failure).await?;
+    }
+    ctx.complete(&mut tx, None).await?;
+    tx.commit().await?;
+    Ok(Done::Acked)
+}
+
+/// Marks an attempt unknown and lets the reconciliation look when the window is over.
+async fn leave_unknown(
+    conn: &mut sqlx::PgConnection,
+    ctx: &JobContext,
+    attempt: (MessageId, i32),
+    failure: &Failure,
+) -> Result<(), Error> {
+    store::end_attempt(conn, attempt, AttemptOutcome::Unknown, &ending_of(failure), ctx.now()).await?;
+    let reason = Reason { error_code: failure.code, error_details: Some(&failure.what), ..Reason::default() };
+    store::set_state(conn, attempt.0, State::Unknown, &reason, ctx.now()).await?;
+    let reconcile = Reconcile { message_id: attempt.0, attempt: attempt.1 };
+    let look_at = ctx.now() + rules::delta(ctx.deps.messaging.unknown_window);
+    queue::enqueue(conn, &NewJob::of(ctx.business, &reconcile)?.run_at(look_at)).await?;
+    tracing::warn!(messaging.message_id = %attempt.0, attempt = attempt.1, "an attempt's outcome is unknown");
+    Ok(())
+}
+
+fn ending_of(failure: &Failure) -> Ending<'_> {
+    Ending {
+        http_status: failure.http_status,
+        error_code: failure.code,
+        error_details: Some(&failure.what),
+        trace: failure.trace.as_deref(),
+        ..Ending::default()
+    }
+}
+
+async fn give_up(ctx: &JobContext, id: MessageId, reason: &Reason<'_>) -> Result<Done, Error> {
+    let mut tx = ctx.begin().await?;
+    if store::lock_message(&mut tx, ctx.business, id).await? == State::Queued {
+        store::set_state(&mut tx, id, State::Failed, reason, ctx.now()).await?;
+    }
+    ctx.complete(&mut tx, None).await?;
+    tx.commit().await?;
+    tracing::warn!(messaging.message_id = %id, code = reason.error_code, "a message failed before it was posted");
+    Ok(Done::Acked)
+}
+
+fn waiting(ctx: &JobContext, message: MessageId, wait: std::time::Duration, why: &'static str) -> Error {
+    Error::Waiting { message, until: ctx.now() + rules::delta(wait), why }
+}

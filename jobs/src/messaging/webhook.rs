@@ -1,0 +1,315 @@
+//! The carrier's webhooks: whether they are genuine, and what they hold.
+//!
+//! One POST may carry a thousand updates of several numbers, nested in `entry[] × changes[] × statuses[] / messages[]`.
+//! Each is read by itself, so that one that nobody understands costs only itself; the stored body keeps it.
+
+use chrono::{DateTime, Utc};
+use hmac::{Hmac, KeyInit, Mac};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+
+use crate::outbound::{Wamid, carrier::without_numbers};
+
+/// Why a webhook is not believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureError {
+    /// No `X-Hub-Signature-256`, or not `sha256=` and 64 hexadecimal digits.
+    #[error("the X-Hub-Signature-256 header is missing or malformed")]
+    Missing,
+    /// Not made with one of our app secrets over these bytes.
+    #[error("the X-Hub-Signature-256 header does not fit the body")]
+    Wrong,
+}
+
+/// Checks `X-Hub-Signature-256` over the bytes as received, against each app secret in force, in constant time.
+///
+/// The carrier writes non-ASCII as `\u0906` and slashes as `\/`; parsing and printing again would give other bytes.
+///
+/// # Errors
+/// [`SignatureError`]; it never holds the expected value.
+pub fn verify_signature(secrets: &[SecretString], header: Option<&[u8]>, body: &[u8]) -> Result<(), SignatureError> {
+    let given = header
+        .and_then(|header| header.strip_prefix(b"sha256="))
+        .filter(|hex| hex.len() == 64)
+        .and_then(|digits| hex::decode(digits).ok())
+        .ok_or(SignatureError::Missing)?;
+    let mut genuine = subtle::Choice::from(0);
+    for secret in secrets {
+        genuine |= sign(secret, body).as_slice().ct_eq(&given);
+    }
+    if bool::from(genuine) { Ok(()) } else { Err(SignatureError::Wrong) }
+}
+
+/// HMAC-SHA256 over the bytes, keyed by an app secret.
+pub fn sign(secret: &SecretString, body: &[u8]) -> [u8; 32] {
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes()).expect("HMAC takes keys of any length");
+    mac.update(body);
+    mac.finalize().into_bytes().into()
+}
+
+/// Whether `given` is the verify token, in constant time for equal lengths.
+pub fn verify_token(expected: &SecretString, given: &str) -> bool {
+    let expected = expected.expose_secret();
+    !expected.is_empty() && bool::from(expected.as_bytes().ct_eq(given.as_bytes()))
+}
+
+/// One update of one number.
+#[derive(Clone, Debug)]
+pub(super) struct Update {
+    /// `phone_number_id`.
+    pub(super) number: String,
+    /// Its place among all updates of the body.
+    pub(super) position: i32,
+    pub(super) what: What,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum What {
+    Status { wamid: Wamid, status: String, reference: Option<String>, failure: Option<(i64, String)>, at: Option<DateTime<Utc>> },
+    Inbound { wamid: Wamid, kind: String, at: Option<DateTime<Utc>> },
+    /// Neither; the body keeps it.
+    Unreadable,
+}
+
+/// The updates of a body, or nothing when it is not of the carrier's shape at all.
+pub(super) fn read(body: &[u8]) -> Option<Vec<Update>> {
+    let envelope: Envelope<'_> = serde_json::from_slice(body).ok()?;
+    let mut updates = Vec::new();
+    for change in envelope.entry.iter().flat_map(|entry| &entry.changes) {
+        if change.field.as_deref().is_some_and(|field| field != "messages") {
+            continue;
+        }
+        let Some(value) = change.value.and_then(|value| serde_json::from_str::<Value<'_>>(value.get()).ok()) else {
+            continue;
+        };
+        let Some(number) = value.metadata.and_then(|metadata| metadata.phone_number_id) else { continue };
+        let statuses = value.statuses.iter().flatten().map(|raw| read_status(raw).unwrap_or(What::Unreadable));
+        let messages = value.messages.iter().flatten().map(|raw| read_inbound(raw).unwrap_or(What::Unreadable));
+        for what in statuses.chain(messages) {
+            let position = i32::try_from(updates.len()).ok()?;
+            updates.push(Update { number: number.clone(), position, what });
+        }
+    }
+    Some(updates)
+}
+
+fn read_status(raw: &RawValue) -> Option<What> {
+    let item: StatusItem<'_> = serde_json::from_str(raw.get()).ok()?;
+    let failure = item.errors.iter().flatten().find_map(|error| {
+        let error: ErrorItem = serde_json::from_str(error.get()).ok()?;
+        let details = match error.error_data {
+            Some(ErrorData::Object { details: Some(details) }) | Some(ErrorData::Text(details)) => details,
+            _ => error.message.or(error.title).unwrap_or_default(),
+        };
+        Some((error.code, without_numbers(&details).chars().take(500).collect()))
+    });
+    Some(What::Status {
+        wamid: Wamid::new(&item.id)?,
+        status: name(&item.status)?,
+        reference: item.biz_opaque_callback_data.filter(|text| text.len() <= 512 && !text.contains('\0')),
+        failure,
+        at: instant(item.timestamp),
+    })
+}
+
+fn read_inbound(raw: &RawValue) -> Option<What> {
+    let item: InboundItem<'_> = serde_json::from_str(raw.get()).ok()?;
+    Some(What::Inbound {
+        wamid: Wamid::new(&item.id)?,
+        kind: name(item.kind.as_deref().unwrap_or("unknown"))?,
+        at: instant(item.timestamp),
+    })
+}
+
+/// A status or type: a word, known to us or not.
+fn name(text: &str) -> Option<String> {
+    ((1..=64).contains(&text.len()) && !text.contains('\0')).then(|| text.to_owned())
+}
+
+/// Unix seconds, as a string or as a number.
+fn instant(raw: Option<&RawValue>) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp(raw?.get().trim_matches('"').parse().ok()?, 0)
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    entry: Vec<Entry<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Entry<'a> {
+    #[serde(borrow, default)]
+    changes: Vec<Change<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Change<'a> {
+    field: Option<String>,
+    #[serde(borrow)]
+    value: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Value<'a> {
+    metadata: Option<Metadata>,
+    #[serde(borrow)]
+    statuses: Option<Vec<&'a RawValue>>,
+    #[serde(borrow)]
+    messages: Option<Vec<&'a RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    phone_number_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct StatusItem<'a> {
+    id: String,
+    status: String,
+    #[serde(borrow)]
+    timestamp: Option<&'a RawValue>,
+    biz_opaque_callback_data: Option<String>,
+    #[serde(borrow)]
+    errors: Option<Vec<&'a RawValue>>,
+}
+
+#[derive(Deserialize)]
+struct InboundItem<'a> {
+    id: String,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[serde(borrow)]
+    timestamp: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct ErrorItem {
+    code: i64,
+    title: Option<String>,
+    message: Option<String>,
+    error_data: Option<ErrorData>,
+}
+
+/// An object as documented, or a bare string as also seen.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ErrorData {
+    Text(String),
+    Object { details: Option<String> },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> SecretString {
+        SecretString::from(text.to_owned())
+    }
+
+    fn header(secret_text: &str, body: &[u8]) -> Vec<u8> {
+        format!("sha256={}", hex::encode(sign(&secret(secret_text), body))).into_bytes()
+    }
+
+    #[test]
+    fn the_signature_is_over_the_bytes_as_received() {
+        let escaped = br#"{"name":"\u0906\u0936\u093e","url":"https:\/\/shop.example\/b"}"#;
+        let secrets = [secret("new"), secret("old")];
+        assert_eq!(verify_signature(&secrets, Some(&header("new", escaped)), escaped), Ok(()));
+        // The secret before, during rotation.
+        assert_eq!(verify_signature(&secrets, Some(&header("old", escaped)), escaped), Ok(()));
+        let printed = serde_json::to_vec(&serde_json::from_slice::<serde_json::Value>(escaped).expect("JSON"));
+        let reprinted = printed.expect("JSON");
+        assert_ne!(reprinted, escaped);
+        assert_eq!(
+            verify_signature(&secrets, Some(&header("new", &reprinted)), escaped),
+            Err(SignatureError::Wrong)
+        );
+    }
+
+    #[test]
+    fn what_is_not_signed_is_not_believed() {
+        let body = b"{}";
+        let good = header("s", body);
+        let secrets = [secret("s")];
+        for (given, expected) in [
+            (None, SignatureError::Missing),
+            (Some(&b""[..]), SignatureError::Missing),
+            (Some(&b"sha256="[..]), SignatureError::Missing),
+            (Some(&b"sha1=00"[..]), SignatureError::Missing),
+            (Some(&good[..70]), SignatureError::Missing),
+            (Some(&[b"sha256=".as_slice(), [b'z'; 64].as_slice()].concat()[..]), SignatureError::Missing),
+            (Some(&header("t", body)[..]), SignatureError::Wrong),
+            (Some(&header("s", b"{ }")[..]), SignatureError::Wrong),
+        ] {
+            assert_eq!(verify_signature(&secrets, given, body), Err(expected));
+        }
+        assert_eq!(verify_signature(&[], Some(&good), body), Err(SignatureError::Wrong));
+    }
+
+    #[test]
+    fn an_empty_verify_token_lets_nobody_in() {
+        assert!(verify_token(&secret("abc"), "abc"));
+        assert!(!verify_token(&secret("abc"), "abd"));
+        assert!(!verify_token(&secret("abc"), ""));
+        assert!(!verify_token(&secret(""), ""));
+    }
+
+    #[test]
+    fn every_update_of_a_batch_is_read_and_a_bad_one_costs_only_itself() {
+        let body = br#"{"object":"whatsapp_business_account","entry":[
+            {"id":"1","changes":[
+              {"field":"messages","value":{"metadata":{"phone_number_id":"77","display_phone_number":"9198"},
+                "contacts":[{"profile":{"name":"\ud800"}}],
+                "statuses":[
+                  {"id":"wamid.A","status":"sent","timestamp":"1764000000","biz_opaque_callback_data":"w1.x","pricing":{"new":1}},
+                  {"status":"no id"},
+                  {"id":"wamid.B","status":"warped","timestamp":1764000001},
+                  {"id":"wamid.C","status":"failed","timestamp":"soon","errors":[{"code":131026,"error_data":"to 919812345678"}]}]}},
+              {"field":"account_update","value":{"event":"DISABLED_UPDATE"}}]},
+            {"id":"2","changes":[
+              {"field":"messages","value":{"metadata":{"phone_number_id":"88"},
+                "messages":[{"id":"wamid.D","from":"9198","timestamp":"1764000002","type":"text","text":{"body":"\u0000"}},
+                            {"id":"wamid.E","type":"hologram"}]}},
+              {"field":"messages","value":{"metadata":{}}},
+              {"field":"messages","value":[]}]},
+            {"id":"3"}]}"#;
+        let updates = read(body).expect("of the carrier's shape");
+        let told: Vec<_> = updates
+            .iter()
+            .map(|update| match &update.what {
+                What::Status { wamid, status, reference, failure, at } => {
+                    format!("{} {status} {reference:?} {failure:?} {}", wamid.as_str(), at.is_some())
+                }
+                What::Inbound { wamid, kind, .. } => format!("{} {kind}", wamid.as_str()),
+                What::Unreadable => "unreadable".to_owned(),
+            })
+            .collect();
+        assert_eq!(
+            told,
+            [
+                "wamid.A sent Some(\"w1.x\") None true",
+                "unreadable",
+                "wamid.B warped None None true",
+                "wamid.C failed None Some((131026, \"to …\")) false",
+                "wamid.D text",
+                "wamid.E hologram",
+            ]
+        );
+        assert_eq!(updates[3].position, 3);
+        assert_eq!(updates[4].number, "88");
+    }
+
+    #[test]
+    fn what_is_no_webhook_is_nothing() {
+        for body in [&b""[..], b"null", b"[]", b"{}", b"\"x\"", b"{\"entry\":1}", b"{\"entry\":[", b"\xff"] {
+            assert!(read(body).is_none(), "{body:?}");
+        }
+        assert_eq!(read(b"{\"entry\":[]}").map(|updates| updates.len()), Some(0));
+    }
+}

@@ -1,0 +1,246 @@
+//! The carrier of WhatsApp messages: Meta's Cloud API, as far as the duties need it.
+//!
+//! It has no idempotency key, and its 200 means *accepted*, not *delivered*. So an answer is one of four things that
+//! must never be mixed up ([`SendOutcome`]): accepted, refused, provably not sent, and *unknown*, after which the
+//! message may or may not be on its way and only a status webhook can tell.
+
+mod code;
+mod phone;
+
+use std::{fmt, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use code::{CODES, Class, CodeRow, Scope, Via, class_of};
+pub use phone::{Phone, PhoneError};
+
+/// Sends on behalf of one of a business's WhatsApp numbers.
+#[async_trait]
+pub trait Carrier: Send + Sync + 'static {
+    /// Hands over a file and returns the id by which messages of this number may name it for thirty days.
+    /// Repeating it does no harm: the carrier then holds the file twice.
+    ///
+    /// # Errors
+    /// [`UploadError`]; nobody has seen anything of it.
+    async fn upload_media(&self, from: &NumberId, media: &Media) -> Result<MediaId, UploadError>;
+
+    /// Posts one message, once: whoever implements this never repeats a POST by itself.
+    async fn send(&self, from: &NumberId, message: &OutgoingMessage) -> SendOutcome;
+}
+
+/// The carrier's id of a business's number (`phone_number_id`). It does not spell the number.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, sqlx::Type)]
+#[sqlx(transparent)]
+pub struct NumberId(String);
+
+impl NumberId {
+    /// The id as the carrier gave it.
+    ///
+    /// # Errors
+    /// When it is not 1 to 32 digits: it becomes part of a URL.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        if (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("a phone number id is 1 to 32 digits: copy it from WhatsApp Manager, API setup")
+        }
+    }
+
+    /// The id in digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A file to hand over.
+#[derive(Clone)]
+pub struct Media {
+    /// The bytes.
+    pub content: Bytes,
+    /// MIME type; the carrier refuses `application/octet-stream` (Cloud API error 100).
+    pub mime_type: &'static str,
+    /// Name of the part; what the recipient sees is named in the message.
+    pub filename: String,
+}
+
+/// The carrier's id of an uploaded file; valid for thirty days and for the number that uploaded it.
+#[derive(Clone, Debug, PartialEq, Eq, sqlx::Type)]
+#[sqlx(transparent)]
+pub struct MediaId(pub String);
+
+/// The carrier's id of a message. It spells the recipient's number inside, so it is personal data.
+#[derive(Clone, PartialEq, Eq, Hash, sqlx::Type)]
+#[sqlx(transparent)]
+pub struct Wamid(String);
+
+impl Wamid {
+    /// The id as received. Empty ones are no id.
+    pub fn new(text: &str) -> Option<Self> {
+        (!text.is_empty() && text.len() <= 512 && !text.contains('\0')).then(|| Self(text.to_owned()))
+    }
+
+    /// The id, for the database and the carrier.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Wamid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Wamid(…)")
+    }
+}
+
+/// One message as it goes over the wire.
+#[derive(Clone)]
+pub struct OutgoingMessage {
+    /// The recipient.
+    pub to: Phone,
+    /// Echoed in each status webhook (`biz_opaque_callback_data`, at most 512 characters). Every app subscribed to
+    /// the account sees it, so it holds nothing about anybody.
+    pub reference: String,
+    /// An approved template, filled.
+    pub template: FilledTemplate,
+}
+
+/// An approved template with the values of one message.
+#[derive(Clone)]
+pub struct FilledTemplate {
+    /// The name it was approved under.
+    pub name: String,
+    /// The carrier's language code: `en`, `hi`.
+    pub language: String,
+    /// The file in the header, if the template has one.
+    pub header: Option<DocumentHeader>,
+    /// Values of the named body parameters.
+    pub body: Vec<(String, String)>,
+}
+
+/// A file at the head of a message.
+#[derive(Clone)]
+pub struct DocumentHeader {
+    /// The uploaded file.
+    pub media: MediaId,
+    /// The name that the recipient sees.
+    pub filename: String,
+}
+
+/// What came of one POST.
+#[derive(Debug)]
+pub enum SendOutcome {
+    /// The carrier has it and will report by webhook.
+    Accepted(Accepted),
+    /// The carrier said no: nothing was sent.
+    Refused(Refusal),
+    /// Provably not a byte of it left this machine (name lookup, connect, TLS).
+    NotSent(Failure),
+    /// It may have been accepted: time-out, reset, 5xx, unreadable body, a 200 without an id, or one of the codes that
+    /// the carrier uses for "something broke" (Cloud API errors 1, 2, 506, 131000, 131016).
+    Unknown(Failure),
+}
+
+/// The carrier's receipt.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// Its id of the message.
+    pub wamid: Wamid,
+    /// It holds the message back for now (`held_for_quality_assessment` or `paused`: template pacing).
+    pub held: bool,
+    /// The carrier's trace id, if it gave one.
+    pub trace: Option<String>,
+}
+
+/// A definite no.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    /// The carrier's error code.
+    pub code: i64,
+    /// Its subcode, where given.
+    pub subcode: Option<i64>,
+    /// Its explanation, long digit runs removed.
+    pub details: String,
+    /// HTTP status; for information only, codes decide.
+    pub http_status: u16,
+    /// The carrier's trace id; its support asks for it.
+    pub trace: Option<String>,
+    /// What to do about it.
+    pub class: Class,
+    /// How long the carrier wants to be left alone, if it says so.
+    pub retry_after: Option<Duration>,
+}
+
+/// Why there is no answer to go by.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What happened, free of personal data: `time-out after 30 s`.
+    pub what: String,
+    /// HTTP status, if one came.
+    pub http_status: Option<u16>,
+    /// The carrier's error code, if one came.
+    pub code: Option<i64>,
+    /// The carrier's trace id, if one came.
+    pub trace: Option<String>,
+}
+
+impl Failure {
+    /// A failure without an answer.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), http_status: None, code: None, trace: None }
+    }
+}
+
+/// An upload that did not give a media id.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// The carrier said no.
+    #[error("the carrier refused the file: code {} ({})", .0.code, .0.details)]
+    Refused(Refusal),
+    /// No answer to go by. Uploading again is harmless.
+    #[error("the file did not reach the carrier: {}", .0.what)]
+    Failed(Failure),
+}
+
+/// Removes digit runs long enough to be a phone number from a text that the carrier wrote.
+pub fn without_numbers(text: &str) -> String {
+    let mut cleaned = String::with_capacity(text.len());
+    let mut digits = String::new();
+    for character in text.chars().filter(|&character| character != '\0').chain(['\0']) {
+        if character.is_ascii_digit() {
+            digits.push(character);
+            continue;
+        }
+        cleaned.push_str(if digits.len() >= 8 { "…" } else { &digits });
+        digits.clear();
+        if character != '\0' {
+            cleaned.push(character);
+        }
+    }
+    cleaned
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wamid_never_shows_itself() {
+        let wamid = Wamid::new("wamid.HBgMOTE5ODEyMzQ1Njc4").expect("not empty");
+        assert_eq!(format!("{wamid:?}"), "Wamid(…)");
+        assert!(Wamid::new("").is_none());
+    }
+
+    #[test]
+    fn a_number_id_cannot_leave_its_place_in_the_url() {
+        assert!(NumberId::parse("106540352242922").is_ok());
+        for bad in ["", "../12", "12/34", "12?x", "१२"] {
+            assert!(NumberId::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_in_the_carriers_words_are_removed_and_codes_stay() {
+        assert_eq!(without_numbers("(#131026) to +919812345678 failed, 24 h"), "(#131026) to +… failed, 24 h");
+        assert_eq!(without_numbers("919812345678"), "…");
+    }
+}
