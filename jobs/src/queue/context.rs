@@ -60,13 +60,15 @@ impl JobContext {
     pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, LostLease> {
         let database = |error| LostLease::Database(self.job, error);
         let mut tx = self.deps.db.begin().await.map_err(database)?;
-        let held: bool = sqlx::query_scalar("select muneem.queue_hold($1, $2, $3)")
-            .bind(self.job.0)
-            .bind(self.attempt)
-            .bind(self.worker)
-            .fetch_one(&mut *tx)
-            .await
-            .map_err(database)?;
+        let held = sqlx::query_scalar!(
+            r#"select muneem.queue_hold($1, $2, $3) as "held!""#,
+            self.job.0,
+            self.attempt,
+            self.worker
+        )
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(database)?;
         if held { Ok(tx) } else { Err(LostLease::Lost(self.job, self.attempt)) }
     }
 
@@ -76,15 +78,35 @@ impl JobContext {
     /// # Errors
     /// [`LostLease::Lost`] when another attempt owns the job; roll back then.
     pub async fn complete(&self, tx: &mut PgConnection, result: Option<serde_json::Value>) -> Result<(), LostLease> {
-        let done: bool = sqlx::query_scalar("select muneem.queue_complete($1, $2, $3, $4)")
-            .bind(self.job.0)
-            .bind(self.attempt)
-            .bind(self.worker)
-            .bind(result)
-            .fetch_one(tx)
-            .await
-            .map_err(|error| LostLease::Database(self.job, error))?;
+        let done = sqlx::query_scalar!(
+            r#"select muneem.queue_complete($1, $2, $3, $4) as "done!""#,
+            self.job.0,
+            self.attempt,
+            self.worker,
+            result
+        )
+        .fetch_one(tx)
+        .await
+        .map_err(|error| LostLease::Database(self.job, error))?;
         if done { Ok(()) } else { Err(LostLease::Lost(self.job, self.attempt)) }
+    }
+
+    /// Says how far the job is: `done` of `total`, with a note free of personal data. Costs a small write; call it a
+    /// few times a second at most.
+    ///
+    /// # Errors
+    /// [`LostLease::Lost`] when another attempt owns the job.
+    pub async fn progress(&self, done: u64, total: u64, note: &str) -> Result<(), LostLease> {
+        let database = |error| LostLease::Database(self.job, error);
+        let mut conn = self.deps.db.acquire().await.map_err(database)?;
+        let held = super::work::Held { job: self.job, attempt: self.attempt };
+        let said = serde_json::json!({ "done": done, "total": total, "note": note });
+        match super::work::set_progress(&mut conn, self.worker, held, &said).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(LostLease::Lost(self.job, self.attempt)),
+            Err(super::Error::Database(error)) => Err(database(error)),
+            Err(_) => Err(database(sqlx::Error::RowNotFound)),
+        }
     }
 
     /// Replaces the payload of the running job, so that what it handed over in clear is kept nowhere else.
@@ -92,14 +114,16 @@ impl JobContext {
     /// # Errors
     /// [`LostLease::Lost`] when another attempt owns the job; roll back then.
     pub async fn replace_payload(&self, tx: &mut PgConnection, payload: &serde_json::Value) -> Result<(), LostLease> {
-        let done: bool = sqlx::query_scalar("select muneem.queue_replace_payload($1, $2, $3, $4)")
-            .bind(self.job.0)
-            .bind(self.attempt)
-            .bind(self.worker)
-            .bind(payload)
-            .fetch_one(tx)
-            .await
-            .map_err(|error| LostLease::Database(self.job, error))?;
+        let done = sqlx::query_scalar!(
+            r#"select muneem.queue_replace_payload($1, $2, $3, $4) as "done!""#,
+            self.job.0,
+            self.attempt,
+            self.worker,
+            payload
+        )
+        .fetch_one(tx)
+        .await
+        .map_err(|error| LostLease::Database(self.job, error))?;
         if done { Ok(()) } else { Err(LostLease::Lost(self.job, self.attempt)) }
     }
 }

@@ -11,7 +11,20 @@
 //! a job *is*.
 
 mod context;
+mod error;
 mod job;
+mod kinds;
+mod model;
+mod rule;
+mod store;
+pub mod work;
 
 pub use context::{JobContext, LostLease, Steps};
+pub use error::{Error, Refusal};
 pub use job::{Disposition, Done, Job, JobError, KeyMemory, Lane, Settings, Slots};
+pub use kinds::{JobFailure, Kind};
+pub use model::{JobFilter, JobState, JobView, LaneDepth, NewJob};
+pub use store::{
+    KindView, Named, cancel, enqueue, enqueue_for, find_job, list_jobs, list_kinds, retry, retry_many, stats,
+    sync_kinds,
+};

@@ -1,0 +1,67 @@
+use sqlx::postgres::PgDatabaseError;
+
+/// Why something could not be put in, found in or taken out of the queue.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database refused an enqueue, and says why and what to do instead.
+    #[error("{problem}")]
+    Refused {
+        /// Which rule refused it.
+        refusal: Refusal,
+        /// What is wrong, naming the field. Free of the payload's values.
+        problem: String,
+        /// What to do instead.
+        mend: String,
+    },
+    /// A payload that cannot be written as JSON.
+    #[error("payload of {kind} does not serialise")]
+    Payload {
+        /// The kind.
+        kind: String,
+        #[source]
+        /// What serde said.
+        source: serde_json::Error,
+    },
+    /// The database could not be asked.
+    #[error("the queue's database did not answer")]
+    Database(#[source] sqlx::Error),
+}
+
+/// The rules of `muneem.enqueue`, one for each SQLSTATE of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// `MN001`
+    UnknownKind,
+    /// `MN002`
+    PayloadOffSchema,
+    /// `MN003`
+    NoSuchBusiness,
+    /// `MN004`
+    SeveralBusinesses,
+    /// `MN006`
+    PayloadTooLarge,
+    /// `MN007`
+    BadKey,
+    /// `MN008`
+    BadLaneOrPriority,
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Self {
+        let refused = error.as_database_error().and_then(|database| {
+            let refusal = match database.code()?.as_ref() {
+                "MN001" => Refusal::UnknownKind,
+                "MN002" => Refusal::PayloadOffSchema,
+                "MN003" => Refusal::NoSuchBusiness,
+                "MN004" => Refusal::SeveralBusinesses,
+                "MN006" => Refusal::PayloadTooLarge,
+                "MN007" => Refusal::BadKey,
+                "MN008" => Refusal::BadLaneOrPriority,
+                _ => return None,
+            };
+            let mend = database.try_downcast_ref::<PgDatabaseError>().and_then(|e| e.hint()).unwrap_or_default();
+            Some(Self::Refused { refusal, problem: database.message().to_owned(), mend: mend.to_owned() })
+        });
+        refused.unwrap_or(Self::Database(error))
+    }
+}

@@ -1,0 +1,208 @@
+//! From a kind's JSON Schema to what Postgres checks at enqueue: for each field a jsonpath predicate, and all of them
+//! in one. Only presence and type are checked there; the handler's own parse refuses the rest.
+
+use serde_json::Value;
+
+/// One demand on a payload.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct FieldRule {
+    /// Where, for people: `lines[*].hsn`; the payload itself is `payload`.
+    pub(super) path: String,
+    /// What must hold, for people: `is required`.
+    pub(super) demand: String,
+    /// The same as a jsonpath predicate.
+    pub(super) predicate: String,
+}
+
+/// Every demand of a schema, in the order of its fields.
+pub(super) fn field_rules(schema: &Value) -> Vec<FieldRule> {
+    let mut rules = vec![FieldRule {
+        path: "payload".to_owned(),
+        demand: "must be an object".to_owned(),
+        predicate: r#"$.type() == "object""#.to_owned(),
+    }];
+    walk(schema, schema, "", "$", &mut rules, 0);
+    rules
+}
+
+/// All demands as one predicate.
+pub(super) fn whole_rule(rules: &[FieldRule]) -> String {
+    rules.iter().map(|rule| format!("({})", rule.predicate)).collect::<Vec<_>>().join(" && ")
+}
+
+/// Deeper than any payload of ours; ends a schema that refers to itself.
+const MAX_DEPTH: usize = 8;
+
+fn walk(root: &Value, schema: &Value, path: &str, json_path: &str, rules: &mut Vec<FieldRule>, depth: usize) {
+    let schema = resolve(root, schema);
+    if depth > MAX_DEPTH {
+        return;
+    }
+    if let Some(fields) = schema.get("properties").and_then(Value::as_object) {
+        let required: Vec<&str> = schema
+            .get("required")
+            .and_then(Value::as_array)
+            .map(|names| names.iter().filter_map(Value::as_str).collect())
+            .unwrap_or_default();
+        for (name, field) in fields {
+            let quoted = Value::from(name.as_str());
+            let field_path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            if required.contains(&name.as_str()) {
+                rules.push(FieldRule {
+                    path: field_path.clone(),
+                    demand: "is required".to_owned(),
+                    predicate: format!(r#"!exists({json_path} ? (@.type() == "object" && !exists(@.{quoted})))"#),
+                });
+            }
+            walk_value(root, field, &field_path, &format!("{json_path}.{quoted}"), rules, depth + 1);
+        }
+    }
+}
+
+fn walk_value(root: &Value, schema: &Value, path: &str, json_path: &str, rules: &mut Vec<FieldRule>, depth: usize) {
+    let types = types_of(root, schema, 0);
+    if !types.is_empty() {
+        let wrong = types
+            .iter()
+            .map(|name| format!(r#"@ != "{}""#, if name == "integer" { "number" } else { name }))
+            .collect::<Vec<_>>()
+            .join(" && ");
+        rules.push(FieldRule {
+            path: path.to_owned(),
+            demand: format!("must be {}", in_words(&types)),
+            predicate: format!("!exists({json_path}.type() ? ({wrong}))"),
+        });
+        if types.iter().any(|name| name == "integer") {
+            rules.push(FieldRule {
+                path: path.to_owned(),
+                demand: "must be a whole number".to_owned(),
+                predicate: format!(r#"!exists({json_path} ? (@.type() == "number" && @ != @.floor()))"#),
+            });
+        }
+    }
+    for variant in variants(root, schema) {
+        if let Some(items) = variant.get("items") {
+            walk_value(root, items, &format!("{path}[*]"), &format!("{json_path}[*]"), rules, depth + 1);
+        }
+        walk(root, variant, path, json_path, rules, depth);
+    }
+}
+
+/// The schema itself, or, where a field may be null or one thing, that thing.
+fn variants<'a>(root: &'a Value, schema: &'a Value) -> Vec<&'a Value> {
+    let schema = resolve(root, schema);
+    match alternatives(schema) {
+        None => vec![schema],
+        Some(all) => {
+            let real: Vec<&Value> = all
+                .iter()
+                .map(|one| resolve(root, one))
+                .filter(|one| one.get("type") != Some(&Value::from("null")))
+                .collect();
+            // With several things to choose from, fields differ: the handler's parse decides.
+            if real.len() == 1 { real } else { Vec::new() }
+        }
+    }
+}
+
+fn types_of(root: &Value, schema: &Value, depth: usize) -> Vec<String> {
+    let schema = resolve(root, schema);
+    let mut types = Vec::new();
+    match schema.get("type") {
+        Some(Value::String(one)) => types.push(one.clone()),
+        Some(Value::Array(several)) => types.extend(several.iter().filter_map(Value::as_str).map(str::to_owned)),
+        _ => {}
+    }
+    if let Some(all) = alternatives(schema)
+        && depth < MAX_DEPTH
+    {
+        for one in all {
+            let inner = types_of(root, one, depth + 1);
+            if inner.is_empty() {
+                return Vec::new();
+            }
+            types.extend(inner);
+        }
+    }
+    if types.is_empty() && schema.get("const").or_else(|| schema.get("enum")?.get(0)).is_some_and(Value::is_string) {
+        types.push("string".to_owned());
+    }
+    types.dedup();
+    types
+}
+
+fn alternatives(schema: &Value) -> Option<&Vec<Value>> {
+    schema.get("anyOf").or_else(|| schema.get("oneOf")).and_then(Value::as_array)
+}
+
+fn resolve<'a>(root: &'a Value, schema: &'a Value) -> &'a Value {
+    let mut schema = schema;
+    for _ in 0..MAX_DEPTH {
+        let Some(target) = schema.get("$ref").and_then(Value::as_str).and_then(|at| at.strip_prefix('#')) else {
+            return schema;
+        };
+        schema = root.pointer(target).unwrap_or(&Value::Null);
+    }
+    schema
+}
+
+fn in_words(types: &[String]) -> String {
+    types
+        .iter()
+        .map(|name| match name.as_str() {
+            "object" => "an object",
+            "array" => "an array",
+            "string" => "a string",
+            "integer" => "a whole number",
+            "number" => "a number",
+            "boolean" => "true or false",
+            other => other,
+        })
+        .collect::<Vec<_>>()
+        .join(" or ")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_schema_becomes_demands_with_paths() {
+        let schema = json!({
+            "type": "object",
+            "required": ["serial", "lines"],
+            "properties": {
+                "serial": {"type": "string"},
+                "count": {"type": ["integer", "null"]},
+                "buyer": {"anyOf": [{"$ref": "#/$defs/Party"}, {"type": "null"}]},
+                "lines": {"type": "array", "items": {"$ref": "#/$defs/Line"}},
+            },
+            "$defs": {
+                "Party": {"type": "object", "required": ["name"], "properties": {"name": {"type": "string"}}},
+                "Line": {"type": "object", "required": ["hsn"], "properties": {"hsn": {"type": "string"}}},
+            },
+        });
+        let said: Vec<String> =
+            field_rules(&schema).into_iter().map(|rule| format!("{} {}", rule.path, rule.demand)).collect();
+        assert_eq!(
+            said,
+            [
+                "payload must be an object",
+                "buyer must be an object or null",
+                "buyer.name is required",
+                "buyer.name must be a string",
+                "count must be a whole number or null",
+                "count must be a whole number",
+                "lines is required",
+                "lines must be an array",
+                "lines[*] must be an object",
+                "lines[*].hsn is required",
+                "lines[*].hsn must be a string",
+                "serial is required",
+                "serial must be a string",
+            ]
+        );
+    }
+}

@@ -1,0 +1,288 @@
+//! Every statement of the queue but the worker's own (`work.rs`).
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, postgres::types::PgInterval, types::Json};
+
+use super::{
+    Error, JobFilter, JobState, JobView, KeyMemory, Kind, Lane, LaneDepth, NewJob, Slots,
+    rule::{field_rules, whole_rule},
+};
+use crate::{id::JobId, people::BusinessId};
+
+/// Enqueues in the caller's transaction.
+///
+/// # Errors
+/// [`Error::Refused`] as `muneem.enqueue` refuses; the transaction is aborted then.
+pub async fn enqueue(conn: &mut PgConnection, job: &NewJob) -> Result<JobId, Error> {
+    let id = sqlx::query_scalar!(
+        r#"select muneem.queue_enqueue($1, $2, $3, $4, $5, $6, $7) as "id!""#,
+        job.kind,
+        job.payload,
+        job.business.0,
+        job.key,
+        job.run_at,
+        job.lane.map(Lane::as_str),
+        job.priority,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(JobId(id))
+}
+
+/// An enqueue as it comes from outside: the business by its handle, the payload unparsed.
+#[derive(Clone, Debug)]
+pub struct Named<'a> {
+    /// The kind, unchecked.
+    pub kind: &'a str,
+    /// The payload, unchecked.
+    pub payload: &'a serde_json::Value,
+    /// The business's handle; none is the only business there is.
+    pub business: Option<&'a str>,
+    /// The unique key.
+    pub key: Option<&'a str>,
+    /// Not before this instant.
+    pub run_at: Option<DateTime<Utc>>,
+    /// Another lane than the kind's own, unchecked.
+    pub lane: Option<&'a str>,
+    /// A minute's head start for each point.
+    pub priority: Option<i16>,
+}
+
+/// Enqueues through `muneem.enqueue`, as any frontend does.
+///
+/// # Errors
+/// [`Error::Refused`] as `muneem.enqueue` refuses; the transaction is aborted then.
+pub async fn enqueue_for(conn: &mut PgConnection, job: &Named<'_>) -> Result<JobId, Error> {
+    let id = sqlx::query_scalar!(
+        r#"select muneem.enqueue($1, $2, $3, $4, $5, $6, $7) as "id!""#,
+        job.kind,
+        job.payload,
+        job.business,
+        job.key,
+        job.run_at,
+        job.lane,
+        job.priority,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(JobId(id))
+}
+
+/// Writes the declared kinds and what enqueue checks of them. Kinds that this program does not know are left: an older
+/// or newer program beside it may.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn sync_kinds(conn: &mut PgConnection, kinds: &[Kind]) -> Result<(), Error> {
+    for kind in kinds {
+        let schema = kind.schema();
+        let rules = field_rules(&schema);
+        let whole = whole_rule(&rules);
+        let (limit, scope, field) = match kind.settings.slots {
+            Slots::Unlimited => (None, None, None),
+            Slots::OfKind(limit) => (Some(limit), Some("kind"), None),
+            Slots::OfBusiness(limit) => (Some(limit), Some("business"), None),
+            Slots::SerialBy(field) => (Some(1), Some("field"), Some(field)),
+        };
+        let key_memory = match kind.settings.key_memory {
+            KeyMemory::Days30 => Some(PgInterval { months: 0, days: 30, microseconds: 0 }),
+            KeyMemory::Forever => None,
+        };
+        sqlx::query_file!(
+            "src/queue/sql/sync_kind.sql",
+            kind.name,
+            kind.lane.as_str(),
+            schema,
+            whole,
+            i16::try_from(kind.settings.max_attempts).unwrap_or(i16::MAX),
+            key_memory,
+            limit.map(|limit| i16::try_from(limit).unwrap_or(i16::MAX)),
+            scope,
+            field,
+            &rules.iter().map(|rule| rule.path.clone()).collect::<Vec<_>>(),
+            &rules.iter().map(|rule| rule.demand.clone()).collect::<Vec<_>>(),
+            &rules.iter().map(|rule| rule.predicate.clone()).collect::<Vec<_>>(),
+        )
+        .execute(&mut *conn)
+        .await?;
+    }
+    Ok(())
+}
+
+/// A kind as `muneem.queue_kinds` lists it.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct KindView {
+    /// `<word>.<verb_object>`.
+    pub kind: String,
+    /// The lane that an enqueue without one takes.
+    pub lane: Lane,
+    /// JSON Schema of the payload.
+    pub schema: serde_json::Value,
+    /// Attempts before the dead letters.
+    pub max_attempts: i16,
+}
+
+/// All kinds, by name.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn list_kinds(conn: &mut PgConnection) -> Result<Vec<KindView>, Error> {
+    Ok(sqlx::query_as!(
+        KindView,
+        r#"
+        select kind, lane as "lane: Lane", schema, max_attempts
+        from muneem.queue_kinds
+        order by kind
+        "#
+    )
+    .fetch_all(conn)
+    .await?)
+}
+
+/// One page of jobs, newest first.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn list_jobs(conn: &mut PgConnection, filter: &JobFilter, limit: u16) -> Result<Vec<JobView>, Error> {
+    let rows = sqlx::query_file_as!(
+        JobRow,
+        "src/queue/sql/list_jobs.sql",
+        filter.before.map(|id| id.0),
+        filter.business.map(|id| id.0),
+        filter.kind,
+        filter.lane.map(Lane::as_str),
+        filter.state.map(JobState::as_str),
+        filter.cause,
+        i64::from(limit),
+        None::<i64>,
+    )
+    .fetch_all(conn)
+    .await?;
+    rows.into_iter().map(JobRow::into_view).collect()
+}
+
+/// One job, wherever it is in its life.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn find_job(conn: &mut PgConnection, id: JobId) -> Result<Option<JobView>, Error> {
+    let row = sqlx::query_file_as!(
+        JobRow,
+        "src/queue/sql/list_jobs.sql",
+        None::<i64>,
+        None::<uuid::Uuid>,
+        None::<String>,
+        None::<String>,
+        None::<String>,
+        None::<String>,
+        1_i64,
+        id.0,
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map(JobRow::into_view).transpose()
+}
+
+struct JobRow {
+    job_id: Option<i64>,
+    business_id: Option<uuid::Uuid>,
+    kind: Option<String>,
+    lane: Option<String>,
+    state: Option<String>,
+    key: Option<String>,
+    attempt: Option<i32>,
+    enqueued_at: Option<DateTime<Utc>>,
+    run_at: Option<DateTime<Utc>>,
+    claimed_at: Option<DateTime<Utc>>,
+    finished_at: Option<DateTime<Utc>>,
+    cause: Option<String>,
+    error: Option<String>,
+    progress: Option<serde_json::Value>,
+    result: Option<serde_json::Value>,
+}
+
+impl JobRow {
+    fn into_view(self) -> Result<JobView, Error> {
+        fn missing(column: &str) -> Error {
+            Error::Database(sqlx::Error::ColumnNotFound(column.to_owned()))
+        }
+        Ok(JobView {
+            id: JobId(self.job_id.ok_or_else(|| missing("job_id"))?),
+            business: BusinessId(self.business_id.ok_or_else(|| missing("business_id"))?),
+            kind: self.kind.ok_or_else(|| missing("kind"))?,
+            lane: self.lane.and_then(|lane| lane.parse().ok()).ok_or_else(|| missing("lane"))?,
+            state: self.state.and_then(|state| state.parse().ok()).ok_or_else(|| missing("state"))?,
+            key: self.key,
+            attempt: self.attempt.unwrap_or(0),
+            enqueued_at: self.enqueued_at.ok_or_else(|| missing("enqueued_at"))?,
+            run_at: self.run_at,
+            claimed_at: self.claimed_at,
+            finished_at: self.finished_at,
+            cause: self.cause,
+            error: self.error,
+            progress: self.progress,
+            result: self.result,
+        })
+    }
+}
+
+/// Takes a job out of the queue, or asks its worker to stop. False when it has ended.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn cancel(conn: &mut PgConnection, id: JobId) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar!(r#"select muneem.cancel_job($1) as "cancelled!""#, id.0).fetch_one(conn).await?)
+}
+
+/// Puts a dead job back in line, its attempts forgotten. False when it is not dead.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn retry(conn: &mut PgConnection, id: JobId) -> Result<bool, Error> {
+    let revived = sqlx::query_scalar!(r#"select muneem.queue_revive(array[$1::bigint]) as "revived!""#, id.0)
+        .fetch_one(conn)
+        .await?;
+    Ok(revived > 0)
+}
+
+/// Puts up to `limit` dead jobs that match the filter back in line; answers how many. Call again until it answers 0.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn retry_many(conn: &mut PgConnection, filter: &JobFilter, limit: u16) -> Result<u64, Error> {
+    let revived = sqlx::query_scalar!(
+        r#"
+        select muneem.queue_revive(array(
+            select d.job_id
+            from muneem.queue_dead d
+            where ($1::uuid is null or d.business_id = $1)
+                and ($2::text is null or d.kind = $2)
+                and ($3::text is null or d.cause = $3)
+                and ($4::text is null or d.lane::text = $4)
+            order by d.job_id
+            limit $5
+            for update skip locked
+        )) as "revived!"
+        "#,
+        filter.business.map(|id| id.0),
+        filter.kind,
+        filter.cause,
+        filter.lane.map(Lane::as_str),
+        i64::from(limit),
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(u64::try_from(revived).unwrap_or(0))
+}
+
+/// How full each lane is, most urgent first. Counts what waits, so it costs a scan of the live table: for people and
+/// for a metric once a minute, never for workers.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn stats(conn: &mut PgConnection, business: Option<BusinessId>) -> Result<Vec<LaneDepth>, Error> {
+    Ok(sqlx::query_file_as!(LaneDepth, "src/queue/sql/stats.sql", business.map(|id| id.0)).fetch_all(conn).await?)
+}
+
+/// Keeps a JSON value typed in `query!` calls.
+pub(super) type AnyJson = Json<Box<serde_json::value::RawValue>>;
