@@ -25,10 +25,13 @@ mod error;
 mod issue;
 mod model;
 mod numbers;
+mod paper;
 mod rules;
 mod tax;
 mod words;
 
+#[cfg(test)]
+mod paper_tests;
 #[cfg(test)]
 mod rules_tests;
 #[cfg(test)]

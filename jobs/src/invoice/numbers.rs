@@ -10,13 +10,13 @@ const UNITS: [&str; 46] = [
 ];
 
 /// What is wrong with a number, and the mend: two short phrases.
-pub type Fault = (&'static str, &'static str);
+pub(super) type Fault = (&'static str, &'static str);
 
 /// Checks form and check digit of a GSTIN of an ordinary taxpayer. That does not prove that it is registered or active.
 ///
 /// # Errors
 /// The fault.
-pub fn check_gstin(gstin: &str) -> Result<(), Fault> {
+pub(super) fn check_gstin(gstin: &str) -> Result<(), Fault> {
     let bytes = gstin.as_bytes();
     let form_is_right = bytes.len() == 15
         && bytes.iter().enumerate().all(|(position, byte)| match position {
@@ -54,7 +54,7 @@ fn gstin_check_character(gstin: &[u8]) -> Option<u8> {
 ///
 /// # Errors
 /// The fault.
-pub fn check_uin(uin: &str) -> Result<(), Fault> {
+pub(super) fn check_uin(uin: &str) -> Result<(), Fault> {
     let bytes = uin.as_bytes();
     let form_is_right = bytes.len() == 15
         && bytes.iter().enumerate().all(|(position, byte)| match position {
@@ -75,7 +75,7 @@ pub fn check_uin(uin: &str) -> Result<(), Fault> {
 ///
 /// # Errors
 /// The fault.
-pub fn check_serial(number: &str, e_invoice: bool) -> Result<(), Fault> {
+pub(super) fn check_serial(number: &str, e_invoice: bool) -> Result<(), Fault> {
     if !(1..=16).contains(&number.len()) {
         return Err(("must have 1 to 16 characters", "shorten the series or the running number"));
     }
@@ -95,7 +95,7 @@ pub fn check_serial(number: &str, e_invoice: bool) -> Result<(), Fault> {
 ///
 /// # Errors
 /// The fault.
-pub fn check_hsn(hsn: &str, least: usize) -> Result<(), Fault> {
+pub(super) fn check_hsn(hsn: &str, least: usize) -> Result<(), Fault> {
     if !hsn.bytes().all(|byte| byte.is_ascii_digit()) || !matches!(hsn.len(), 4 | 6 | 8) {
         return Err(("is no HSN or SAC", "write 4, 6 or 8 digits without spaces"));
     }
@@ -109,7 +109,7 @@ pub fn check_hsn(hsn: &str, least: usize) -> Result<(), Fault> {
 }
 
 /// Whether the code names a service.
-pub fn is_service(hsn: &str) -> bool {
+pub(super) fn is_service(hsn: &str) -> bool {
     hsn.starts_with("99")
 }
 
@@ -117,7 +117,7 @@ pub fn is_service(hsn: &str) -> bool {
 ///
 /// # Errors
 /// The fault.
-pub fn check_unit(unit: &str) -> Result<(), Fault> {
+pub(super) fn check_unit(unit: &str) -> Result<(), Fault> {
     if UNITS.binary_search(&unit).is_ok() {
         Ok(())
     } else {
@@ -129,7 +129,7 @@ pub fn check_unit(unit: &str) -> Result<(), Fault> {
 ///
 /// # Errors
 /// The fault.
-pub fn check_imei(imei: &str) -> Result<(), Fault> {
+pub(super) fn check_imei(imei: &str) -> Result<(), Fault> {
     let bytes = imei.as_bytes();
     if bytes.len() != 15 || !bytes.iter().all(u8::is_ascii_digit) {
         return Err(("is no IMEI", "write the 15 digits that *#06# shows, without spaces"));
@@ -160,7 +160,7 @@ pub fn check_imei(imei: &str) -> Result<(), Fault> {
 ///
 /// # Errors
 /// The fault.
-pub fn check_upi_id(id: &str) -> Result<(), Fault> {
+pub(super) fn check_upi_id(id: &str) -> Result<(), Fault> {
     let name_is_right = |name: &str| {
         (2..=64).contains(&name.len())
             && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))

@@ -42,7 +42,7 @@ impl Tax {
         self.cgst + self.sgst + self.utgst + self.igst + self.cess
     }
 
-    fn plus(self, other: Self) -> Self {
+    pub(super) fn plus(self, other: Self) -> Self {
         Self {
             cgst: self.cgst + other.cgst,
             sgst: self.sgst + other.sgst,
@@ -83,7 +83,7 @@ pub struct Amounts {
 
 /// Works a document out. Line values and each head of tax of each line are rounded half up to the paisa; CGST and SGST
 /// are each computed at half the rate, never by halving an amount; only the total is rounded to the rupee.
-pub fn work_out(invoice: &Invoice) -> Amounts {
+pub(super) fn work_out(invoice: &Invoice) -> Amounts {
     let place = place_of_supply(invoice).to_owned();
     let heads = heads(invoice, &place);
     let lines: Vec<_> = invoice.lines.iter().map(|line| line_amounts(line, heads)).collect();
@@ -126,7 +126,7 @@ fn to_paisa(amount: Decimal) -> Decimal {
 ///   service with a rule of its own (s.10(1)(a) to (c), s.12, s.13).
 /// * When it says nothing: goods where they are delivered (s.10(1)(a)); services where the recipient is (s.12(2)); else
 ///   at the supplier's.
-pub fn place_of_supply(invoice: &Invoice) -> &str {
+pub(super) fn place_of_supply(invoice: &Invoice) -> &str {
     let recorded = recorded_state(invoice);
     let given = invoice.place_of_supply.as_deref();
     let supplier = invoice.supplier.address.state.as_str();
@@ -134,18 +134,18 @@ pub fn place_of_supply(invoice: &Invoice) -> &str {
 }
 
 /// Whether the recorded address alone decides: goods within India to an unregistered buyer.
-pub fn law_fixes_place(invoice: &Invoice) -> bool {
+pub(super) fn law_fixes_place(invoice: &Invoice) -> bool {
     let registered = invoice.buyer.as_ref().is_some_and(Buyer::is_registered);
     !registered && has_goods(invoice) && invoice.zero_rated.is_none()
 }
 
 /// Whether any line is goods; a line without HSN is.
-pub fn has_goods(invoice: &Invoice) -> bool {
+pub(super) fn has_goods(invoice: &Invoice) -> bool {
     invoice.lines.iter().any(|line| !line.hsn.as_deref().is_some_and(numbers::is_service))
 }
 
 /// The State that the document records for the recipient.
-pub fn recorded_state(invoice: &Invoice) -> Option<&str> {
+pub(super) fn recorded_state(invoice: &Invoice) -> Option<&str> {
     let buyer = invoice.buyer.as_ref();
     let delivery = invoice.delivery_address.as_ref().filter(|_| has_goods(invoice));
     delivery

@@ -53,7 +53,7 @@ pub fn grouped(amount: Decimal) -> String {
 }
 
 /// A plain number without needless zeroes, grouped 3-2-2: quantities and unit prices.
-pub fn grouped_plain(value: Decimal) -> String {
+pub(super) fn grouped_plain(value: Decimal) -> String {
     let text = value.abs().normalize().to_string();
     let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
     let sign = if value.is_sign_negative() && !value.is_zero() { "-" } else { "" };
