@@ -130,7 +130,7 @@ begin
         loop
             insert into muneem.queue_keys as k (business_id, kind, key, job_id, forget_at)
             values (business_id, kind.kind, key, new_id, present + kind.key_memory)
-            on conflict (business_id, kind, key) do update
+            on conflict on constraint queue_keys_pkey do update
                 set job_id = excluded.job_id, forget_at = excluded.forget_at
                 where k.forget_at <= present
             returning job_id into first_id;
