@@ -11,10 +11,13 @@ pub mod law;
 pub mod outbound;
 pub mod people;
 pub mod queue;
+pub mod schedule;
 
 mod deps;
+mod schedules;
 
 pub use deps::Deps;
+pub use schedules::schedules;
 
 /// The schema `muneem`, forward only.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
