@@ -3,4 +3,5 @@
 pub mod cli;
 pub mod config;
 pub mod schedule;
+pub mod queue;
 pub mod telemetry;

@@ -1,0 +1,257 @@
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use apalis_core::error::BoxDynError;
+use chrono::{DateTime, Utc};
+use muneem_jobs::queue::{
+    Disposition, Done, JobFailure, Settings, Slots,
+    work::{self, Buried, Held, PutBack},
+};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::{
+    Shared,
+    handler::Ended,
+    inhand::{InHand, Stop},
+};
+
+/// What becomes of one job, by the incarnation that held it.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Finish(i64, Held, Option<serde_json::Value>),
+    /// The handler acknowledged in its own transaction.
+    Acked,
+    PutBack(i64, PutBack),
+    Bury(i64, Buried),
+    Cancelled(i64, Held),
+    /// Nothing of it may be written: somebody else has it.
+    Lost,
+    /// Nothing comes after this.
+    End,
+}
+
+/// When a program does not know a kind, a newer one is being rolled out beside it.
+const UNKNOWN_KIND_PAUSE: chrono::TimeDelta = chrono::TimeDelta::seconds(15);
+
+impl Outcome {
+    /// Back in line at once, unbegun.
+    pub(super) fn release(in_hand: &InHand) -> Self {
+        Self::back(in_hand, None, false, None, None)
+    }
+
+    fn back(
+        in_hand: &InHand,
+        run_at: Option<DateTime<Utc>>,
+        counts: bool,
+        cause: Option<&'static str>,
+        error: Option<String>,
+    ) -> Self {
+        Self::PutBack(in_hand.worker, PutBack { held: in_hand.held(), run_at, counts, cause, error })
+    }
+
+    pub(super) fn of(shared: &Shared, in_hand: &InHand, ended: Result<Ended, BoxDynError>) -> Self {
+        let kind = shared.kinds.get(in_hand.claimed.kind.as_str());
+        let failed = |failure| Self::failed(shared, in_hand, failure);
+        let outcome = match ended {
+            Ok(Ended::Done(Done::Ack(result))) => Self::Finish(in_hand.worker, in_hand.held(), result),
+            Ok(Ended::Done(Done::Acked)) => Self::Acked,
+            Ok(Ended::Failed(failure)) => failed(failure),
+            Ok(Ended::NotBegun) => Self::release(in_hand),
+            Ok(Ended::UnknownKind) => Self::back(
+                in_hand,
+                Some(shared.deps.clock.now() + UNKNOWN_KIND_PAUSE),
+                false,
+                Some("queue.unknown_kind"),
+                Some("no worker that tried it knows this kind".to_owned()),
+            ),
+            Ok(Ended::Stopped) => match in_hand.why() {
+                Some(Stop::Cancelled) => Self::Cancelled(in_hand.worker, in_hand.held()),
+                Some(Stop::LostLease) => Self::Lost,
+                Some(Stop::Shutdown) => Self::back(
+                    in_hand,
+                    None,
+                    true,
+                    Some("queue.shutdown"),
+                    Some("the worker ended before the job did".to_owned()),
+                ),
+                Some(Stop::TimedOut) | None => failed(JobFailure {
+                    disposition: Disposition::Retry,
+                    cause: "queue.timeout",
+                    error: format!("ran longer than {} s", kind.map_or(0, |kind| kind.settings.timeout.as_secs())),
+                }),
+            },
+            // The spawned handler panicked; the message may hold anything, so it stays out of the table.
+            Err(_) => failed(JobFailure {
+                disposition: Disposition::Retry,
+                cause: "queue.panic",
+                error: "the handler panicked; the log has where".to_owned(),
+            }),
+        };
+        let name = kind.map_or("unknown", |kind| kind.name);
+        metrics::counter!("muneem_jobs_ended_total", "kind" => name, "outcome" => outcome.label()).increment(1);
+        outcome
+    }
+
+    fn failed(shared: &Shared, in_hand: &InHand, failure: JobFailure) -> Self {
+        let JobFailure { disposition, cause, error } = failure;
+        let settings = shared.kinds.get(in_hand.claimed.kind.as_str()).map_or(Settings::DEFAULT, |kind| kind.settings);
+        let job = in_hand.claimed.job;
+        let bury = |error| Self::Bury(in_hand.worker, Buried { held: in_hand.held(), cause, error });
+        match disposition {
+            Disposition::Snooze(until) => Self::back(in_hand, Some(until), false, Some(cause), Some(error)),
+            Disposition::Fail => {
+                tracing::error!(%job, kind = in_hand.claimed.kind, cause, error, "job given up");
+                bury(error)
+            }
+            Disposition::Retry if in_hand.claimed.attempt >= i32::from(settings.max_attempts) => {
+                tracing::error!(%job, kind = in_hand.claimed.kind, cause, error, "job given up: no attempt left");
+                bury(error)
+            }
+            Disposition::Retry => {
+                let pause = backoff(&settings, in_hand.claimed.attempt, shared.deps.chance.unit());
+                tracing::warn!(%job, kind = in_hand.claimed.kind, cause, error, ?pause, "job will be tried again");
+                let at =
+                    shared.deps.clock.now() + chrono::TimeDelta::from_std(pause).unwrap_or(chrono::TimeDelta::hours(1));
+                Self::back(in_hand, Some(at), true, Some(cause), Some(error))
+            }
+        }
+    }
+
+    fn label(&self) -> &'static str {
+        match self {
+            Self::Finish(..) | Self::Acked => "done",
+            Self::PutBack(..) => "put_back",
+            Self::Bury(..) => "dead",
+            Self::Cancelled(..) => "cancelled",
+            Self::Lost | Self::End => "lost",
+        }
+    }
+}
+
+/// The pause before the next attempt: doubles from the kind's first to its longest, with a jitter (`unit` in 0..1) of a
+/// quarter either way, so that what failed together does not come back together.
+fn backoff(settings: &Settings, attempt: i32, unit: f64) -> Duration {
+    let doublings = u32::try_from(attempt - 1).unwrap_or(0).min(30);
+    let pause = settings.backoff.saturating_mul(1 << doublings).min(settings.backoff_max);
+    pause.mul_f64(0.75 + unit / 2.0)
+}
+
+/// Writes outcomes, as many at once as gathered during the last write.
+pub(super) struct Acker {
+    shared: Arc<Shared>,
+    outcomes: UnboundedReceiver<Outcome>,
+}
+
+/// More than a statement's arrays should hold.
+const MOST_AT_ONCE: usize = 2000;
+
+#[derive(Default)]
+struct Batch {
+    finish: Vec<(Held, Option<serde_json::Value>)>,
+    back: Vec<PutBack>,
+    bury: Vec<Buried>,
+    cancelled: Vec<Held>,
+}
+
+impl Acker {
+    pub(super) fn new(shared: Arc<Shared>, outcomes: UnboundedReceiver<Outcome>) -> Self {
+        Self { shared, outcomes }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut gathered = Vec::with_capacity(MOST_AT_ONCE);
+        let frees_slots = self.shared.kinds.values().any(|kind| kind.settings.slots != Slots::Unlimited);
+        loop {
+            gathered.clear();
+            if self.outcomes.recv_many(&mut gathered, MOST_AT_ONCE).await == 0 {
+                return;
+            }
+            let mut last = false;
+            let mut by_worker: BTreeMap<i64, Batch> = BTreeMap::new();
+            for outcome in gathered.drain(..) {
+                match outcome {
+                    Outcome::Finish(worker, held, result) => {
+                        by_worker.entry(worker).or_default().finish.push((held, result))
+                    }
+                    Outcome::PutBack(worker, back) => by_worker.entry(worker).or_default().back.push(back),
+                    Outcome::Bury(worker, buried) => by_worker.entry(worker).or_default().bury.push(buried),
+                    Outcome::Cancelled(worker, held) => by_worker.entry(worker).or_default().cancelled.push(held),
+                    Outcome::Acked | Outcome::Lost => {}
+                    Outcome::End => last = true,
+                }
+            }
+            for (worker, batch) in &by_worker {
+                self.write(*worker, batch).await;
+            }
+            // A job that waits for a slot, or was put back due at once, is found by the next tick.
+            if frees_slots || by_worker.values().any(|batch| !batch.back.is_empty()) {
+                self.shared.want_tick();
+            }
+            if last {
+                return;
+            }
+        }
+    }
+
+    /// Until the database takes it: what ran must not run again because nobody wrote it down. If the lease runs out
+    /// meanwhile, fencing refuses the write and somebody else's attempt counts.
+    async fn write(&self, worker: i64, batch: &Batch) {
+        let mut pause = Duration::from_millis(20);
+        let mut drained_for = Duration::ZERO;
+        loop {
+            match self.try_write(worker, batch).await {
+                Ok(lost) => {
+                    if lost > 0 {
+                        tracing::warn!(worker, lost, "outcomes of a lost lease were refused");
+                    }
+                    return;
+                }
+                Err(error) => {
+                    tracing::warn!(worker, %error, "outcomes not written yet");
+                    if self.shared.draining.is_cancelled() {
+                        drained_for += pause;
+                        if drained_for > self.shared.settings.shutdown {
+                            tracing::error!(worker, "gave up writing outcomes; the lease will run out");
+                            return;
+                        }
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(1));
+                }
+            }
+        }
+    }
+
+    async fn try_write(&self, worker: i64, batch: &Batch) -> Result<usize, muneem_jobs::queue::Error> {
+        let mut conn = self.shared.db.acquire().await.map_err(muneem_jobs::queue::Error::Database)?;
+        let mut lost = 0;
+        if !batch.finish.is_empty() {
+            lost += batch.finish.len() - work::finish(&mut conn, worker, &batch.finish).await?.len();
+        }
+        if !batch.back.is_empty() {
+            lost += batch.back.len() - work::put_back(&mut conn, worker, &batch.back).await?.len();
+        }
+        if !batch.bury.is_empty() {
+            lost += batch.bury.len() - work::bury(&mut conn, worker, &batch.bury).await?.len();
+        }
+        if !batch.cancelled.is_empty() {
+            lost += batch.cancelled.len() - work::finish_cancelled(&mut conn, worker, &batch.cancelled).await?.len();
+        }
+        Ok(lost)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_to_the_longest_with_a_quarter_of_jitter() {
+        let settings =
+            Settings { backoff: Duration::from_secs(2), backoff_max: Duration::from_secs(60), ..Settings::DEFAULT };
+        assert_eq!(backoff(&settings, 1, 0.5), Duration::from_secs(2));
+        assert_eq!(backoff(&settings, 3, 0.5), Duration::from_secs(8));
+        assert_eq!(backoff(&settings, 3, 0.0), Duration::from_secs(6));
+        assert_eq!(backoff(&settings, 3, 1.0), Duration::from_secs(10));
+        assert_eq!(backoff(&settings, 40, 0.5), Duration::from_secs(60));
+    }
+}

@@ -1,0 +1,191 @@
+//! Workers: apalis lives here and only here. The queue of record is `muneem_jobs::queue`; this is what runs its jobs.
+//!
+//! ```text
+//! listener ─NOTIFY─▶ claimer ─Claimed─▶ LaneQueue (apalis Backend) ─Task─▶ OutcomeLayer ▶ parallelize ▶ Handler
+//!                       ▲                                                       │              (place, kind, time)
+//!                       └────────── room again ◀── acker ◀──── Outcome ─────────┘
+//! beat: renews the lease, hears of cancellations, gives up what a lost lease took away
+//! ```
+//!
+//! One apalis `Worker` a lane, all under one `Monitor`. Nothing of ours waits inside a poll method, a backend never
+//! errs, and a job's outcome is what its own future answered: the store never learns it from apalis' task status.
+
+mod acker;
+mod backend;
+mod beat;
+mod capacity;
+mod claimer;
+mod handler;
+mod inhand;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use apalis_core::{
+    monitor::Monitor,
+    worker::{builder::WorkerBuilder, ext::parallelize::ParallelizeExt},
+};
+use muneem_jobs::{
+    Deps,
+    queue::{Kind, Lane, Steps, work},
+};
+use sqlx::PgPool;
+use tokio::sync::{Notify, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use self::{acker::Acker, backend::LaneQueue, capacity::Capacity, claimer::Claimer, handler::Handler, inhand::Hands};
+
+/// How this process works.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What this worker is called in `muneem.queue_workers`: host and process.
+    pub name: String,
+    /// Which lanes it serves.
+    pub lanes: Vec<Lane>,
+    /// A worker silent for so long is taken for dead.
+    pub lease: Duration,
+    /// Jobs run at once, over all lanes.
+    pub concurrency: usize,
+    /// Places only one lane may take.
+    pub reserved: HashMap<Lane, usize>,
+    /// Longest pause between two looks for work.
+    pub poll: Duration,
+    /// A job that has waited so long for a place is one lane more urgent.
+    pub ageing: Duration,
+    /// Time running jobs are given at shutdown.
+    pub shutdown: Duration,
+}
+
+/// What all parts of one worker process share.
+struct Shared {
+    deps: Arc<Deps>,
+    /// Connections for claims, acknowledgements and beats alone, so that handlers never starve them.
+    db: PgPool,
+    kinds: HashMap<&'static str, Kind>,
+    settings: Settings,
+    capacity: Arc<Capacity>,
+    hands: Hands,
+    outcomes: mpsc::UnboundedSender<acker::Outcome>,
+    /// Something may be claimable, or there is room again.
+    wake: Notify,
+    /// Slots were freed or something new may be due: tick before the next claim.
+    tick_wanted: std::sync::atomic::AtomicBool,
+    /// Somebody wants a running job cancelled.
+    cancel_wanted: Notify,
+    /// Nothing new is begun.
+    draining: CancellationToken,
+    steps: Arc<dyn Steps>,
+}
+
+impl Shared {
+    fn want_tick(&self) {
+        self.tick_wanted.store(true, std::sync::atomic::Ordering::Release);
+        self.wake.notify_one();
+    }
+}
+
+/// The runtime's own listener of steps: a trace event for each.
+struct TracedSteps;
+
+impl Steps for TracedSteps {
+    fn reached<'a>(&'a self, step: &'static str) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        tracing::debug!(step, "step");
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// Runs jobs until `shutdown`, then lets the running ones end (as long as the settings give), hands back what it did
+/// not begin and leaves.
+///
+/// `db` serves claims, acknowledgements and beats, and wants three connections; `listen_url` answers LISTEN and must
+/// not be a transaction pooler.
+///
+/// # Errors
+/// When the database cannot be reached at the start; later it only waits and tries again.
+pub async fn run(
+    deps: Arc<Deps>,
+    db: PgPool,
+    listen: sqlx::postgres::PgConnectOptions,
+    kinds: &[Kind],
+    settings: Settings,
+    shutdown: CancellationToken,
+) -> Result<(), muneem_jobs::queue::Error> {
+    let (outcomes, outcomes_in) = mpsc::unbounded_channel();
+    let capacity = Arc::new(Capacity::new(settings.concurrency, &settings.reserved, settings.ageing));
+    let mut conn = db.acquire().await.map_err(muneem_jobs::queue::Error::Database)?;
+    let worker = work::join(&mut conn, &settings.name, settings.lease).await?;
+    drop(conn);
+    tracing::info!(worker, name = settings.name, "worker joined");
+    let shared = Arc::new(Shared {
+        deps,
+        db,
+        kinds: kinds.iter().map(|kind| (kind.name, *kind)).collect(),
+        settings,
+        capacity,
+        hands: Hands::new(worker),
+        outcomes,
+        wake: Notify::new(),
+        tick_wanted: std::sync::atomic::AtomicBool::new(true),
+        cancel_wanted: Notify::new(),
+        draining: shutdown,
+        steps: Arc::new(TracedSteps),
+    });
+
+    let stop_helpers = CancellationToken::new();
+    let mut queues = HashMap::new();
+    let mut monitor = Monitor::new();
+    for lane in shared.settings.lanes.clone() {
+        let (to_lane, from_claimer) = mpsc::unbounded_channel();
+        queues.insert(lane, to_lane);
+        let source = Arc::new(std::sync::Mutex::new(from_claimer));
+        let shared = Arc::clone(&shared);
+        monitor = monitor.register(move |_| {
+            WorkerBuilder::new(format!("{}-{lane}", shared.settings.name))
+                .backend(LaneQueue::new(Arc::clone(&source), Arc::clone(&shared)))
+                .parallelize(tokio::spawn)
+                .build(Handler::new(Arc::clone(&shared)))
+        });
+    }
+    let claimer = tokio::spawn(Claimer::new(Arc::clone(&shared), queues).run());
+    let acker = tokio::spawn(Acker::new(Arc::clone(&shared), outcomes_in).run());
+    let beat = tokio::spawn(beat::beat(Arc::clone(&shared), stop_helpers.clone()));
+    let cancels = tokio::spawn(beat::hear_cancellations(Arc::clone(&shared), stop_helpers.clone()));
+    let listener = tokio::spawn(beat::listen(Arc::clone(&shared), listen, stop_helpers.clone()));
+
+    let draining = shared.draining.clone();
+    let give_up = {
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            shared.draining.cancelled().await;
+            tokio::time::sleep(shared.settings.shutdown).await;
+            shared.hands.stop_all(inhand::Stop::Shutdown);
+        })
+    };
+    let signal = async move {
+        draining.cancelled().await;
+        Ok(())
+    };
+    if let Err(error) = monitor.run_with_signal(signal).await {
+        tracing::error!(%error, "a lane's worker ended badly");
+    }
+    give_up.abort();
+    let _ = claimer.await;
+    // Whatever was claimed while the lanes closed goes back too; then the acker ends with its last sender.
+    shared.hands.wait_empty().await;
+    let _ = shared.outcomes.send(acker::Outcome::End);
+    let _ = acker.await;
+    stop_helpers.cancel();
+    for helper in [beat, cancels, listener] {
+        let _ = helper.await;
+    }
+    let worker = shared.hands.worker();
+    match shared.db.acquire().await {
+        Ok(mut conn) => {
+            if let Err(error) = work::leave(&mut conn, worker).await {
+                tracing::warn!(%error, "could not leave; the lease will run out");
+            }
+        }
+        Err(error) => tracing::warn!(%error, "could not leave; the lease will run out"),
+    }
+    tracing::info!(worker, "worker left");
+    Ok(())
+}
