@@ -55,7 +55,7 @@ create table muneem.invoice_series (
     series text not null constraint invoice_series_form check (series ~ '^[A-Z0-9][A-Z0-9-]{0,5}$'),
     financial_year integer not null,
     last_number bigint not null constraint invoice_series_last_number check (last_number > 0),
-    primary key (business_id, series, financial_year)
+    constraint invoice_series_key primary key (business_id, series, financial_year)
 );
 
 -- The next number of a series: `SM/26-27/00001`. Part of the caller's transaction, which holds the series until it
@@ -86,7 +86,7 @@ begin
 
     insert into muneem.invoice_series as given (business_id, series, financial_year, last_number)
     values (its_business, its_series, year, 1)
-    on conflict (business_id, series, financial_year) do update
+    on conflict on constraint invoice_series_key do update
     set last_number = given.last_number + 1
     returning given.last_number into next_number;
 

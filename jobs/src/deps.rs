@@ -2,7 +2,10 @@ use std::sync::Arc;
 
 use sqlx::PgPool;
 
-use crate::outbound::{Chance, Clock, ObjectStore};
+use crate::{
+    messaging,
+    outbound::{Carrier, Chance, Clock, ObjectStore},
+};
 
 /// What a job may use: the database and the outside, as `app.rs` of the binary wired them.
 pub struct Deps {
@@ -14,4 +17,8 @@ pub struct Deps {
     pub chance: Arc<dyn Chance>,
     /// Where files lie, by digest.
     pub objects: Arc<dyn ObjectStore>,
+    /// Who carries WhatsApp messages.
+    pub carrier: Arc<dyn Carrier>,
+    /// How long an attempt of unknown outcome waits for a webhook.
+    pub messaging: messaging::Settings,
 }

@@ -8,6 +8,7 @@ pub mod files;
 pub mod id;
 pub mod invoice;
 pub mod law;
+pub mod messaging;
 pub mod outbound;
 pub mod people;
 pub mod queue;

@@ -5,8 +5,8 @@ use super::{
     rules::Problem,
 };
 use crate::{
-    files,
-    queue::{Disposition, JobError, LostLease},
+    files, messaging,
+    queue::{self, Disposition, JobError, LostLease},
 };
 
 /// What can go wrong with a document.
@@ -49,6 +49,15 @@ pub enum Error {
     /// What we recorded cannot be read back.
     #[error("could not read a document back")]
     Unreadable(#[source] serde_json::Error),
+    /// The number that the document goes to does not read.
+    #[error("invoice: `deliver.whatsapp.to` is no phone number: write +91 and ten digits")]
+    BadPhone,
+    /// Messaging did not take the document.
+    #[error("invoice: hand over to messaging")]
+    Messaging(#[from] messaging::Error),
+    /// The job that makes the PDF was not taken.
+    #[error("invoice: enqueue")]
+    Enqueue(#[from] queue::Error),
     /// The PDF could not be kept or fetched.
     #[error(transparent)]
     Files(#[from] files::Error),
@@ -78,9 +87,11 @@ impl JobError for Error {
             | Self::NoRefusal(_)
             | Self::Paper(..)
             | Self::Qr(..)
+            | Self::BadPhone
             | Self::Unreadable(_) => Disposition::Fail,
-            Self::Thread(..) | Self::LostLease(_) | Self::Database(_) => Disposition::Retry,
+            Self::Thread(..) | Self::LostLease(_) | Self::Enqueue(_) | Self::Database(_) => Disposition::Retry,
             Self::Files(error) => error.disposition(),
+            Self::Messaging(error) => error.disposition(),
         }
     }
 
@@ -97,6 +108,9 @@ impl JobError for Error {
             Self::LostLease(_) => "invoice.lost_lease",
             Self::Database(_) => "invoice.database",
             Self::Files(error) => error.cause(),
+            Self::Messaging(error) => error.cause(),
+            Self::Enqueue(_) => "invoice.enqueue",
+            Self::BadPhone => "invoice.bad_phone",
         }
     }
 }

@@ -26,16 +26,16 @@ mod issue;
 mod model;
 mod numbers;
 mod paper;
+mod render;
 mod rules;
+mod store;
 mod tax;
 mod words;
 
-#[cfg(test)]
-mod paper_tests;
-#[cfg(test)]
-mod rules_tests;
-#[cfg(test)]
-mod samples;
+use bytes::Bytes;
+use sqlx::PgConnection;
+
+use crate::{Deps, files, people::BusinessId};
 
 pub use error::Error;
 pub use issue::Issue;
@@ -43,6 +43,90 @@ pub use model::{
     Address, Buyer, Deliver, EInvoice, EInvoicing, Exact, Invoice, InvoiceId, Kind, Line, NewInvoice, OriginalInvoice,
     Recorded, RefusalId, State, Supplier, Turnover, WhatsAppDelivery, ZeroRated,
 };
+pub use render::Render;
 pub use rules::{Problem, check};
 pub use tax::{Amounts, Heads, LineAmounts, Tax};
 pub use words::{amount_in_words, grouped};
+
+/// One document of a business, or nothing.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_invoice(
+    conn: &mut PgConnection,
+    business: BusinessId,
+    id: InvoiceId,
+) -> Result<Option<Recorded>, Error> {
+    store::find_recorded(conn, business, id).await
+}
+
+/// A page of a business's documents, newest first: those older than `before`, at most `limit` (1 to 200).
+///
+/// # Errors
+/// When the database fails.
+pub async fn list_invoices(
+    conn: &mut PgConnection,
+    business: BusinessId,
+    before: Option<InvoiceId>,
+    limit: u16,
+) -> Result<Vec<Recorded>, Error> {
+    store::list_recorded(conn, business, before, i64::from(limit.clamp(1, 200))).await
+}
+
+/// A document refused, with what was wrong, or nothing. Holds personal values.
+///
+/// # Errors
+/// When the database fails.
+pub async fn find_refusal(
+    conn: &mut PgConnection,
+    business: BusinessId,
+    id: RefusalId,
+) -> Result<Option<(NewInvoice, Vec<Problem>)>, Error> {
+    store::find_refusal(conn, business, id).await
+}
+
+/// A PDF with the name it is offered under.
+#[derive(Clone, Debug)]
+pub struct Pdf {
+    /// `SM-26-27-00042.pdf`.
+    pub file_name: String,
+    /// The file.
+    pub bytes: Bytes,
+}
+
+/// The PDF of a document, or nothing when the document is not there or not issued yet.
+///
+/// # Errors
+/// When the database or the object store fails, or the file is damaged.
+pub async fn load_pdf(deps: &Deps, business: BusinessId, id: InvoiceId) -> Result<Option<Pdf>, Error> {
+    let mut conn = deps.db.acquire().await?;
+    let recorded = store::find_recorded(&mut conn, business, id).await?;
+    drop(conn);
+    let Some((number, digest)) = recorded.and_then(|recorded| Some((recorded.number, recorded.pdf_digest?))) else {
+        return Ok(None);
+    };
+    let bytes = files::load(deps, &digest).await?;
+    Ok(Some(Pdf { file_name: file_name(&number), bytes }))
+}
+
+/// Makes the PDF of a checked document. Takes tens of milliseconds of CPU: call it where blocking is allowed.
+///
+/// # Errors
+/// [`Error::Paper`] or [`Error::Qr`]; the same document fails the same way every time.
+pub fn make_pdf(id: InvoiceId, invoice: &Invoice, amounts: &Amounts) -> Result<Vec<u8>, Error> {
+    paper::make_pdf(id, invoice, amounts)
+}
+
+/// The number as a file name that any phone takes.
+fn file_name(number: &str) -> String {
+    format!("{}.pdf", number.replace('/', "-"))
+}
+
+#[cfg(test)]
+mod job_tests;
+#[cfg(test)]
+mod paper_tests;
+#[cfg(test)]
+mod rules_tests;
+#[cfg(test)]
+mod samples;

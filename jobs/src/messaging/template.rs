@@ -8,7 +8,6 @@ use crate::outbound::carrier::{DocumentHeader, FilledTemplate};
 
 #[derive(rust_embed::RustEmbed)]
 #[folder = "../templates/messaging"]
-#[include = "*/*/whatsapp.toml"]
 struct Words;
 
 /// A language that we have words in.

@@ -4,7 +4,7 @@
 pub mod carrier;
 mod chance;
 mod clock;
-mod object_store;
+pub(crate) mod object_store;
 
 pub use carrier::{Carrier, Phone, Wamid};
 pub use chance::Chance;

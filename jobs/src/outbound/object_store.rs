@@ -37,3 +37,33 @@ pub enum ObjectError {
     #[error("file {0}: the object store failed")]
     Store(String, #[source] Box<dyn std::error::Error + Send + Sync>),
 }
+
+/// Objects in memory, which remember what they were given.
+#[cfg(test)]
+#[derive(Default)]
+pub(crate) struct MemoryObjects(std::sync::Mutex<std::collections::BTreeMap<String, Bytes>>);
+
+#[cfg(test)]
+impl MemoryObjects {
+    /// Digests of all that lies here.
+    pub(crate) fn digests(&self) -> Vec<String> {
+        self.0.lock().expect("not poisoned").keys().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+#[async_trait]
+impl ObjectStore for MemoryObjects {
+    async fn put_if_absent(&self, digest: &str, bytes: Bytes) -> Result<(), ObjectError> {
+        self.0.lock().expect("not poisoned").entry(digest.to_owned()).or_insert(bytes);
+        Ok(())
+    }
+
+    async fn get(&self, digest: &str) -> Result<Option<Bytes>, ObjectError> {
+        Ok(self.0.lock().expect("not poisoned").get(digest).cloned())
+    }
+
+    async fn exists(&self, digest: &str) -> Result<bool, ObjectError> {
+        Ok(self.0.lock().expect("not poisoned").contains_key(digest))
+    }
+}

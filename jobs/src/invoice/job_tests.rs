@@ -1,0 +1,451 @@
+//! The jobs of the duty on a real database: what stays in it after each end, crash and repetition.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use muneem_postgres::testing::TestDb;
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Issue, Render, find_invoice, list_invoices, load_pdf, samples};
+use crate::{
+    Deps, MIGRATOR, files,
+    id::JobId,
+    messaging,
+    outbound::{
+        Carrier, Chance, Clock, ObjectStore, Phone,
+        carrier::{Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
+        object_store::MemoryObjects,
+    },
+    people::BusinessId,
+    queue::{
+        self, Done, JobContext, JobFailure, Kind, Lane, NewJob, Steps,
+        work::{self, Buried, Claimed, Held, PutBack, Want},
+    },
+};
+
+struct FixedClock;
+
+impl Clock for FixedClock {
+    fn now(&self) -> DateTime<Utc> {
+        "2026-11-23T06:30:00Z".parse().expect("an instant")
+    }
+}
+
+/// Counts, so that ids differ and tests repeat.
+#[derive(Default)]
+struct Counting(AtomicU64);
+
+impl Chance for Counting {
+    fn fill(&self, bytes: &mut [u8]) {
+        let count = self.0.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        for (index, byte) in bytes.iter_mut().rev().enumerate() {
+            *byte = count.iter().rev().nth(index).copied().unwrap_or(0);
+        }
+    }
+}
+
+/// Nothing is sent in these tests.
+struct NoCarrier;
+
+#[async_trait]
+impl Carrier for NoCarrier {
+    async fn upload_media(&self, _: &NumberId, _: &Media) -> Result<MediaId, UploadError> {
+        panic!("invoice jobs upload nothing")
+    }
+
+    async fn send(&self, _: &NumberId, _: &OutgoingMessage) -> SendOutcome {
+        panic!("invoice jobs send nothing")
+    }
+}
+
+/// Stops for ever at the step of this number and says so.
+struct StopAt {
+    step: usize,
+    seen: AtomicUsize,
+    stopped: Notify,
+}
+
+impl StopAt {
+    fn step(step: usize) -> Arc<Self> {
+        Arc::new(Self { step, seen: AtomicUsize::new(0), stopped: Notify::new() })
+    }
+
+    fn never() -> Arc<Self> {
+        Self::step(usize::MAX)
+    }
+}
+
+impl Steps for StopAt {
+    fn reached<'a>(&'a self, _: &'static str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move {
+            if self.seen.fetch_add(1, Ordering::SeqCst) == self.step {
+                self.stopped.notify_one();
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+}
+
+struct Shop {
+    db: TestDb,
+    deps: Arc<Deps>,
+    objects: Arc<MemoryObjects>,
+    business: BusinessId,
+    worker: i64,
+}
+
+impl Shop {
+    async fn open() -> Self {
+        let db = TestDb::new(&MIGRATOR).await;
+        let business = BusinessId(Uuid::from_u128(1));
+        let objects = Arc::new(MemoryObjects::default());
+        let deps = Arc::new(Deps {
+            db: db.app_pool(),
+            clock: Arc::new(FixedClock),
+            chance: Arc::new(Counting::default()),
+            objects: Arc::clone(&objects) as Arc<dyn ObjectStore>,
+            carrier: Arc::new(NoCarrier),
+            messaging: messaging::Settings::DEFAULT,
+        });
+        let mut conn = db.pool().acquire().await.expect("a connection");
+        for (id, handle) in [(business.0, "sharma-mobiles"), (Uuid::from_u128(2), "kaveri-retail")] {
+            sqlx::query("insert into muneem.people_businesses values ($1, $2, $2, now())")
+                .bind(id)
+                .bind(handle)
+                .execute(&mut *conn)
+                .await
+                .expect("a business");
+        }
+        let kinds = [Kind::of::<Issue>(), Kind::of::<Render>(), Kind::of::<messaging::Send>()];
+        queue::sync_kinds(&mut conn, &kinds).await.expect("kinds");
+        let account = messaging::Account {
+            business,
+            number: NumberId::parse("100200300").expect("a number id"),
+            waba_id: "500600".to_owned(),
+            display_phone: Phone::parse("+912055500142").or_else(|_| Phone::parse("+919876500142")).expect("a phone"),
+        };
+        messaging::set_account(&mut conn, &FixedClock, &account).await.expect("an account");
+        let worker = work::join(&mut conn, "test", std::time::Duration::from_secs(60)).await.expect("a worker");
+        Self { db, deps, objects, business, worker }
+    }
+
+    async fn conn(&self) -> sqlx::pool::PoolConnection<sqlx::Postgres> {
+        self.db.pool().acquire().await.expect("a connection")
+    }
+
+    async fn enqueue(&self, payload: Value) -> JobId {
+        let job = NewJob::named("invoice.issue", self.business, payload);
+        queue::enqueue(&mut *self.conn().await, &job).await.expect("a job")
+    }
+
+    async fn claim(&self) -> Option<Claimed> {
+        let want = Want { lane: Lane::Transactional, jobs: 1, after: Uuid::nil() };
+        work::claim(&mut *self.conn().await, self.worker, &[want]).await.expect("a claim").pop()
+    }
+
+    fn context(&self, claimed: &Claimed, steps: Arc<StopAt>) -> JobContext {
+        JobContext {
+            deps: Arc::clone(&self.deps),
+            job: claimed.job,
+            attempt: claimed.attempt,
+            worker: self.worker,
+            business: claimed.business,
+            cancelled: CancellationToken::new(),
+            steps,
+        }
+    }
+
+    async fn handle(&self, claimed: &Claimed, steps: Arc<StopAt>) -> Result<Done, JobFailure> {
+        let kind = match claimed.kind.as_str() {
+            "invoice.issue" => Kind::of::<Issue>(),
+            "invoice.render" => Kind::of::<Render>(),
+            other => panic!("no handler here for {other}"),
+        };
+        kind.run(claimed.payload.get(), &self.context(claimed, steps)).await
+    }
+
+    /// Runs the next job to its end, as the runtime does.
+    async fn run_next(&self) -> Result<Done, JobFailure> {
+        let claimed = self.claim().await.expect("a job is ready");
+        let held = Held { job: claimed.job, attempt: claimed.attempt };
+        let outcome = self.handle(&claimed, StopAt::never()).await;
+        match &outcome {
+            Ok(Done::Acked) => {}
+            Ok(Done::Ack(result)) => {
+                let ended = [(held, result.clone())];
+                work::finish(&mut *self.conn().await, self.worker, &ended).await.expect("an end");
+            }
+            Err(failure) => {
+                let buried = [Buried { held, cause: failure.cause, error: failure.error.clone() }];
+                work::bury(&mut *self.conn().await, self.worker, &buried).await.expect("a burial");
+            }
+        }
+        outcome
+    }
+
+    async fn count(&self, table: &'static str) -> i64 {
+        let query = sqlx::AssertSqlSafe(format!("select count(*) from muneem.{table}"));
+        sqlx::query_scalar(query).fetch_one(&mut *self.conn().await).await.expect("a count")
+    }
+
+    /// Everything the queue holds, as text: no clear text may be in it.
+    async fn queue_text(&self) -> String {
+        let mut text = String::new();
+        for table in ["queue_jobs", "queue_history", "queue_dead"] {
+            let query =
+                sqlx::AssertSqlSafe(format!("select coalesce(string_agg(t::text, ' '), '') from muneem.{table} t"));
+            text += &sqlx::query_scalar::<_, String>(query).fetch_one(&mut *self.conn().await).await.expect("rows");
+        }
+        text
+    }
+}
+
+fn payload(document: &Value) -> Value {
+    json!({ "invoice": document, "deliver": { "whatsapp": { "to": "+919876543210", "language": "hi" } } })
+}
+
+#[tokio::test]
+async fn invoice_goes_from_payload_to_pdf_and_message_and_leaves_no_clear_text() {
+    let shop = Shop::open().await;
+    shop.enqueue(payload(&samples::phone())).await;
+    assert!(matches!(shop.run_next().await, Ok(Done::Acked)));
+    assert!(matches!(shop.run_next().await, Ok(Done::Acked)));
+
+    let mut conn = shop.conn().await;
+    let [recorded] = <[_; 1]>::try_from(list_invoices(&mut conn, shop.business, None, 50).await.expect("a page"))
+        .expect("one invoice");
+    // The digest changes with every change of the template.
+    let mut shown = serde_json::to_value(&recorded).expect("JSON");
+    (shown["invoice_id"], shown["pdf_digest"]) = (json!("[id]"), json!("[digest]"));
+    insta::assert_json_snapshot!(shown);
+    let pdf = load_pdf(&shop.deps, shop.business, recorded.invoice_id).await.expect("files").expect("a PDF");
+    assert_eq!(pdf.file_name, "SM-26-27-00042.pdf");
+    assert_eq!(Some(files::digest_of(&pdf.bytes)), recorded.pdf_digest);
+    let message: (String, String, String) =
+        sqlx::query_as("select purpose, document_filename, params::text from muneem.messaging_messages")
+            .fetch_one(&mut *conn)
+            .await
+            .expect("a message");
+    assert_eq!((message.0.as_str(), message.1.as_str()), ("invoice.issued", "SM-26-27-00042.pdf"));
+    assert!(message.2.contains("आशा वर्मा") && message.2.contains("₹14,999.00"), "{}", message.2);
+
+    let text = shop.queue_text().await;
+    for personal in ["आशा", "9876543210", "490154203237518", "सोसायटी"] {
+        assert!(!text.contains(personal), "{personal} in {text}");
+    }
+    let delivers: i64 = sqlx::query_scalar("select count(*) from muneem.invoice_invoices where deliver is not null")
+        .fetch_one(&mut *conn)
+        .await
+        .expect("a count");
+    assert_eq!(delivers, 0);
+}
+
+#[tokio::test]
+async fn another_business_sees_nothing() {
+    let shop = Shop::open().await;
+    shop.enqueue(payload(&samples::phone())).await;
+    shop.run_next().await.expect("issued");
+    shop.run_next().await.expect("rendered");
+    let mut conn = shop.conn().await;
+    let id = list_invoices(&mut conn, shop.business, None, 1).await.expect("a page")[0].invoice_id;
+    let other = BusinessId(Uuid::from_u128(2));
+    assert!(find_invoice(&mut conn, other, id).await.expect("an answer").is_none());
+    assert!(list_invoices(&mut conn, other, None, 50).await.expect("a page").is_empty());
+    assert!(load_pdf(&shop.deps, other, id).await.expect("an answer").is_none());
+}
+
+#[tokio::test]
+async fn same_document_again_is_the_same_invoice() {
+    let shop = Shop::open().await;
+    shop.enqueue(payload(&samples::phone())).await;
+    let mut again = samples::phone();
+    again["total"] = json!("14999");
+    shop.enqueue(payload(&again)).await;
+    for _ in 0..3 {
+        shop.run_next().await.expect("success");
+    }
+    assert!(shop.claim().await.is_some_and(|job| job.kind == "messaging.send"));
+    assert_eq!((shop.count("invoice_invoices").await, shop.count("messaging_messages").await), (1, 1));
+}
+
+#[tokio::test]
+async fn another_document_under_its_number_is_refused_also_in_other_case() {
+    let shop = Shop::open().await;
+    shop.enqueue(payload(&samples::phone())).await;
+    shop.run_next().await.expect("issued");
+    shop.run_next().await.expect("rendered");
+    let mut other = samples::phone();
+    other["number"] = json!("sm/26-27/00042");
+    shop.enqueue(json!({ "invoice": other })).await;
+    // The message of the first waits in the same lane.
+    let mut failure = None;
+    while let Some(claimed) = shop.claim().await {
+        if claimed.kind == "invoice.issue" {
+            failure = shop.handle(&claimed, StopAt::never()).await.err();
+        }
+    }
+    let failure = failure.expect("refused");
+    assert_eq!(failure.cause, "invoice.number_taken");
+    assert!(!failure.error.contains("आशा"), "{}", failure.error);
+    assert_eq!(shop.count("invoice_refusals").await, 1);
+    assert!(!shop.queue_text().await.contains("आशा"));
+    let mut credit = samples::credit_note();
+    credit["number"] = samples::phone()["number"].clone();
+    shop.enqueue(json!({ "invoice": credit })).await;
+    shop.run_next().await.expect("a credit note has a series of its own");
+}
+
+#[tokio::test]
+async fn refused_document_leaves_the_job_and_comes_back_on_retry() {
+    let shop = Shop::open().await;
+    let mut wrong = samples::phone();
+    wrong["supplier"]["gstin"] = json!("27ZZZPZ0000Z1ZB");
+    wrong["issued_on"] = json!("2026-11-24");
+    let job = shop.enqueue(payload(&wrong)).await;
+    let failure = shop.run_next().await.expect_err("refused");
+    assert_eq!((failure.cause, failure.disposition), ("invoice.refused", queue::Disposition::Fail));
+    assert!(failure.error.contains("issued_on") && failure.error.contains("supplier.gstin"), "{}", failure.error);
+    assert!(!shop.queue_text().await.contains("आशा"));
+    // Somebody mends the document where it is kept, and retries the dead letter.
+    sqlx::query(
+        r#"update muneem.invoice_refusals set payload = jsonb_set(jsonb_set(payload, '{invoice,supplier,gstin}',
+        '"27ZZZPZ0000Z1ZA"'), '{invoice,issued_on}', '"2026-11-23"')"#,
+    )
+    .execute(&mut *shop.conn().await)
+    .await
+    .expect("a mend");
+    assert!(queue::retry(&mut *shop.conn().await, job).await.expect("a retry"));
+    shop.run_next().await.expect("issued");
+    shop.run_next().await.expect("rendered");
+    assert_eq!((shop.count("invoice_refusals").await, shop.count("messaging_messages").await), (0, 1));
+}
+
+/// Killed after each step and run again, both jobs end in the same state.
+#[tokio::test]
+async fn crash_at_every_step_ends_in_one_invoice_one_file_one_message() {
+    for step in 0..5 {
+        let shop = Shop::open().await;
+        shop.enqueue(payload(&samples::phone())).await;
+        for _ in 0..2 {
+            let claimed = shop.claim().await.expect("a job");
+            let stop = StopAt::step(step);
+            let crashed = tokio::select! {
+                _ = shop.handle(&claimed, Arc::clone(&stop)) => false,
+                () = stop.stopped.notified() => true,
+            };
+            if crashed {
+                let back = PutBack {
+                    held: Held { job: claimed.job, attempt: claimed.attempt },
+                    run_at: None,
+                    counts: true,
+                    cause: Some("test.killed"),
+                    error: None,
+                };
+                // The dropped handler's transaction rolls back when its connection is next used: wait for its row lock.
+                let done = work::put_back(&mut *shop.conn().await, shop.worker, &[back]).await.expect("put back");
+                assert_eq!(done, [claimed.job]);
+                shop.run_next().await.expect("the second attempt ends well");
+            }
+        }
+        assert_eq!(shop.count("invoice_invoices").await, 1, "step {step}");
+        assert_eq!(shop.count("messaging_messages").await, 1, "step {step}");
+        assert_eq!(shop.count("files_objects").await, 1, "step {step}");
+        assert_eq!(shop.objects.digests().len(), 1, "step {step}");
+    }
+}
+
+#[tokio::test]
+async fn late_holder_writes_nothing() {
+    let shop = Shop::open().await;
+    shop.enqueue(payload(&samples::phone())).await;
+    let claimed = shop.claim().await.expect("a job");
+    let late = Claimed { attempt: claimed.attempt - 1, ..claimed };
+    let failure = shop.handle(&late, StopAt::never()).await.expect_err("fenced");
+    assert_eq!(failure.cause, "invoice.lost_lease");
+    assert_eq!(shop.count("invoice_invoices").await, 0);
+}
+
+async fn next_number(conn: &mut PgConnection, series: &str) -> Result<String, sqlx::Error> {
+    sqlx::query_scalar("select muneem.invoice_next_number('sharma-mobiles', $1)").bind(series).fetch_one(conn).await
+}
+
+#[tokio::test]
+async fn numbers_have_no_gaps_in_parallel_and_after_rollbacks() {
+    let shop = Shop::open().await;
+    let mut tasks = Vec::new();
+    for task in 0..4_u32 {
+        let pool = shop.db.pool();
+        tasks.push(tokio::spawn(async move {
+            let mut kept = Vec::new();
+            for round in 0..15_u32 {
+                let mut tx = pool.begin().await.expect("a transaction");
+                let number = next_number(&mut tx, "sm").await.expect("a number");
+                if (task + round) % 3 == 0 {
+                    tx.rollback().await.expect("a rollback");
+                } else {
+                    tx.commit().await.expect("a commit");
+                    kept.push(number);
+                }
+            }
+            kept
+        }));
+    }
+    let mut numbers = Vec::new();
+    for task in tasks {
+        numbers.extend(task.await.expect("a task"));
+    }
+    numbers.sort();
+    let year = super::super::law::FinancialYear::of(
+        sqlx::query_scalar("select (muneem.now() at time zone 'Asia/Kolkata')::date")
+            .fetch_one(&mut *shop.conn().await)
+            .await
+            .expect("a day"),
+    );
+    let short = year.to_string()[2..].to_owned();
+    let expected: Vec<_> = (1..=40).map(|n| format!("SM/{short}/{n:05}")).collect();
+    assert_eq!(numbers, expected);
+}
+
+#[tokio::test]
+async fn numbers_stay_within_sixteen_characters_or_say_why() {
+    let shop = Shop::open().await;
+    let mut conn = shop.conn().await;
+    for series in ["A", "SM", "DELHI1"] {
+        let number = next_number(&mut conn, series).await.expect("a number");
+        assert_eq!(super::numbers::check_serial(&number, true), Ok(()), "{number}");
+    }
+    sqlx::query("update muneem.invoice_series set last_number = 999 where series = 'DELHI1'")
+        .execute(&mut *conn)
+        .await
+        .expect("an update");
+    for (series, expected) in [
+        ("DELHI1", "no number left"),
+        ("DELHI-1", "1 to 6 letters"),
+        ("", "1 to 6 letters"),
+        ("S/M", "1 to 6 letters"),
+        ("0A", "starts with 0"),
+    ] {
+        let error = next_number(&mut conn, series).await.expect_err("refused");
+        assert!(error.to_string().contains(expected), "{error}");
+        let database = error.into_database_error().expect("the database's");
+        let hint = database.downcast_ref::<sqlx::postgres::PgDatabaseError>().hint().unwrap_or_default().to_owned();
+        assert!(!hint.is_empty());
+    }
+    let error = sqlx::query_scalar::<_, String>("select muneem.invoice_next_number(null, 'SM')")
+        .fetch_one(&mut *conn)
+        .await
+        .expect_err("two businesses");
+    assert!(error.to_string().contains("business"), "{error}");
+}

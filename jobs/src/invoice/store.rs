@@ -1,0 +1,266 @@
+use chrono::{DateTime, NaiveDate, Utc};
+use rust_decimal::Decimal;
+use serde_json::Value;
+use sqlx::PgConnection;
+
+use super::{
+    Error, Problem,
+    model::{Deliver, Exact, Invoice, InvoiceId, Kind, NewInvoice, Recorded, RefusalId, State},
+    tax::Amounts,
+};
+use crate::{law::FinancialYear, people::BusinessId};
+
+/// A checked document, about to be recorded.
+pub(super) struct NewRow<'a> {
+    pub(super) id: InvoiceId,
+    pub(super) business: BusinessId,
+    pub(super) new: &'a NewInvoice,
+    pub(super) amounts: &'a Amounts,
+    pub(super) now: DateTime<Utc>,
+}
+
+/// Inserts a document unless its number is taken; says whether it did. Waits for a transaction that is inserting the
+/// same number.
+pub(super) async fn insert_invoice(conn: &mut PgConnection, row: &NewRow<'_>) -> Result<bool, Error> {
+    let invoice = &row.new.invoice;
+    let year = FinancialYear::of(invoice.issued_on);
+    let deliver = row.new.deliver.as_ref().map(serde_json::to_value).transpose().map_err(Error::Unreadable)?;
+    let inserted = sqlx::query!(
+        r#"
+        insert into muneem.invoice_invoices (
+            invoice_id, business_id, kind, number, issued_on, financial_year, state, document, deliver, taxable, tax,
+            round_off, total, keep_until, received_at
+        )
+        values ($1, $2, $3, $4, $5, $6, 'received', $7, $8, $9, $10, $11, $12, $13, $14)
+        on conflict do nothing
+        "#,
+        row.id.0,
+        row.business.0,
+        invoice.kind.as_str(),
+        invoice.number,
+        invoice.issued_on,
+        year.start_year(),
+        serde_json::to_value(invoice).map_err(Error::Unreadable)?,
+        deliver,
+        row.amounts.taxable,
+        row.amounts.tax.sum(),
+        row.amounts.round_off,
+        row.amounts.total,
+        year.books_keep_until(),
+        row.now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(inserted.rows_affected() == 1)
+}
+
+/// The document that has this number.
+pub(super) async fn find_by_number(
+    conn: &mut PgConnection,
+    business: BusinessId,
+    invoice: &Invoice,
+) -> Result<Option<(InvoiceId, Invoice)>, Error> {
+    let row = sqlx::query!(
+        r#"
+        select i.invoice_id as "invoice_id: InvoiceId", i.document
+        from muneem.invoice_invoices i
+        where i.business_id = $1 and i.financial_year = $2 and i.kind = $3 and upper(i.number) = upper($4)
+        "#,
+        business.0,
+        FinancialYear::of(invoice.issued_on).start_year(),
+        invoice.kind.as_str(),
+        invoice.number,
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map(|row| Ok((row.invoice_id, serde_json::from_value(row.document).map_err(Error::Unreadable)?))).transpose()
+}
+
+/// A recorded document with all that its paper needs.
+pub(super) struct Draft {
+    pub(super) state: State,
+    pub(super) invoice: Invoice,
+    pub(super) deliver: Option<Deliver>,
+    pub(super) keep_until: NaiveDate,
+}
+
+/// Reads a document.
+pub(super) async fn load_draft(conn: &mut PgConnection, business: BusinessId, id: InvoiceId) -> Result<Draft, Error> {
+    let row = sqlx::query!(
+        r#"
+        select i.state as "state: State", i.document, i.deliver, i.keep_until
+        from muneem.invoice_invoices i
+        where i.business_id = $1 and i.invoice_id = $2
+        "#,
+        business.0,
+        id.0,
+    )
+    .fetch_optional(conn)
+    .await?
+    .ok_or(Error::NotFound(id))?;
+    Ok(Draft {
+        state: row.state,
+        invoice: serde_json::from_value(row.document).map_err(Error::Unreadable)?,
+        deliver: row.deliver.map(serde_json::from_value).transpose().map_err(Error::Unreadable)?,
+        keep_until: row.keep_until,
+    })
+}
+
+/// Marks a document issued and forgets where it goes, once; says whether it did.
+pub(super) async fn mark_issued(
+    conn: &mut PgConnection,
+    id: InvoiceId,
+    pdf_digest: &str,
+    now: DateTime<Utc>,
+) -> Result<bool, Error> {
+    let updated = sqlx::query!(
+        r#"
+        update muneem.invoice_invoices
+        set state = 'issued', pdf_digest = $2, issued_at = $3, deliver = null
+        where invoice_id = $1 and state = 'received'
+        "#,
+        id.0,
+        pdf_digest,
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(updated.rows_affected() == 1)
+}
+
+/// Keeps a refused document out of its job.
+pub(super) async fn insert_refusal(
+    conn: &mut PgConnection,
+    (id, business): (RefusalId, BusinessId),
+    new: &NewInvoice,
+    problems: &[Problem],
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    sqlx::query!(
+        r#"
+        insert into muneem.invoice_refusals (refusal_id, business_id, payload, problems, refused_at)
+        values ($1, $2, $3, $4, $5)
+        "#,
+        id.0,
+        business.0,
+        serde_json::to_value(new).map_err(Error::Unreadable)?,
+        serde_json::to_value(problems).map_err(Error::Unreadable)?,
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// A refused document with what was wrong.
+pub(super) async fn find_refusal(
+    conn: &mut PgConnection,
+    business: BusinessId,
+    id: RefusalId,
+) -> Result<Option<(NewInvoice, Vec<Problem>)>, Error> {
+    let row = sqlx::query!(
+        r#"
+        select r.payload, r.problems
+        from muneem.invoice_refusals r
+        where r.business_id = $1 and r.refusal_id = $2
+        "#,
+        business.0,
+        id.0,
+    )
+    .fetch_optional(conn)
+    .await?;
+    row.map(|row| {
+        let read = |value: Value| serde_json::from_value(value).map_err(Error::Unreadable);
+        Ok((read(row.payload)?, serde_json::from_value(row.problems).map_err(Error::Unreadable)?))
+    })
+    .transpose()
+}
+
+/// Removes a refusal whose document was taken after all.
+pub(super) async fn delete_refusal(conn: &mut PgConnection, id: RefusalId) -> Result<(), Error> {
+    sqlx::query!("delete from muneem.invoice_refusals where refusal_id = $1", id.0).execute(conn).await?;
+    Ok(())
+}
+
+struct Row {
+    business_id: BusinessId,
+    invoice_id: InvoiceId,
+    kind: Kind,
+    number: String,
+    issued_on: NaiveDate,
+    state: State,
+    taxable: Decimal,
+    tax: Decimal,
+    total: Decimal,
+    pdf_digest: Option<String>,
+    keep_until: NaiveDate,
+}
+
+impl From<Row> for Recorded {
+    fn from(row: Row) -> Self {
+        Self {
+            business: row.business_id,
+            invoice_id: row.invoice_id,
+            kind: row.kind,
+            number: row.number,
+            financial_year: FinancialYear::of(row.issued_on).to_string(),
+            issued_on: row.issued_on,
+            state: row.state,
+            taxable: Exact(row.taxable),
+            tax: Exact(row.tax),
+            total: Exact(row.total),
+            pdf_digest: row.pdf_digest,
+            keep_until: row.keep_until,
+        }
+    }
+}
+
+/// One document.
+pub(super) async fn find_recorded(
+    conn: &mut PgConnection,
+    business: BusinessId,
+    id: InvoiceId,
+) -> Result<Option<Recorded>, Error> {
+    let row = sqlx::query_as!(
+        Row,
+        r#"
+        select
+            i.business_id as "business_id: BusinessId", i.invoice_id as "invoice_id: InvoiceId", i.kind as "kind: Kind",
+            i.number, i.issued_on, i.state as "state: State", i.taxable, i.tax, i.total, i.pdf_digest, i.keep_until
+        from muneem.invoice_invoices i
+        where i.business_id = $1 and i.invoice_id = $2
+        "#,
+        business.0,
+        id.0,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(Recorded::from))
+}
+
+/// A page of documents, newest first.
+pub(super) async fn list_recorded(
+    conn: &mut PgConnection,
+    business: BusinessId,
+    before: Option<InvoiceId>,
+    limit: i64,
+) -> Result<Vec<Recorded>, Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"
+        select
+            i.business_id as "business_id: BusinessId", i.invoice_id as "invoice_id: InvoiceId", i.kind as "kind: Kind",
+            i.number, i.issued_on, i.state as "state: State", i.taxable, i.tax, i.total, i.pdf_digest, i.keep_until
+        from muneem.invoice_invoices i
+        where i.business_id = $1 and ($2::uuid is null or i.invoice_id < $2)
+        order by i.invoice_id desc
+        limit $3
+        "#,
+        business.0,
+        before.map(|id| id.0),
+        limit,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(Recorded::from).collect())
+}
