@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod outbound;
 pub mod schedule;
 pub mod queue;
 pub mod telemetry;
