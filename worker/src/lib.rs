@@ -2,7 +2,9 @@
 
 pub mod cli;
 pub mod config;
+pub mod http;
 pub mod outbound;
-pub mod schedule;
 pub mod queue;
+pub mod sandbox;
+pub mod schedule;
 pub mod telemetry;

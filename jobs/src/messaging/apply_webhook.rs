@@ -33,9 +33,8 @@ impl Job for ApplyWebhook {
         let mut updates = webhook::read(&body).unwrap_or_default();
         let numbers: Vec<_> = updates.iter().map(|update| update.number.clone()).collect();
         let owners = store::owners_of(&mut conn, &numbers).await?;
-        updates.retain(|update| {
-            owners.iter().any(|(number, owner)| *number == update.number && *owner == ctx.business)
-        });
+        updates
+            .retain(|update| owners.iter().any(|(number, owner)| *number == update.number && *owner == ctx.business));
         let unreadable = updates.iter().filter(|update| matches!(update.what, What::Unreadable)).count();
         if unreadable > 0 {
             tracing::warn!(messaging.webhook_id = %self.webhook_id, unreadable, "a webhook holds updates that do not read");
@@ -47,9 +46,12 @@ impl Job for ApplyWebhook {
         for (update, attempt) in in_lock_order(&updates, attempts) {
             let event = Noted { ctx, webhook: self.webhook_id, received_at, update };
             event.keep(&mut tx).await?;
-            let (What::Status { wamid, status, failure, .. }, Some(attempt)) = (&update.what, attempt) else { continue };
+            let (What::Status { wamid, status, failure, .. }, Some(attempt)) = (&update.what, attempt) else {
+                continue;
+            };
             let state = store::lock_message(&mut tx, ctx.business, attempt.message).await?;
-            let mut locked = Locked { business: ctx.business, message: attempt.message, attempt: attempt.number, state };
+            let mut locked =
+                Locked { business: ctx.business, message: attempt.message, attempt: attempt.number, state };
             let told = Told {
                 wamid,
                 status: &ledger::parse(status),

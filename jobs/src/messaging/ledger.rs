@@ -32,8 +32,12 @@ pub(super) async fn accept(
     locked: &mut Locked,
     accepted: &carrier::Accepted,
 ) -> Result<(), Error> {
-    let ending =
-        Ending { wamid: Some(&accepted.wamid), http_status: Some(200), trace: accepted.trace.as_deref(), ..Ending::default() };
+    let ending = Ending {
+        wamid: Some(&accepted.wamid),
+        http_status: Some(200),
+        trace: accepted.trace.as_deref(),
+        ..Ending::default()
+    };
     let outcome = match store::find_outcome(conn, locked.message, locked.attempt).await? {
         // A webhook was faster and has even told of the end.
         Some(AttemptOutcome::Failed) => AttemptOutcome::Failed,

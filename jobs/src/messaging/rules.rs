@@ -167,9 +167,8 @@ mod tests {
                         if (0..4).any(|index| !order.contains(&index)) {
                             continue;
                         }
-                        let end = order
-                            .iter()
-                            .fold(Accepted, |state, &index| fold(state, &statuses[index]).unwrap_or(state));
+                        let end =
+                            order.iter().fold(Accepted, |state, &index| fold(state, &statuses[index]).unwrap_or(state));
                         assert_eq!(end, Read, "{order:?}");
                     }
                 }

@@ -50,8 +50,12 @@ impl Job for Send {
             _ => return Ok(Done::OK),
         }
         if ctx.now() >= envelope.expires_at {
-            return give_up(ctx, id, &Reason { error_details: Some("expired before it could be sent"), ..Reason::default() })
-                .await;
+            return give_up(
+                ctx,
+                id,
+                &Reason { error_details: Some("expired before it could be sent"), ..Reason::default() },
+            )
+            .await;
         }
         let header = match upload(ctx, id, &envelope).await? {
             Uploaded::Nothing => None,

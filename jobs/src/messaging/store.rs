@@ -3,8 +3,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    Account, Attempt, AttemptOutcome, Error, Event, Message, MessageId, NewMessage, Policy, Reference, State,
-    WebhookId,
+    Account, Attempt, AttemptOutcome, Error, Event, Message, MessageId, NewMessage, Policy, Reference, State, WebhookId,
 };
 use crate::{
     outbound::{
@@ -16,7 +15,11 @@ use crate::{
 };
 
 /// Adds a number, or changes what is known of it. A number never changes hands.
-pub(super) async fn upsert_account(conn: &mut PgConnection, account: &Account, now: DateTime<Utc>) -> Result<(), Error> {
+pub(super) async fn upsert_account(
+    conn: &mut PgConnection,
+    account: &Account,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
     let changed = sqlx::query!(
         r#"
         insert into muneem.messaging_accounts as known (phone_number_id, business_id, waba_id, display_phone, created_at)
@@ -79,11 +82,7 @@ pub(super) struct NewRow<'a> {
 }
 
 /// Inserts a message as queued.
-pub(super) async fn insert_message(
-    conn: &mut PgConnection,
-    new: &NewMessage,
-    row: &NewRow<'_>,
-) -> Result<(), Error> {
+pub(super) async fn insert_message(conn: &mut PgConnection, new: &NewMessage, row: &NewRow<'_>) -> Result<(), Error> {
     sqlx::query!(
         r#"
         insert into muneem.messaging_messages (
@@ -146,11 +145,7 @@ pub(super) async fn load_envelope(
 }
 
 /// Locks a message and returns its state. Whoever changes an attempt holds this lock: message first, then attempts.
-pub(super) async fn lock_message(
-    conn: &mut PgConnection,
-    business: BusinessId,
-    id: MessageId,
-) -> Result<State, Error> {
+pub(super) async fn lock_message(conn: &mut PgConnection, business: BusinessId, id: MessageId) -> Result<State, Error> {
     sqlx::query_scalar!(
         r#"
         select state as "state: State"

@@ -188,9 +188,11 @@ impl Template {
 /// Every template by folder and language.
 pub static TEMPLATES: LazyLock<BTreeMap<(String, String), Template>> = LazyLock::new(|| {
     Words::iter()
+        .filter(|path| path.ends_with("/whatsapp.toml"))
         .map(|path| {
             let file = Words::get(&path).expect("listed a line above");
-            let text = std::str::from_utf8(&file.data).unwrap_or_else(|_| panic!("templates/messaging/{path}: not UTF-8"));
+            let text =
+                std::str::from_utf8(&file.data).unwrap_or_else(|_| panic!("templates/messaging/{path}: not UTF-8"));
             let template: Template =
                 toml::from_str(text).unwrap_or_else(|error| panic!("templates/messaging/{path}: {error}"));
             let mut parts = path.split('/').map(str::to_owned);
@@ -251,9 +253,14 @@ mod tests {
 
     #[test]
     fn values_the_carrier_would_refuse_are_named() {
-        for (value, part) in
-            [("", "empty"), ("  ", "empty"), ("A\nB", "line"), ("A\tB", "line"), ("A     B", "spaces"), (&"x".repeat(201), "longer")]
-        {
+        for (value, part) in [
+            ("", "empty"),
+            ("  ", "empty"),
+            ("A\nB", "line"),
+            ("A\tB", "line"),
+            ("A     B", "spaces"),
+            (&"x".repeat(201), "longer"),
+        ] {
             let mut content = sample();
             let Content::TaxInvoice(invoice) = &mut content;
             value.clone_into(&mut invoice.customer_name);

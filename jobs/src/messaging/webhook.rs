@@ -69,8 +69,18 @@ pub(super) struct Update {
 
 #[derive(Clone, Debug)]
 pub(super) enum What {
-    Status { wamid: Wamid, status: String, reference: Option<String>, failure: Option<(i64, String)>, at: Option<DateTime<Utc>> },
-    Inbound { wamid: Wamid, kind: String, at: Option<DateTime<Utc>> },
+    Status {
+        wamid: Wamid,
+        status: String,
+        reference: Option<String>,
+        failure: Option<(i64, String)>,
+        at: Option<DateTime<Utc>>,
+    },
+    Inbound {
+        wamid: Wamid,
+        kind: String,
+        at: Option<DateTime<Utc>>,
+    },
     /// Neither; the body keeps it.
     Unreadable,
 }
@@ -226,10 +236,7 @@ mod tests {
         let printed = serde_json::to_vec(&serde_json::from_slice::<serde_json::Value>(escaped).expect("JSON"));
         let reprinted = printed.expect("JSON");
         assert_ne!(reprinted, escaped);
-        assert_eq!(
-            verify_signature(&secrets, Some(&header("new", &reprinted)), escaped),
-            Err(SignatureError::Wrong)
-        );
+        assert_eq!(verify_signature(&secrets, Some(&header("new", &reprinted)), escaped), Err(SignatureError::Wrong));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod config;
 mod output;
+mod sandbox;
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
@@ -25,6 +26,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Config(config::Args),
+    Sandbox(sandbox::Args),
 }
 
 /// Runs the command that the arguments name.
@@ -55,6 +57,7 @@ impl Cli {
     async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Config(args) => config::run(&args, || Config::load(self.config.as_deref())),
+            Command::Sandbox(args) => sandbox::run(args).await,
         }
     }
 }

@@ -1,4 +1,8 @@
 //! The real outside behind the traits of `muneem_jobs::outbound`. Nothing else in this program opens a connection to
 //! anybody but Postgres.
 
+pub mod chance;
+pub mod clock;
+pub mod http;
 pub mod object_store;
+pub mod whatsapp;

@@ -1,0 +1,3 @@
+//! The API, the webhooks in, health and metrics.
+
+pub mod whatsapp;

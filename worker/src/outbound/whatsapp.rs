@@ -1,0 +1,419 @@
+//! Meta's Cloud API over HTTP.
+
+use std::{fmt::Write, time::Duration};
+
+use async_trait::async_trait;
+use hmac::{Hmac, KeyInit, Mac};
+use muneem_jobs::{
+    messaging::Credentials,
+    outbound::{
+        Carrier, Wamid,
+        carrier::{
+            Accepted, Class, Failure, Media, MediaId, NumberId, OutgoingMessage, Refusal, SendOutcome, UploadError,
+            Via, class_of, without_numbers,
+        },
+    },
+};
+use reqwest::{Response, header::HeaderMap, multipart};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+use serde_json::json;
+use sha2::Sha256;
+
+use super::http::{self, Timeouts};
+
+/// An answer is a few hundred bytes; what is longer is no answer.
+const ANSWER_LIMIT: usize = 256 * 1024;
+
+/// Where and as whom to call.
+#[derive(Clone)]
+pub struct Settings {
+    /// `https://graph.facebook.com`, or a stand-in.
+    pub base_url: String,
+    /// `v25.0`.
+    pub api_version: String,
+    /// Token and app secrets.
+    pub credentials: Credentials,
+    /// Send `appsecret_proof`: needed when the app requires it.
+    pub prove_secret: bool,
+    /// Waits.
+    pub timeouts: Timeouts,
+}
+
+/// The Cloud API.
+pub struct CloudApi {
+    client: reqwest::Client,
+    base: String,
+    token: SecretString,
+    proof: Option<SecretString>,
+}
+
+impl CloudApi {
+    /// A client for one access token.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be built.
+    pub fn new(settings: &Settings) -> reqwest::Result<Self> {
+        let credentials = &settings.credentials;
+        let secret = credentials.app_secrets.first().filter(|_| settings.prove_secret);
+        Ok(Self {
+            client: http::client(settings.timeouts)?,
+            base: format!("{}/{}", settings.base_url.trim_end_matches('/'), settings.api_version),
+            proof: secret.map(|secret| proof(secret, &credentials.access_token)),
+            token: credentials.access_token.clone(),
+        })
+    }
+
+    fn post(&self, from: &NumberId, what: &str) -> reqwest::RequestBuilder {
+        let request =
+            self.client.post(format!("{}/{}/{what}", self.base, from.as_str())).bearer_auth(self.token.expose_secret());
+        match &self.proof {
+            Some(proof) => request.query(&[("appsecret_proof", proof.expose_secret())]),
+            None => request,
+        }
+    }
+}
+
+/// Lower-case hexadecimal HMAC-SHA256 of the token, keyed by the app secret.
+fn proof(secret: &SecretString, token: &SecretString) -> SecretString {
+    let mut mac =
+        Hmac::<Sha256>::new_from_slice(secret.expose_secret().as_bytes()).expect("HMAC takes keys of any length");
+    mac.update(token.expose_secret().as_bytes());
+    hex::encode(mac.finalize().into_bytes()).into()
+}
+
+#[async_trait]
+impl Carrier for CloudApi {
+    async fn upload_media(&self, from: &NumberId, media: &Media) -> Result<MediaId, UploadError> {
+        let unreached = |what: &str| UploadError::Failed(Failure::new(what));
+        let size = u64::try_from(media.content.len()).unwrap_or(u64::MAX);
+        let file = multipart::Part::stream_with_length(media.content.clone(), size)
+            .file_name(media.filename.clone())
+            .mime_str(media.mime_type)
+            .map_err(|_| unreached("the file has no valid MIME type"))?;
+        let form = multipart::Form::new()
+            .text("messaging_product", "whatsapp")
+            .text("type", media.mime_type)
+            .part("file", file);
+        match self.post(from, "media").multipart(form).send().await {
+            Ok(response) => match Answer::read(response).await {
+                Ok(answer) => answer.uploaded(),
+                Err(failure) => Err(UploadError::Failed(failure)),
+            },
+            Err(error) => Err(UploadError::Failed(Failure::new(describe(&error)))),
+        }
+    }
+
+    async fn send(&self, from: &NumberId, message: &OutgoingMessage) -> SendOutcome {
+        match self.post(from, "messages").json(&body_of(message)).send().await {
+            Ok(response) => match Answer::read(response).await {
+                Ok(answer) => answer.sent(),
+                Err(failure) => SendOutcome::Unknown(failure),
+            },
+            // Both end before the request is written.
+            Err(error) if error.is_connect() || error.is_builder() => {
+                SendOutcome::NotSent(Failure::new(describe(&error)))
+            }
+            Err(error) => SendOutcome::Unknown(Failure::new(describe(&error))),
+        }
+    }
+}
+
+/// The message in the carrier's JSON.
+fn body_of(message: &OutgoingMessage) -> serde_json::Value {
+    let template = &message.template;
+    let mut components = Vec::with_capacity(2);
+    if let Some(header) = &template.header {
+        let document = json!({ "id": header.media.0, "filename": header.filename });
+        components.push(json!({
+            "type": "header",
+            "parameters": [{ "type": "document", "document": document }],
+        }));
+    }
+    let parameters: Vec<_> = template
+        .body
+        .iter()
+        .map(|(name, text)| json!({ "type": "text", "parameter_name": name, "text": text }))
+        .collect();
+    if !parameters.is_empty() {
+        components.push(json!({ "type": "body", "parameters": parameters }));
+    }
+    json!({
+        "messaging_product": "whatsapp",
+        "recipient_type": "individual",
+        "to": message.to.as_e164(),
+        "type": "template",
+        "biz_opaque_callback_data": message.reference,
+        "template": {
+            "name": template.name,
+            "language": { "code": template.language },
+            "components": components,
+        },
+    })
+}
+
+/// What went wrong, without the address: it may carry a proof, and errors are logged.
+fn describe(error: &reqwest::Error) -> String {
+    let what = if error.is_connect() {
+        if error.is_timeout() { "no connection in time" } else { "no connection" }
+    } else if error.is_timeout() {
+        "no answer in time"
+    } else if error.is_builder() {
+        "the request could not be built"
+    } else if error.is_body() || error.is_decode() {
+        "the answer broke off"
+    } else {
+        "the connection broke while waiting for the answer"
+    };
+    let mut text = what.to_owned();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        // Only the innermost cause: it is the operating system's or TLS's word.
+        if cause.source().is_none() {
+            let _ = write!(text, ": {}", without_numbers(&cause.to_string()));
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// A whole answer.
+struct Answer {
+    status: u16,
+    body: Vec<u8>,
+    trace: Option<String>,
+    retry_after: Option<Duration>,
+}
+
+impl Answer {
+    async fn read(mut response: Response) -> Result<Self, Failure> {
+        let status = response.status().as_u16();
+        let headers = response.headers();
+        let trace = ["x-fb-trace-id", "x-fb-request-id"]
+            .iter()
+            .find_map(|name| headers.get(*name)?.to_str().ok())
+            .and_then(clean_trace);
+        let retry_after = retry_after(headers);
+        let mut body = Vec::new();
+        loop {
+            let failure = |what| Failure { what, http_status: Some(status), code: None, trace: trace.clone() };
+            match response.chunk().await {
+                Ok(Some(chunk)) if body.len() + chunk.len() <= ANSWER_LIMIT => body.extend_from_slice(&chunk),
+                Ok(Some(_)) => return Err(failure("the answer is too long".to_owned())),
+                Ok(None) => break,
+                Err(error) => return Err(failure(describe(&error))),
+            }
+        }
+        Ok(Self { status, body, trace, retry_after })
+    }
+
+    fn failure(&self, what: &str, error: Option<&ErrorBody>) -> Failure {
+        Failure {
+            what: what.to_owned(),
+            http_status: Some(self.status),
+            code: error.map(|error| error.code),
+            trace: self.trace_of(error),
+        }
+    }
+
+    fn trace_of(&self, error: Option<&ErrorBody>) -> Option<String> {
+        error.and_then(|error| error.fbtrace_id.as_deref()).and_then(clean_trace).or_else(|| self.trace.clone())
+    }
+
+    fn error(&self) -> Option<ErrorBody> {
+        serde_json::from_slice::<ErrorEnvelope>(&self.body).ok().map(|envelope| envelope.error)
+    }
+
+    fn refusal(&self, error: &ErrorBody, class: Class) -> Refusal {
+        Refusal {
+            code: error.code,
+            subcode: error.error_subcode,
+            details: error.details(),
+            http_status: self.status,
+            trace: self.trace_of(Some(error)),
+            class,
+            retry_after: self.retry_after,
+        }
+    }
+
+    /// Reads the answer to a message. Codes decide; the HTTP status only where there is none.
+    fn sent(&self) -> SendOutcome {
+        if let Some(error) = self.error() {
+            let class = class_of(error.code, Via::Response, self.status, error.is_transient.unwrap_or(false));
+            return match class {
+                Class::Ambiguous(_) => {
+                    SendOutcome::Unknown(self.failure("the carrier failed while it had the message", Some(&error)))
+                }
+                _ => SendOutcome::Refused(self.refusal(&error, class)),
+            };
+        }
+        if !(200..300).contains(&self.status) {
+            return SendOutcome::Unknown(self.failure("an answer without an error code", None));
+        }
+        let receipt = serde_json::from_slice::<Receipt>(&self.body).ok();
+        match receipt.and_then(|receipt| receipt.messages.into_iter().next()) {
+            Some(message) => match Wamid::new(&message.id) {
+                Some(wamid) => {
+                    let held =
+                        matches!(message.message_status.as_deref(), Some("held_for_quality_assessment" | "paused"));
+                    SendOutcome::Accepted(Accepted { wamid, held, trace: self.trace.clone() })
+                }
+                None => SendOutcome::Unknown(self.failure("a receipt with an empty id", None)),
+            },
+            None => SendOutcome::Unknown(self.failure("an answer that is no receipt", None)),
+        }
+    }
+
+    /// Reads the answer to an upload: nothing that it can be does harm when repeated.
+    fn uploaded(&self) -> Result<MediaId, UploadError> {
+        if let Some(error) = self.error() {
+            let class = class_of(error.code, Via::Response, self.status, error.is_transient.unwrap_or(false));
+            return Err(UploadError::Refused(self.refusal(&error, class)));
+        }
+        serde_json::from_slice::<Uploaded>(&self.body)
+            .ok()
+            .filter(|uploaded| (200..300).contains(&self.status) && (1..=128).contains(&uploaded.id.len()))
+            .map(|uploaded| MediaId(uploaded.id))
+            .ok_or_else(|| UploadError::Failed(self.failure("an answer that names no media id", None)))
+    }
+}
+
+/// A trace id is a short word; anything else is not kept.
+fn clean_trace(text: &str) -> Option<String> {
+    let plain =
+        text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'/' | b'+' | b'='));
+    (plain && (1..=128).contains(&text.len())).then(|| text.to_owned())
+}
+
+/// How long the carrier wants to be left alone: `Retry-After` in seconds, or its usage header in minutes.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &str| headers.get(name)?.to_str().ok();
+    let seconds = text("retry-after").and_then(|value| value.trim().parse::<u64>().ok());
+    let minutes = text("x-business-use-case-usage").and_then(|value| {
+        let usage: std::collections::HashMap<String, Vec<Usage>> = serde_json::from_str(value).ok()?;
+        usage.into_values().flatten().filter_map(|usage| usage.estimated_time_to_regain_access).max()
+    });
+    let longest = seconds.into_iter().chain(minutes.map(|minutes| minutes.saturating_mul(60))).max()?;
+    // A day is longer than anything the carrier has been seen to ask for.
+    (longest > 0).then(|| Duration::from_secs(longest.min(24 * 3600)))
+}
+
+#[derive(Deserialize)]
+struct Usage {
+    estimated_time_to_regain_access: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Receipt {
+    messages: Vec<ReceiptMessage>,
+}
+
+#[derive(Deserialize)]
+struct ReceiptMessage {
+    id: String,
+    message_status: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Uploaded {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct ErrorEnvelope {
+    error: ErrorBody,
+}
+
+#[derive(Deserialize)]
+struct ErrorBody {
+    code: i64,
+    message: Option<String>,
+    error_subcode: Option<i64>,
+    is_transient: Option<bool>,
+    error_data: Option<ErrorData>,
+    fbtrace_id: Option<String>,
+}
+
+/// An object as documented, or a bare string as also seen.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum ErrorData {
+    Text(String),
+    Object { details: Option<String> },
+    Other(serde::de::IgnoredAny),
+}
+
+impl ErrorBody {
+    fn details(&self) -> String {
+        let details = match &self.error_data {
+            Some(ErrorData::Text(details) | ErrorData::Object { details: Some(details) }) => Some(details),
+            _ => None,
+        };
+        let text = details.or(self.message.as_ref()).map_or("", String::as_str);
+        without_numbers(text).chars().take(500).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer { status, body: body.as_bytes().to_vec(), trace: None, retry_after: None }
+    }
+
+    fn kind(outcome: &SendOutcome) -> &'static str {
+        match outcome {
+            SendOutcome::Accepted(_) => "accepted",
+            SendOutcome::Refused(_) => "refused",
+            SendOutcome::NotSent(_) => "not sent",
+            SendOutcome::Unknown(_) => "unknown",
+        }
+    }
+
+    #[test]
+    fn only_a_receipt_with_an_id_is_acceptance_and_only_a_definite_code_is_refusal() {
+        for (status, body, expected) in [
+            (200, r#"{"messages":[{"id":"wamid.A","message_status":"accepted"}],"new":1}"#, "accepted"),
+            (200, r#"{"messages":[{"id":"wamid.A","message_status":"paused"}]}"#, "accepted"),
+            (200, r#"{"messages":[{"id":""}]}"#, "unknown"),
+            (200, r#"{"messages":[]}"#, "unknown"),
+            (200, r#"{"success":true}"#, "unknown"),
+            (200, "", "unknown"),
+            (200, r#"{"messages":[{"id":"wam"#, "unknown"),
+            (301, "", "unknown"),
+            (404, "<html>not found</html>", "unknown"),
+            (500, r#"{"error":{"code":131000}}"#, "unknown"),
+            (400, r#"{"error":{"code":1}}"#, "unknown"),
+            (503, r#"{"error":{"code":2}}"#, "unknown"),
+            (502, "<html>bad gateway</html>", "unknown"),
+            (500, r#"{"error":{"code":139999}}"#, "unknown"),
+            (400, r#"{"error":{"code":139999}}"#, "refused"),
+            (500, r#"{"error":{"code":3}}"#, "refused"),
+            (400, r#"{"error":{"code":131056,"error_data":"as a string"}}"#, "refused"),
+            (400, r#"{"error":{"code":100,"error_data":[1]}}"#, "refused"),
+            (401, r#"{"error":{"code":190,"error_subcode":463,"fbtrace_id":"AbC"}}"#, "refused"),
+        ] {
+            assert_eq!(kind(&answer(status, body).sent()), expected, "{status} {body}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_keeps_the_trace_and_hides_numbers() {
+        let body =
+            r#"{"error":{"code":131026,"message":"m","error_data":{"details":"to 919812345678"},"fbtrace_id":"A1b"}}"#;
+        let SendOutcome::Refused(refusal) = answer(400, body).sent() else { panic!("a definite code") };
+        assert_eq!((refusal.details.as_str(), refusal.trace.as_deref()), ("to …", Some("A1b")));
+    }
+
+    #[test]
+    fn the_carriers_own_wait_is_taken_over() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(retry_after(&headers), None);
+        headers.insert("retry-after", "7".parse().expect("a header"));
+        assert_eq!(retry_after(&headers), Some(Duration::from_secs(7)));
+        let usage = r#"{"2001":[{"call_count":100,"estimated_time_to_regain_access":19}]}"#;
+        headers.insert("x-business-use-case-usage", usage.parse().expect("a header"));
+        assert_eq!(retry_after(&headers), Some(Duration::from_secs(19 * 60)));
+    }
+}

@@ -1,0 +1,188 @@
+//! Scripted faults: what goes wrong, when, and how often.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// One scripted fault. The first that fits a request is used up by it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fault {
+    /// Only this request, counted from 1 over all POSTs of messages.
+    #[serde(default)]
+    pub request: Option<u64>,
+    /// Only messages to this number, digits without plus.
+    #[serde(default)]
+    pub to: Option<String>,
+    /// Only this share of the requests, by the seed.
+    #[serde(default)]
+    pub chance: Option<f64>,
+    /// How many requests it meets.
+    #[serde(default = "once")]
+    pub times: u32,
+    /// What happens.
+    pub what: What,
+}
+
+fn once() -> u32 {
+    1
+}
+
+/// What goes wrong.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum What {
+    /// Takes the message, delivers it, never answers.
+    AcceptThenSilence,
+    /// Takes nothing and never answers: its twin, not to be told apart at once.
+    Silence,
+    /// Takes the message, then cuts the connection.
+    AcceptThenCut,
+    /// Cuts the connection before reading the body.
+    Cut,
+    /// Takes the message, then answers with this status and a page, half a JSON or nothing.
+    AcceptThenAnswer {
+        /// HTTP status.
+        status: u16,
+        /// What is in it.
+        body: Garbage,
+    },
+    /// Answers late.
+    Delay {
+        /// By so much.
+        millis: u64,
+    },
+    /// Refuses with this code.
+    Refuse {
+        /// The code.
+        code: i64,
+        /// The subcode.
+        #[serde(default)]
+        subcode: Option<i64>,
+    },
+    /// Takes the message; later it is reported as failed with this code.
+    FailLater {
+        /// The code.
+        code: i64,
+    },
+    /// Reports `read` and never `delivered`.
+    ReadOnly,
+    /// Takes the message, and it is never heard of again.
+    Vanish,
+    /// Reports `sent` and `delivered` before it answers.
+    ReportFirst,
+}
+
+/// A body that is no answer.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Garbage {
+    /// A proxy's error page.
+    Html,
+    /// A receipt that breaks off.
+    HalfJson,
+    /// Nothing.
+    Empty,
+}
+
+/// How webhooks misbehave from now on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Callbacks {
+    /// Every body is posted so many times.
+    pub copies: u32,
+    /// Events gathered into one body.
+    pub batch: usize,
+    /// How long events are gathered.
+    pub gather_millis: u64,
+    /// Events gathered are told backwards.
+    pub backwards: bool,
+    /// Bodies are signed with a wrong secret.
+    pub forged: bool,
+    /// Nothing is posted at all; what happens meanwhile is told afterwards.
+    pub stopped: bool,
+}
+
+impl Default for Callbacks {
+    fn default() -> Self {
+        Self { copies: 1, batch: 1, gather_millis: 0, backwards: false, forged: false, stopped: false }
+    }
+}
+
+/// What is asked of `POST /sandbox/faults`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Script {
+    /// Forget what was scripted before.
+    pub(super) reset: bool,
+    pub(super) faults: Vec<Fault>,
+    pub(super) callbacks: Option<Callbacks>,
+}
+
+/// Takes the first fault that fits, and uses it up once. `to` is not known before the body is read: only faults that do
+/// not ask for it fit then.
+pub(super) fn take(faults: &mut Vec<Fault>, request: u64, to: Option<&str>, chance: impl Fn() -> f64) -> Option<What> {
+    let early = to.is_none();
+    let index = faults.iter().position(|fault| {
+        matches!(fault.what, What::Cut) == early
+            && fault.request.is_none_or(|wanted| wanted == request)
+            && fault.to.as_deref().is_none_or(|wanted| Some(wanted) == to)
+            && fault.chance.is_none_or(|share| chance() < share)
+    })?;
+    let what = faults[index].what.clone();
+    faults[index].times = faults[index].times.saturating_sub(1);
+    if faults[index].times == 0 {
+        faults.remove(index);
+    }
+    Some(what)
+}
+
+/// How quickly a message gets on, when nothing is scripted.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// From acceptance to `sent`.
+    pub sent: Duration,
+    /// From `sent` to `delivered`.
+    pub delivered: Duration,
+    /// From `delivered` to `read`; nobody reads by herself if absent.
+    pub read: Option<Duration>,
+}
+
+impl Pace {
+    /// What looks alive: delivered in half a second, read two seconds later.
+    pub const LIVELY: Self = Self {
+        sent: Duration::from_millis(150),
+        delivered: Duration::from_millis(350),
+        read: Some(Duration::from_secs(2)),
+    };
+    /// As fast as it goes.
+    pub const INSTANT: Self = Self { sent: Duration::ZERO, delivered: Duration::ZERO, read: Some(Duration::ZERO) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_meets_what_it_is_scripted_for_and_is_used_up() {
+        let script = r#"{"faults":[
+            {"to":"919812345678","times":2,"what":{"refuse":{"code":131056}}},
+            {"request":3,"what":"cut"},
+            {"chance":0.5,"what":"silence"}]}"#;
+        let script: Script = serde_json::from_str(script).expect("a script");
+        let mut faults = script.faults;
+        assert!(take(&mut faults, 1, None, || 0.9).is_none());
+        assert!(matches!(take(&mut faults, 3, None, || 0.9), Some(What::Cut)));
+        assert!(take(&mut faults, 3, None, || 0.9).is_none());
+        assert!(take(&mut faults, 4, Some("919800000000"), || 0.9).is_none());
+        for _ in 0..2 {
+            assert!(matches!(
+                take(&mut faults, 4, Some("919812345678"), || 0.9),
+                Some(What::Refuse { code: 131_056, .. })
+            ));
+        }
+        assert!(take(&mut faults, 4, Some("919812345678"), || 0.9).is_none());
+        assert!(matches!(take(&mut faults, 5, Some("919812345678"), || 0.1), Some(What::Silence)));
+        assert!(faults.is_empty());
+    }
+}
