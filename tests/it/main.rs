@@ -1,1 +1,3 @@
-//! x
+//! muneem from outside.
+
+mod queue;

@@ -2,9 +2,7 @@
 
 pub mod cli;
 pub mod config;
-pub mod http;
 pub mod outbound;
 pub mod queue;
-pub mod sandbox;
 pub mod schedule;
 pub mod telemetry;

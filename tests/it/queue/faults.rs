@@ -1,0 +1,215 @@
+//! Dead workers, late holders, poison, a restarted Postgres.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use muneem_jobs::{
+    Deps, MIGRATOR,
+    queue::{
+        self, JobContext, JobState, Lane, LostLease, Steps,
+        work::{self, Held, Want},
+    },
+};
+use muneem_postgres::testing::TestServer;
+use muneem_tests::{
+    probe::{Act, Patient, Probe, Quick},
+    until,
+    workers::{QueueUnderTest, SHARMA},
+};
+use sqlx::postgres::PgConnectOptions;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+const WANT: Want = Want { lane: Lane::Transactional, jobs: 10, after: Uuid::nil() };
+
+fn patient(probe: i64, n: i64, act: Act) -> Patient {
+    Patient { probe, n, act, group: None }
+}
+
+struct NoSteps;
+
+impl Steps for NoSteps {
+    fn reached<'a>(&'a self, _: &'static str) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(std::future::ready(()))
+    }
+}
+
+/// Claims as a worker that then dies: joins with a lease of no length.
+async fn die_with_jobs_in_hand(system: &QueueUnderTest) -> (i64, Vec<work::Claimed>) {
+    let mut conn = system.pool.acquire().await.unwrap();
+    let dead = work::join(&mut conn, "doomed", Duration::ZERO).await.unwrap();
+    let claimed = work::claim(&mut conn, dead, &[WANT]).await.unwrap();
+    (dead, claimed)
+}
+
+#[tokio::test]
+async fn a_dead_workers_jobs_run_elsewhere_and_its_late_writes_change_nothing() {
+    let system = QueueUnderTest::new().await;
+    let (number, probe) = Probe::new();
+    let id = system.enqueue(&patient(number, 1, Act::Succeed)).await;
+    let (dead, claimed) = die_with_jobs_in_hand(&system).await;
+    assert_eq!(claimed.len(), 1);
+    let worker = system.work();
+    let done = system.until_state(id, JobState::Done).await;
+    assert_eq!((done.attempt, probe.count()), (2, 1));
+
+    let mut conn = system.pool.acquire().await.unwrap();
+    let held = Held { job: id, attempt: claimed[0].attempt };
+    assert_eq!(work::finish(&mut conn, dead, &[(held, None)]).await.unwrap(), []);
+    let back = work::PutBack { held, run_at: None, counts: true, cause: None, error: None };
+    assert_eq!(work::put_back(&mut conn, dead, &[back]).await.unwrap(), []);
+    let buried = work::Buried { held, cause: "late", error: String::new() };
+    assert_eq!(work::bury(&mut conn, dead, &[buried]).await.unwrap(), []);
+    let deps: std::sync::Arc<Deps> = system.deps();
+    let late = JobContext {
+        deps,
+        job: id,
+        attempt: held.attempt,
+        worker: dead,
+        business: SHARMA,
+        cancelled: CancellationToken::new(),
+        steps: std::sync::Arc::new(NoSteps),
+    };
+    assert!(matches!(late.begin().await, Err(LostLease::Lost(..))), "a late handler gets no transaction");
+    assert!(!work::beat(&mut conn, dead, Duration::from_secs(1)).await.unwrap(), "nor its lease back");
+    drop(conn);
+    worker.stop().await;
+    assert_eq!(system.rows("queue_history").await, 1);
+    assert_eq!(system.rows("queue_dead").await, 0);
+}
+
+#[tokio::test]
+async fn a_late_holders_acknowledgement_does_not_end_the_next_attempt() {
+    let system = QueueUnderTest::new().await;
+    let (number, probe) = Probe::new();
+    let id = system.enqueue(&patient(number, 1, Act::Wait)).await;
+    let (dead, claimed) = die_with_jobs_in_hand(&system).await;
+    let worker = system.work();
+    until("the second attempt runs", || async { probe.count() == 1 }).await;
+    let mut conn = system.pool.acquire().await.unwrap();
+    let held = Held { job: id, attempt: claimed[0].attempt };
+    assert_eq!(work::finish(&mut conn, dead, &[(held, None)]).await.unwrap(), []);
+    assert_eq!(system.job(id).await.state, JobState::Running);
+    drop(conn);
+    until("it ends", || async {
+        probe.open.notify_waiters();
+        system.job(id).await.state == JobState::Done
+    })
+    .await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_job_that_kills_its_workers_is_set_aside_and_the_innocent_run() {
+    let system = QueueUnderTest::new().await;
+    let (number, probe) = Probe::new();
+    let poison = system.enqueue(&patient(number, 666, Act::Succeed)).await;
+    let mut innocent = Vec::new();
+    for n in 0..4 {
+        innocent.push(system.enqueue(&patient(number, n, Act::Succeed)).await);
+    }
+    let mut conn = system.pool.acquire().await.unwrap();
+    // Two workers die with all five in hand: all are suspects, and from now on suspects run alone.
+    for _ in 0..2 {
+        let (_, claimed) = die_with_jobs_in_hand(&system).await;
+        assert_eq!(claimed.len(), 5);
+        work::tick(&mut conn).await.unwrap();
+    }
+    // A third dies with the one it was given.
+    let (_, claimed) = die_with_jobs_in_hand(&system).await;
+    assert_eq!(claimed.iter().map(|one| one.job).collect::<Vec<_>>(), [poison]);
+    work::tick(&mut conn).await.unwrap();
+    drop(conn);
+    let dead = system.job(poison).await;
+    assert_eq!((dead.state, dead.cause.as_deref()), (JobState::Dead, Some("queue.poison")));
+    let worker = system.work();
+    for id in innocent {
+        system.until_state(id, JobState::Done).await;
+    }
+    worker.stop().await;
+    assert_eq!(probe.runs().iter().map(|run| run.n).collect::<BTreeSet<_>>(), BTreeSet::from([0, 1, 2, 3]));
+    assert_eq!(system.rows("queue_slots").await, 0);
+}
+
+#[tokio::test]
+async fn a_worker_whose_lease_is_taken_stops_its_jobs_and_begins_anew() {
+    let system = QueueUnderTest::new().await;
+    let (number, probe) = Probe::new();
+    let id = system.enqueue(&patient(number, 1, Act::Wait)).await;
+    let worker = system.work();
+    until("it runs", || async { probe.count() == 1 }).await;
+    // As if it had been silent for longer than its lease: somebody reaps it.
+    sqlx::query("update muneem.queue_workers set lease_until = now() - interval '1 second'")
+        .execute(&system.owner)
+        .await
+        .unwrap();
+    let mut conn = system.pool.acquire().await.unwrap();
+    assert_eq!(work::tick(&mut conn).await.unwrap().reaped, 1);
+    drop(conn);
+    until("the same process runs it again, as a new incarnation", || async { probe.count() == 2 }).await;
+    until("it ends", || async {
+        probe.open.notify_waiters();
+        system.job(id).await.state == JobState::Done
+    })
+    .await;
+    assert_eq!(system.job(id).await.attempt, 2);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_postgres_restart_in_the_middle_loses_and_doubles_nothing() {
+    let mut server = tokio::task::spawn_blocking(TestServer::dedicated).await.unwrap();
+    let url = server.create_database("drain", Some(&MIGRATOR)).await;
+    let options: PgConnectOptions = url.parse().unwrap();
+    let system = QueueUnderTest::on(server.pool("drain"), server.pool("drain"), options, None).await;
+    let (number, probe) = Probe::new();
+    let payloads: Vec<serde_json::Value> =
+        (0..600).map(|n| serde_json::json!({ "probe": number, "n": n, "act": "take_a_while" })).collect();
+    sqlx::query("select muneem.enqueue_many('test.patient', $1, 'sharma-mobiles')")
+        .bind(&payloads)
+        .execute(&system.owner)
+        .await
+        .unwrap();
+    let worker = system.work();
+    until("some ran", || async { probe.count() > 60 }).await;
+    server = tokio::task::spawn_blocking(move || {
+        server.kill();
+        server.start();
+        server
+    })
+    .await
+    .unwrap();
+    until("all are done", || async {
+        sqlx::query_scalar::<_, i64>("select count(*) from muneem.queue_history")
+            .fetch_one(&system.owner)
+            .await
+            .is_ok_and(|done| done == 600)
+    })
+    .await;
+    worker.stop().await;
+    assert_eq!(system.rows("queue_jobs").await, 0);
+    let mut ran: Vec<i64> = probe.runs().iter().map(|run| run.n).collect();
+    ran.sort_unstable();
+    ran.dedup();
+    assert_eq!(ran, (0..600).collect::<Vec<_>>());
+    drop(server);
+}
+
+#[tokio::test]
+async fn a_clock_set_back_neither_loses_nor_repeats() {
+    let system = QueueUnderTest::new().await;
+    let (number, probe) = Probe::new();
+    let worker = system.work();
+    sqlx::query("update muneem.law_clock set moved_by = interval '3 days'").execute(&system.owner).await.unwrap();
+    let before = system.enqueue(&Quick { probe: number, n: 1, act: Act::Succeed, group: None }).await;
+    system.until_state(before, JobState::Done).await;
+    sqlx::query("update muneem.law_clock set moved_by = interval '-2 days'").execute(&system.owner).await.unwrap();
+    system.clock.advance(chrono::TimeDelta::days(-2));
+    let after = system.enqueue(&Quick { probe: number, n: 2, act: Act::Succeed, group: None }).await;
+    system.until_state(after, JobState::Done).await;
+    let retried = system.enqueue(&Quick { probe: number, n: 3, act: Act::FailTwice, group: None }).await;
+    assert_eq!(system.until_state(retried, JobState::Done).await.attempt, 3);
+    worker.stop().await;
+    assert_eq!(probe.count(), 5);
+    let mut conn = system.pool.acquire().await.unwrap();
+    assert!(queue::list_jobs(&mut conn, &queue::JobFilter::default(), 10).await.unwrap().len() == 3);
+}

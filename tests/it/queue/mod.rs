@@ -1,0 +1,6 @@
+//! The queue's guarantees, each with somebody who tries to break it.
+
+mod enqueue;
+mod faults;
+mod flow;
+mod plans;

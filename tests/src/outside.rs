@@ -1,0 +1,79 @@
+//! What lies outside, as tests want it.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+use muneem_jobs::outbound::{Chance, Clock, ObjectError, ObjectStore};
+
+/// The machine's time, moved by hand.
+#[derive(Debug, Default)]
+pub struct TestClock {
+    moved_ms: AtomicI64,
+}
+
+impl TestClock {
+    /// Moves it, forward or back.
+    pub fn advance(&self, by: TimeDelta) {
+        self.moved_ms.fetch_add(by.num_milliseconds(), Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    #[expect(clippy::disallowed_methods, reason = "a test's clock has to start somewhere")]
+    fn now(&self) -> DateTime<Utc> {
+        Utc::now() + TimeDelta::milliseconds(self.moved_ms.load(Ordering::SeqCst))
+    }
+}
+
+/// Chance that is the same in every run.
+#[derive(Debug)]
+pub struct TestChance(Mutex<u64>);
+
+impl TestChance {
+    /// From a seed.
+    pub fn new(seed: u64) -> Self {
+        Self(Mutex::new(seed))
+    }
+}
+
+impl Chance for TestChance {
+    fn fill(&self, bytes: &mut [u8]) {
+        let mut state = self.0.lock().expect("no test panics while it draws");
+        for byte in bytes {
+            // SplitMix64 (Steele, Lea, Flood 2014).
+            *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut mixed = *state;
+            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            *byte = (mixed ^ (mixed >> 31)).to_le_bytes()[0];
+        }
+    }
+}
+
+/// An object store in memory.
+#[derive(Debug, Default)]
+pub struct MemoryObjects(Mutex<HashMap<String, Bytes>>);
+
+#[async_trait]
+impl ObjectStore for MemoryObjects {
+    async fn put_if_absent(&self, digest: &str, bytes: Bytes) -> Result<(), ObjectError> {
+        self.0.lock().expect("no test panics here").entry(digest.to_owned()).or_insert(bytes);
+        Ok(())
+    }
+
+    async fn get(&self, digest: &str) -> Result<Option<Bytes>, ObjectError> {
+        Ok(self.0.lock().expect("no test panics here").get(digest).cloned())
+    }
+
+    async fn exists(&self, digest: &str) -> Result<bool, ObjectError> {
+        Ok(self.0.lock().expect("no test panics here").contains_key(digest))
+    }
+}

@@ -1,0 +1,152 @@
+//! A queue with the probes' kinds, and workers in process.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use muneem::queue::Settings;
+use muneem_jobs::{
+    Deps, MIGRATOR,
+    id::JobId,
+    people::BusinessId,
+    queue::{self, Job, JobView, Lane, NewJob},
+};
+use muneem_postgres::testing::TestDb;
+use sqlx::{PgPool, postgres::PgConnectOptions};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    outside::{MemoryObjects, TestChance, TestClock},
+    probe, until,
+};
+
+/// The first test business.
+pub const SHARMA: BusinessId = BusinessId(Uuid::from_u128(1));
+/// The second.
+pub const VERMA: BusinessId = BusinessId(Uuid::from_u128(2));
+
+/// A migrated database with the probes' kinds and two businesses.
+pub struct QueueUnderTest {
+    /// The app role's connections.
+    pub pool: PgPool,
+    /// The owner's.
+    pub owner: PgPool,
+    /// The clock that jobs see.
+    pub clock: Arc<TestClock>,
+    options: PgConnectOptions,
+    /// Dropped last.
+    _db: Option<TestDb>,
+}
+
+impl QueueUnderTest {
+    /// On the shared server.
+    pub async fn new() -> Self {
+        let db = TestDb::new(&MIGRATOR).await;
+        let (pool, owner) = (db.app_pool(), db.pool());
+        let options = db.connect_options();
+        Self::on(pool, owner, options, Some(db)).await
+    }
+
+    /// On any server.
+    pub async fn on(pool: PgPool, owner: PgPool, options: PgConnectOptions, db: Option<TestDb>) -> Self {
+        let mut conn = owner.acquire().await.expect("the test database answers");
+        queue::sync_kinds(&mut conn, &probe::kinds()).await.expect("the probes' schemas compile");
+        for (business, handle) in [(SHARMA, "sharma-mobiles"), (VERMA, "verma-phones")] {
+            sqlx::query(
+                "insert into muneem.people_businesses (business_id, handle, legal_name, created_at)
+                values ($1, $2, $2, now())",
+            )
+            .bind(business.0)
+            .bind(handle)
+            .execute(&mut *conn)
+            .await
+            .expect("a fresh database has no businesses");
+        }
+        drop(conn);
+        Self { pool, owner, clock: Arc::default(), options, _db: db }
+    }
+
+    /// What jobs are given.
+    pub fn deps(&self) -> Arc<Deps> {
+        Arc::new(Deps {
+            db: self.pool.clone(),
+            clock: self.clock.clone(),
+            chance: Arc::new(TestChance::new(7)),
+            objects: Arc::new(MemoryObjects::default()),
+        })
+    }
+
+    /// Enqueues and commits.
+    pub async fn enqueue<J: Job>(&self, job: &J) -> JobId {
+        self.enqueue_as(NewJob::of(SHARMA, job).expect("probes serialise")).await
+    }
+
+    /// Enqueues and commits.
+    pub async fn enqueue_as(&self, job: NewJob) -> JobId {
+        let mut conn = self.pool.acquire().await.expect("the test database answers");
+        queue::enqueue(&mut conn, &job).await.expect("a good job is taken")
+    }
+
+    /// The job as it is now.
+    pub async fn job(&self, id: JobId) -> JobView {
+        let mut conn = self.pool.acquire().await.expect("the test database answers");
+        queue::find_job(&mut conn, id).await.expect("the test database answers").expect("the job exists")
+    }
+
+    /// Waits until the job is in this state.
+    pub async fn until_state(&self, id: JobId, state: queue::JobState) -> JobView {
+        until(&format!("job {id} is {state}"), || async { self.job(id).await.state == state }).await;
+        self.job(id).await
+    }
+
+    /// How many rows a table of ours has.
+    pub async fn rows(&self, table: &str) -> i64 {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select count(*) from muneem.{table}")))
+            .fetch_one(&self.owner)
+            .await
+            .expect("the table exists")
+    }
+
+    /// A worker with a short lease.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            name: "test".to_owned(),
+            lanes: Lane::ALL.to_vec(),
+            lease: Duration::from_millis(900),
+            concurrency: 16,
+            reserved: HashMap::from_iter(Lane::ALL.map(|lane| (lane, 2))),
+            poll: Duration::from_millis(100),
+            ageing: Duration::from_secs(10),
+            shutdown: Duration::from_secs(5),
+        }
+    }
+
+    /// Starts a worker.
+    pub fn work(&self) -> Working {
+        self.work_with(self.settings())
+    }
+
+    /// Starts a worker.
+    pub fn work_with(&self, settings: Settings) -> Working {
+        let stop = CancellationToken::new();
+        let running = tokio::spawn({
+            let (deps, pool, options, stop) = (self.deps(), self.pool.clone(), self.options.clone(), stop.clone());
+            async move { muneem::queue::run(deps, pool, options, &probe::kinds(), settings, stop).await }
+        });
+        Working { stop, running }
+    }
+}
+
+/// A worker in process.
+pub struct Working {
+    stop: CancellationToken,
+    running: JoinHandle<Result<(), queue::Error>>,
+}
+
+impl Working {
+    /// Ends it in peace.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        self.running.await.expect("the worker does not panic").expect("the worker ends in peace");
+    }
+}
