@@ -11,7 +11,10 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use muneem_jobs::outbound::{Chance, Clock, ObjectError, ObjectStore};
+use muneem_jobs::outbound::{
+    Carrier, Chance, Clock, ObjectError, ObjectStore,
+    carrier::{Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
+};
 
 /// The machine's time, moved by hand.
 #[derive(Debug, Default)]
@@ -75,5 +78,20 @@ impl ObjectStore for MemoryObjects {
 
     async fn exists(&self, digest: &str) -> Result<bool, ObjectError> {
         Ok(self.0.lock().expect("no test panics here").contains_key(digest))
+    }
+}
+
+/// No carrier at all: whoever sends, fails before a byte leaves.
+#[derive(Debug)]
+pub struct NoCarrier;
+
+#[async_trait]
+impl Carrier for NoCarrier {
+    async fn upload_media(&self, _: &NumberId, _: &Media) -> Result<MediaId, UploadError> {
+        unreachable!("the queue's tests send nothing")
+    }
+
+    async fn send(&self, _: &NumberId, _: &OutgoingMessage) -> SendOutcome {
+        unreachable!("the queue's tests send nothing")
     }
 }

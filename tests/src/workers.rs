@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
-    outside::{MemoryObjects, TestChance, TestClock},
+    outside::{MemoryObjects, NoCarrier, TestChance, TestClock},
     probe, until,
 };
 
@@ -73,6 +73,8 @@ impl QueueUnderTest {
             clock: self.clock.clone(),
             chance: Arc::new(TestChance::new(7)),
             objects: Arc::new(MemoryObjects::default()),
+            carrier: Arc::new(NoCarrier),
+            messaging: muneem_jobs::messaging::Settings::DEFAULT,
         })
     }
 

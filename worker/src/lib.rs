@@ -4,5 +4,6 @@ pub mod cli;
 pub mod config;
 pub mod outbound;
 pub mod queue;
+pub mod sandbox;
 pub mod schedule;
 pub mod telemetry;
