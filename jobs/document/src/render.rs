@@ -84,28 +84,46 @@ fn compile(world: &Paper, template: Template, options: Options<'_>) -> Result<Ve
     let refused = |message| Error::Export { template: template.name, message };
     let standards = PdfStandards::new(&[PdfStandard::A_3a, PdfStandard::Ua_1])
         .map_err(|error| refused(error.message().to_string()))?;
-    let dated = options.dated;
-    let midnight = i32::try_from(dated.month()).ok().and_then(|_| {
-        let (month, day) = (u8::try_from(dated.month()).ok()?, u8::try_from(dated.day()).ok()?);
-        Datetime::from_ymd_hms(dated.year(), month, day, 0, 0, 0)
-    });
     let options = PdfOptions {
         ident: Smart::Custom(options.ident.to_owned()),
         creator: Smart::Custom(Some("muneem".to_owned())),
-        timestamp: midnight.and_then(|midnight| Timestamp::new_local(midnight, 330)),
+        timestamp: midnight_in_india(options.dated),
         standards,
         ..PdfOptions::default()
     };
     typst_pdf::pdf(&document, &options).map_err(|errors| refused(first_message(world, &errors)))
 }
 
+fn midnight_in_india(day: NaiveDate) -> Option<Timestamp> {
+    const INDIA_AHEAD_OF_UTC_MINUTES: i32 = 330;
+
+    let (month, date) = (u8::try_from(day.month()).ok()?, u8::try_from(day.day()).ok()?);
+    Timestamp::new_local(Datetime::from_ymd_hms(day.year(), month, date, 0, 0, 0)?, INDIA_AHEAD_OF_UTC_MINUTES)
+}
+
 fn first_message(world: &Paper, errors: &EcoVec<SourceDiagnostic>) -> String {
     let Some(error) = errors.first() else { return "failed without a message".to_owned() };
     let range = typst::WorldExt::range(world, error.span);
+    let message = without_quotations(&error.message);
     match range.and_then(|range| world.source.lines().byte_to_line(range.start)) {
-        Some(line) => format!("line {}: {}", line + 1, error.message),
-        None => error.message.to_string(),
+        Some(line) => format!("line {}: {message}", line + 1),
+        None => message,
     }
+}
+
+/// typst quotes the text it could not set, which may be somebody's name.
+fn without_quotations(message: &str) -> String {
+    let mut out = String::with_capacity(message.len());
+    let mut inside = false;
+    for sign in message.chars() {
+        match (matches!(sign, '"' | '`'), inside) {
+            (true, false) => out.push('…'),
+            (false, false) => out.push(sign),
+            _ => {}
+        }
+        inside ^= matches!(sign, '"' | '`');
+    }
+    out
 }
 
 /// All that a template can see.
@@ -152,5 +170,39 @@ impl World for Paper {
 
     fn today(&self, _: Option<Duration>) -> Option<Datetime> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn render_source(source: &'static str, data: &serde_json::Value) -> Result<usize, Error> {
+        let dated = NaiveDate::from_ymd_opt(2026, 11, 23).expect("a day");
+        render(Template { name: "test", source }, data, Options { ident: "test", dated }).map(|pdf| pdf.len())
+    }
+
+    const HEAD: &str = "#set document(title: \"t\")\n#let data = json(bytes(sys.inputs.data))\n";
+
+    #[test]
+    fn templates_reach_no_file_no_package_and_no_clock() {
+        for (source, expected) in [
+            ("#read(\"/etc/passwd\")", "access denied"),
+            ("#import \"@preview/cetz:0.3.0\"", "access denied"),
+            ("#image(\"logo.png\")", "access denied"),
+            ("#datetime.today()", "date"),
+        ] {
+            let error = render_source(source, &json!({})).expect_err("refused").to_string();
+            assert!(error.contains(expected) && error.contains("line 1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn errors_do_not_repeat_what_they_were_given() {
+        let source: &'static str = Box::leak(format!("{HEAD}#int(data.name)").into_boxed_str());
+        let error = render_source(source, &json!({ "name": "Asha Verma" })).expect_err("no number").to_string();
+        assert!(!error.contains("Asha"), "{error}");
     }
 }

@@ -54,7 +54,7 @@ pub enum Error {
     BadPhone,
     /// Messaging did not take the document.
     #[error("invoice: hand over to messaging")]
-    Messaging(#[from] messaging::Error),
+    Messaging(#[source] Box<messaging::Error>),
     /// The job that makes the PDF was not taken.
     #[error("invoice: enqueue")]
     Enqueue(#[from] queue::Error),
@@ -67,6 +67,12 @@ pub enum Error {
     /// The database did not answer as hoped.
     #[error("invoice: database")]
     Database(#[from] sqlx::Error),
+}
+
+impl From<messaging::Error> for Error {
+    fn from(error: messaging::Error) -> Self {
+        Self::Messaging(Box::new(error))
+    }
 }
 
 fn list(problems: &[Problem]) -> String {

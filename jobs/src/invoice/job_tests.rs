@@ -367,6 +367,23 @@ async fn crash_at_every_step_ends_in_one_invoice_one_file_one_message() {
 }
 
 #[tokio::test]
+async fn enqueue_refuses_a_payload_off_schema() {
+    let shop = Shop::open().await;
+    let mut amount_as_number = samples::phone();
+    amount_as_number["lines"][0]["quantity"] = json!(1);
+    let mut no_number = samples::phone();
+    no_number.as_object_mut().expect("an object").remove("number");
+    for bad in [json!({}), json!({ "invoice": 7 }), payload(&amount_as_number), payload(&no_number)] {
+        let job = NewJob::named("invoice.issue", shop.business, bad);
+        let error = queue::enqueue(&mut *shop.conn().await, &job).await.expect_err("refused");
+        let queue::Error::Refused { refusal: queue::Refusal::PayloadOffSchema, mend, .. } = &error else {
+            panic!("{error}");
+        };
+        assert!(!mend.is_empty());
+    }
+}
+
+#[tokio::test]
 async fn late_holder_writes_nothing() {
     let shop = Shop::open().await;
     shop.enqueue(payload(&samples::phone())).await;
@@ -416,6 +433,21 @@ async fn numbers_have_no_gaps_in_parallel_and_after_rollbacks() {
     let short = year.to_string()[2..].to_owned();
     let expected: Vec<_> = (1..=40).map(|n| format!("SM/{short}/{n:05}")).collect();
     assert_eq!(numbers, expected);
+}
+
+#[tokio::test]
+async fn an_enqueuer_takes_numbers_and_sees_no_table() {
+    let shop = Shop::open().await;
+    let mut tx = shop.db.pool().begin().await.expect("a transaction");
+    sqlx::query("set local role muneem_enqueuer").execute(&mut *tx).await.expect("a role");
+    assert!(next_number(&mut tx, "SM").await.expect("a number").ends_with("/00001"));
+    for table in ["invoice_series", "invoice_invoices", "invoice_refusals", "files_objects"] {
+        let mut savepoint = sqlx::Acquire::begin(&mut tx).await.expect("a savepoint");
+        let query = sqlx::AssertSqlSafe(format!("select count(*) from muneem.{table}"));
+        let error = sqlx::query_scalar::<_, i64>(query).fetch_one(&mut *savepoint).await.expect_err("refused");
+        assert!(error.to_string().contains("permission denied"), "{table}: {error}");
+        savepoint.rollback().await.expect("a rollback");
+    }
 }
 
 #[tokio::test]

@@ -25,11 +25,15 @@ const TEMPLATE: Template = Template {
 /// # Errors
 /// [`Error::Paper`] or [`Error::Qr`]; the same document fails the same way every time.
 pub(super) fn make_pdf(id: InvoiceId, invoice: &Invoice, amounts: &Amounts) -> Result<Vec<u8>, Error> {
-    let page = page(id, invoice, amounts)?;
-    let data = serde_json::to_value(page).map_err(Error::Unreadable)?;
+    let data = page_data(id, invoice, amounts)?;
     let ident = format!("{}/{}/{}", invoice.supplier.gstin, invoice.kind.as_str(), invoice.number.to_uppercase());
     let options = Options { ident: &ident, dated: invoice.issued_on };
     muneem_document::render(TEMPLATE, &data, options).map_err(|error| Error::Paper(id, error))
+}
+
+/// What the template is given.
+pub(super) fn page_data(id: InvoiceId, invoice: &Invoice, amounts: &Amounts) -> Result<serde_json::Value, Error> {
+    serde_json::to_value(page(id, invoice, amounts)?).map_err(Error::Unreadable)
 }
 
 #[derive(Serialize)]
@@ -285,9 +289,12 @@ fn tax_of_line(line: &Line, tax: Tax, heads: Heads) -> String {
     parts.join(" + ")
 }
 
+/// Takes one head out of a tax.
+type AmountOf = fn(&Tax) -> Decimal;
+
 /// Heads of tax that the document bears, with what each comes to.
-fn heads_of(amounts: &Amounts) -> Vec<(&'static str, fn(&Tax) -> Decimal)> {
-    let mut heads: Vec<(&'static str, fn(&Tax) -> Decimal)> = match amounts.heads {
+fn heads_of(amounts: &Amounts) -> Vec<(&'static str, AmountOf)> {
+    let mut heads: Vec<(&'static str, AmountOf)> = match amounts.heads {
         Heads::None => return Vec::new(),
         Heads::CentralAndState => vec![("CGST", |tax| tax.cgst), ("SGST", |tax| tax.sgst)],
         Heads::CentralAndTerritory => vec![("CGST", |tax| tax.cgst), ("UTGST", |tax| tax.utgst)],

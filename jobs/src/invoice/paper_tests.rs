@@ -5,6 +5,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use proptest::prelude::*;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -56,7 +57,30 @@ fn text_of(value: &Value) -> String {
 fn equal_input_gives_equal_bytes() {
     let first = pdf(&samples::phone());
     assert!(first.starts_with(b"%PDF-1.7"));
+    // What was made in between leaves no trace.
+    pdf(&samples::interstate());
     assert_eq!(first, pdf(&samples::phone()));
+}
+
+#[test]
+fn what_is_printed() {
+    for (name, value) in [
+        ("phone", samples::phone()),
+        ("interstate", samples::interstate()),
+        ("bill_of_supply", samples::bill_of_supply()),
+        ("credit_note", samples::credit_note()),
+    ] {
+        let new = samples::new_invoice(&value);
+        let amounts = rules::check(&new, samples::today()).expect("a sound document");
+        let mut page = paper::page_data(InvoiceId(Uuid::nil()), &new.invoice, &amounts).expect("a page");
+        page["attachment"] = json!("[the document]");
+        for code in ["/pay/qr", "/e_invoice/qr"] {
+            if let Some(qr) = page.pointer_mut(code) {
+                *qr = json!("[svg]");
+            }
+        }
+        insta::assert_json_snapshot!(name, page);
+    }
 }
 
 #[test]
@@ -191,5 +215,24 @@ fn what_a_customer_writes_never_becomes_code() {
         }
     } else {
         pdf(&value);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// What the rules let through can be set and archived, however odd.
+    #[test]
+    fn whatever_passes_the_rules_can_be_printed(
+        text in "[ -~₹–’\\u{900}-\\u{97F}\\u{980}-\\u{9FF}\\u{A00}-\\u{AFF}\\u{B80}-\\u{D7F}\\u{200C}\\u{200D}]{1,60}"
+    ) {
+        let mut value = samples::phone();
+        value["lines"][0]["description"] = json!(text);
+        value["buyer"]["name"] = json!(text);
+        let new = samples::new_invoice(&value);
+        if let Ok(amounts) = rules::check(&new, samples::today()) {
+            let made = paper::make_pdf(InvoiceId(Uuid::nil()), &new.invoice, &amounts);
+            prop_assert!(made.is_ok(), "{:?}", made.err());
+        }
     }
 }

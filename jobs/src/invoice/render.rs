@@ -52,10 +52,10 @@ impl Job for Render {
 
         let mut tx = ctx.begin().await?;
         files::record(&mut tx, &ctx.deps, &stored, Some(keep_until)).await?;
-        if store::mark_issued(&mut tx, id, &stored.digest, ctx.now()).await? {
-            if let Some(Deliver { whatsapp: Some(whatsapp) }) = &deliver {
-                request_message(&mut tx, ctx, &invoice, whatsapp, &stored).await?;
-            }
+        if store::mark_issued(&mut tx, id, &stored.digest, ctx.now()).await?
+            && let Some(Deliver { whatsapp: Some(whatsapp) }) = &deliver
+        {
+            request_message(&mut tx, ctx, &invoice, whatsapp, &stored).await?;
         }
         ctx.step("issued").await;
         ctx.complete(&mut tx, Some(json!({ "invoice_id": id, "pdf": stored.digest }))).await?;

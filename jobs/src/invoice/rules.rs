@@ -20,21 +20,32 @@ const FIRST_YEAR: i32 = 2017;
 /// ₹1,000 crore: more than a shop sells; beyond it a decimal was written without its point.
 const TOTAL_BELOW: Decimal = Decimal::from_parts(1_410_065_408, 2, 0, false, 0);
 
-/// Rates of GST that were ever notified, in percent, with the day from which each holds.
-const RATES: [(Decimal, Option<(i32, u32, u32)>); 13] = [
-    (Decimal::from_parts(0, 0, 0, false, 0), None),
-    (Decimal::from_parts(1, 0, 0, false, 1), None),
-    (Decimal::from_parts(25, 0, 0, false, 2), None),
-    (Decimal::from_parts(1, 0, 0, false, 0), None),
-    (Decimal::from_parts(15, 0, 0, false, 1), None),
-    (Decimal::from_parts(3, 0, 0, false, 0), None),
-    (Decimal::from_parts(5, 0, 0, false, 0), None),
-    (Decimal::from_parts(6, 0, 0, false, 0), None),
-    (Decimal::from_parts(75, 0, 0, false, 1), None),
-    (Decimal::from_parts(12, 0, 0, false, 0), None),
-    (Decimal::from_parts(18, 0, 0, false, 0), None),
-    (Decimal::from_parts(28, 0, 0, false, 0), None),
-    (Decimal::from_parts(40, 0, 0, false, 0), Some((2025, 9, 22))),
+/// A rate of GST in percent, and the day from which it holds.
+struct Rate {
+    percent: Decimal,
+    from: Option<(i32, u32, u32)>,
+}
+
+/// `rate(25, 2)` is 0.25 percent.
+const fn rate(digits: u32, decimals: u32) -> Rate {
+    Rate { percent: Decimal::from_parts(digits, 0, 0, false, decimals), from: None }
+}
+
+/// Rates that were ever notified. Which of them a thing bears is the supplier's to know.
+const RATES: [Rate; 13] = [
+    rate(0, 0),
+    rate(1, 1),
+    rate(25, 2),
+    rate(1, 0),
+    rate(15, 1),
+    rate(3, 0),
+    rate(5, 0),
+    rate(6, 0),
+    rate(75, 1),
+    rate(12, 0),
+    rate(18, 0),
+    rate(28, 0),
+    Rate { from: Some((2025, 9, 22)), ..rate(40, 0) },
 ];
 
 /// One thing that is wrong with a document. Never repeats a value: it may be personal.
@@ -382,10 +393,10 @@ fn check_rates(problems: &mut Problems, invoice: &Invoice, line: &Line, field: &
     }
     match line.gst_rate {
         None => problems.add(rate_field, "is missing", "write the rate in percent: \"18\", \"5\" or \"0\""),
-        Some(rate) => match RATES.iter().find(|(known, _)| *known == rate.0) {
+        Some(rate) => match RATES.iter().find(|known| known.percent == rate.0) {
             None => problems.add(rate_field, "is no rate of GST", "write the whole rate in percent: \"18\", not 9 + 9"),
-            Some((_, from)) => {
-                let from = from.and_then(|(year, month, day)| NaiveDate::from_ymd_opt(year, month, day));
+            Some(known) => {
+                let from = known.from.and_then(|(year, month, day)| NaiveDate::from_ymd_opt(year, month, day));
                 if from.is_some_and(|from| invoice.issued_on < from) {
                     problems.add(rate_field, "did not exist on that day", "write the rate of the day of supply");
                 }
