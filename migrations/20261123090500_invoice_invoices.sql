@@ -3,6 +3,8 @@ create table muneem.invoice_invoices (
     invoice_id uuid primary key,
     business_id uuid not null references muneem.people_businesses (business_id),
     kind text not null constraint invoice_invoices_kind check (kind in ('tax_invoice', 'bill_of_supply', 'credit_note')),
+    -- Who issued it: one business may be registered in several States. It spells the PAN of a proprietor: personal.
+    supplier_gstin text not null constraint invoice_invoices_gstin_form check (supplier_gstin ~ '^[0-9A-Z]{15}$'),
     -- As printed; unique without regard to case (CGST Rules r.46(b); the portals fold case).
     number text not null constraint invoice_invoices_number_form check (number ~ '^[A-Za-z0-9/-]{1,16}$'),
     issued_on date not null,
@@ -32,7 +34,7 @@ create table muneem.invoice_invoices (
 );
 
 create unique index invoice_invoices_number_key
-    on muneem.invoice_invoices (business_id, financial_year, kind, upper(number));
+    on muneem.invoice_invoices (business_id, supplier_gstin, financial_year, kind, upper(number));
 -- Pages of the list: newest first.
 create index invoice_invoices_page on muneem.invoice_invoices (business_id, invoice_id desc);
 

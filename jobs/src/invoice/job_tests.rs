@@ -305,6 +305,16 @@ async fn another_document_under_its_number_is_refused_also_in_other_case() {
     credit["number"] = samples::phone()["number"].clone();
     shop.enqueue(json!({ "invoice": credit })).await;
     shop.run_next().await.expect("a credit note has a series of its own");
+    let mut branch = samples::phone();
+    branch["supplier"]["gstin"] = json!("29ZZZCZ9999Z1ZF");
+    branch["supplier"]["address"]["state"] = json!("29");
+    branch["total"] = json!("14999");
+    shop.enqueue(json!({ "invoice": branch })).await;
+    while let Some(claimed) = shop.claim().await {
+        if claimed.kind == "invoice.issue" {
+            shop.handle(&claimed, StopAt::never()).await.expect("a branch in another State has a series of its own");
+        }
+    }
 }
 
 #[tokio::test]

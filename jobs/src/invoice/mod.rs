@@ -15,7 +15,7 @@
 //! * Place of supply: IGST Act s.10 and s.12; for goods to an unregistered buyer the State recorded in the document
 //!   (s.10(1)(ca)). Tax: CGST with SGST or UTGST in one State, IGST between two.
 //! * Rounding: each head of tax of each line half up to the paisa, the total to the rupee (CGST Act s.170).
-//! * Serial numbers: at most 16 characters, unique for supplier, financial year and kind of document without regard to
+//! * Serial numbers: at most 16 characters, unique for GSTIN, financial year and kind of document without regard to
 //!   case, never reused. The frontend gives them; `muneem.invoice_next_number` offers a series without gaps.
 //! * Kept eight years from the end of the financial year: CGST Act s.36 and what else asks for books.
 //!

@@ -168,7 +168,7 @@ pub struct Invoice {
     pub issued_on: NaiveDate,
     /// Who sells.
     pub supplier: Supplier,
-    /// Who buys. Left out for a walk-in who gives no name and buys below ₹50,000.
+    /// Who buys. Left out for a walk-in who gives no name and buys for less than ₹50,000 before tax.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub buyer: Option<Buyer>,
     /// Where the goods go, when that is not the buyer's address.

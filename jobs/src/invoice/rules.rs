@@ -11,7 +11,8 @@ use super::{
 };
 use crate::law::{FinancialYear, find_state};
 
-/// From this value on an unregistered recipient is named with her address (r.46(e)), in rupees.
+/// From this taxable value on an unregistered recipient is named with her address (r.46(e)), in rupees. The value of a
+/// supply is without the tax on it (CGST Act s.15(2)(a)).
 const RECIPIENT_NEEDED_FROM: Decimal = Decimal::from_parts(50_000, 0, 0, false, 0);
 
 /// The year in which GST began.
@@ -516,8 +517,8 @@ fn check_amounts(problems: &mut Problems, invoice: &Invoice, amounts: &Amounts) 
         problems.add("lines", "come to more than ₹1,000 crore", "check the decimal points");
     }
     let registered = invoice.buyer.as_ref().is_some_and(Buyer::is_registered);
-    if !registered && amounts.total >= RECIPIENT_NEEDED_FROM && invoice.kind != Kind::BillOfSupply {
-        check_recipient(problems, invoice, "the value is ₹50,000 or more (r.46(e))");
+    if !registered && amounts.taxable >= RECIPIENT_NEEDED_FROM && invoice.kind != Kind::BillOfSupply {
+        check_recipient(problems, invoice, "the taxable value is ₹50,000 or more (r.46(e))");
     }
     if let Some(expected) = invoice.total
         && expected.0 != amounts.total

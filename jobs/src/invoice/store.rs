@@ -28,15 +28,16 @@ pub(super) async fn insert_invoice(conn: &mut PgConnection, row: &NewRow<'_>) ->
     let inserted = sqlx::query!(
         r#"
         insert into muneem.invoice_invoices (
-            invoice_id, business_id, kind, number, issued_on, financial_year, state, document, deliver, taxable, tax,
-            round_off, total, keep_until, received_at
+            invoice_id, business_id, kind, supplier_gstin, number, issued_on, financial_year, state, document, deliver,
+            taxable, tax, round_off, total, keep_until, received_at
         )
-        values ($1, $2, $3, $4, $5, $6, 'received', $7, $8, $9, $10, $11, $12, $13, $14)
+        values ($1, $2, $3, $4, $5, $6, $7, 'received', $8, $9, $10, $11, $12, $13, $14, $15)
         on conflict do nothing
         "#,
         row.id.0,
         row.business.0,
         invoice.kind.as_str(),
+        invoice.supplier.gstin,
         invoice.number,
         invoice.issued_on,
         year.start_year(),
@@ -64,9 +65,14 @@ pub(super) async fn find_by_number(
         r#"
         select i.invoice_id as "invoice_id: InvoiceId", i.document
         from muneem.invoice_invoices i
-        where i.business_id = $1 and i.financial_year = $2 and i.kind = $3 and upper(i.number) = upper($4)
+        where i.business_id = $1
+            and i.supplier_gstin = $2
+            and i.financial_year = $3
+            and i.kind = $4
+            and upper(i.number) = upper($5)
         "#,
         business.0,
+        invoice.supplier.gstin,
         FinancialYear::of(invoice.issued_on).start_year(),
         invoice.kind.as_str(),
         invoice.number,
