@@ -321,6 +321,9 @@ pub struct Address {
     /// PIN code, six digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pin: Option<String>,
+    /// Country, when it lies outside India (State 96).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub country: Option<String>,
     /// GST State code: `27` is Maharashtra; `96` outside India.
     #[schemars(regex(pattern = "^[0-9]{2}$"))]
     pub state: String,

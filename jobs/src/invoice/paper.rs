@@ -215,7 +215,7 @@ fn address_lines(address: &Address) -> Vec<String> {
     if !city.is_empty() {
         lines.push(city.join(" "));
     }
-    lines.push(state_name(&address.state));
+    lines.push(address.country.clone().unwrap_or_else(|| state_name(&address.state)));
     lines
 }
 

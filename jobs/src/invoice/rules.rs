@@ -15,6 +15,9 @@ use crate::law::{FinancialYear, find_state};
 /// supply is without the tax on it (CGST Act s.15(2)(a)).
 const RECIPIENT_NEEDED_FROM: Decimal = Decimal::from_parts(50_000, 0, 0, false, 0);
 
+/// State code of everything abroad.
+const OUTSIDE_INDIA: &str = "96";
+
 /// The year in which GST began.
 const FIRST_YEAR: i32 = 2017;
 
@@ -243,11 +246,18 @@ fn check_address(problems: &mut Problems, field: &str, address: &Address, on: Na
     problems.text_if_given(&format!("{field}.city"), address.city.as_deref(), 60);
     if let Some(pin) = &address.pin
         && (pin.len() != 6 || !pin.bytes().all(|byte| byte.is_ascii_digit()) || pin.starts_with('0'))
-        && address.state != "96"
+        && address.state != OUTSIDE_INDIA
     {
         problems.add(format!("{field}.pin"), "is no PIN code", "write six digits without spaces");
     }
     problems.state(format!("{field}.state"), &address.state, on);
+    let country = format!("{field}.country");
+    problems.text_if_given(&country, address.country.as_deref(), 60);
+    match (&address.country, address.state == OUTSIDE_INDIA) {
+        (None, true) => problems.add(country, "is missing", "name the country of destination (r.46)"),
+        (Some(_), false) => problems.add(country, "stands beside a State of India", "leave it out, or write State 96"),
+        _ => {}
+    }
 }
 
 fn check_whole_address(problems: &mut Problems, field: &str, address: &Address, why: &str) {
@@ -288,7 +298,7 @@ fn check_supply(problems: &mut Problems, invoice: &Invoice) {
             );
         }
     }
-    if exported != (tax::place_of_supply(invoice) == "96") {
+    if exported != (tax::place_of_supply(invoice) == OUTSIDE_INDIA) {
         problems.add(
             "place_of_supply",
             if exported { "lies in India for an export" } else { "lies outside India" },

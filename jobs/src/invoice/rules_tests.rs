@@ -108,6 +108,7 @@ fn each_wrong_field_is_named_with_its_mend() {
         ("serial for the portal", with(samples::interstate(), &[("/number", json!("0042"))])),
         ("online without state", with(phone(), &[("/buyer/address", json!(null)), ("/sold_online", json!(true))])),
         ("export to India", with(phone(), &[("/zero_rated", json!("export_with_tax")), ("/total", json!(null))])),
+        ("country in India", with(phone(), &[("/buyer/address/country", json!("Nepal"))])),
         ("abroad", with(phone(), &[("/buyer/address/state", json!("96")), ("/total", json!(null))])),
     ];
     let shown: Vec<_> = cases
@@ -227,7 +228,10 @@ fn sez_and_exports_are_inter_state() {
         samples::phone(),
         &[
             ("/total", json!("12711")),
-            ("/buyer/address", json!({ "lines": ["1 High Street"], "city": "Leeds", "state": "96" })),
+            (
+                "/buyer/address",
+                json!({ "lines": ["1 High Street"], "city": "Leeds", "country": "United Kingdom", "state": "96" }),
+            ),
             ("/zero_rated", json!("export_under_lut")),
             ("/lines/0/hsn", json!("85171300")),
             ("/lines/0/gst_rate", json!("0")),
