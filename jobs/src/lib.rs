@@ -22,3 +22,14 @@ pub use schedules::schedules;
 
 /// The schema `muneem`, forward only.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
+
+/// Migrations that this program brings and the database has not, by version.
+///
+/// # Errors
+/// The database fails, or was never migrated.
+pub async fn pending_migrations(conn: &mut sqlx::PgConnection) -> sqlx::Result<Vec<i64>> {
+    // Not a checked query: the table is sqlx's own and not among our migrations.
+    let applied: Vec<i64> =
+        sqlx::query_scalar("select version from muneem._sqlx_migrations where success").fetch_all(conn).await?;
+    Ok(MIGRATOR.iter().map(|migration| migration.version).filter(|version| !applied.contains(version)).collect())
+}

@@ -1,10 +1,326 @@
-//! Businesses (one business is one fiduciary whose data we handle), their staff and tokens.
+//! Businesses (one business is one fiduciary whose data we handle), the tokens that speak for them, and which of
+//! their requests were answered already.
+//!
+//! A token is `mnm_<public id>_<secret>_<checksum>`: the public id finds its row, the checksum spares the database
+//! what was mistyped, and of the secret only a digest is kept. It belongs to one business or, for whoever runs the
+//! installation, to all; it can do what its [`Scope`]s say.
 
+mod error;
+mod model;
 mod store;
+mod token;
+
+use chrono::{DateTime, Duration, SubsecRound, Utc};
+use secrecy::SecretString;
+use sqlx::PgConnection;
+
+use crate::outbound::{Chance, Clock};
+
+pub use error::Error;
+pub use model::{Answer, Business, Caller, Claim, NewToken, Refusal, Request, Scope, Token};
 
 pub use store::list_handles;
 
 crate::id_type! {
     /// One business: a Data Fiduciary whose records we keep.
     BusinessId
+}
+
+/// How long the answer to an idempotency key is remembered.
+pub const ANSWER_KEPT: Duration = Duration::hours(24);
+
+/// Adds a business under `handle`, the short name that frontends and commands use (`sharma-mobiles`).
+///
+/// # Errors
+/// The handle is malformed or taken, or the legal name is empty.
+pub async fn add_business(
+    db: &mut PgConnection,
+    handle: &str,
+    legal_name: &str,
+    clock: &dyn Clock,
+    chance: &dyn Chance,
+) -> Result<Business, Error> {
+    let now = clock.now().trunc_subsecs(6);
+    let business = Business {
+        business_id: BusinessId(chance.uuid_v7(now)),
+        handle: model::checked_handle(handle)?,
+        legal_name: model::checked_legal_name(legal_name)?,
+        created_at: now,
+    };
+    store::insert_business(db, &business).await?;
+    Ok(business)
+}
+
+/// All businesses, by handle.
+///
+/// # Errors
+/// The database fails.
+pub async fn list_businesses(db: &mut PgConnection) -> Result<Vec<Business>, Error> {
+    store::list_businesses(db).await
+}
+
+/// The business with this handle.
+///
+/// # Errors
+/// [`Error::NoSuchBusiness`]
+pub async fn load_business(db: &mut PgConnection, handle: &str) -> Result<Business, Error> {
+    store::find_business(db, handle).await?.ok_or_else(|| Error::NoSuchBusiness(handle.to_owned()))
+}
+
+/// The business with this id.
+///
+/// # Errors
+/// The database fails.
+pub async fn find_business_by_id(db: &mut PgConnection, id: BusinessId) -> Result<Option<Business>, Error> {
+    store::find_business_by_id(db, id).await
+}
+
+/// Makes a token. The second value is the token itself: it is not stored and cannot be shown again.
+///
+/// # Errors
+/// No scopes, a label that is empty or too long, an expiry in the past.
+pub async fn create_token(
+    db: &mut PgConnection,
+    new: NewToken,
+    clock: &dyn Clock,
+    chance: &dyn Chance,
+) -> Result<(Token, SecretString), Error> {
+    let (token, minted) = new.checked(clock.now().trunc_subsecs(6), token::Minted::new(chance))?;
+    store::insert_token(db, &token, &minted.digest).await?;
+    Ok((token, minted.bearer))
+}
+
+/// Makes a token for everything, unless there is a usable one already.
+///
+/// # Errors
+/// The database fails.
+pub async fn create_first_token(
+    db: &mut PgConnection,
+    clock: &dyn Clock,
+    chance: &dyn Chance,
+) -> Result<Option<(Token, SecretString)>, Error> {
+    if store::list_tokens(db).await?.iter().any(|token| token.business_id.is_none() && token.is_usable(clock.now())) {
+        return Ok(None);
+    }
+    create_token(db, NewToken::bootstrap(), clock, chance).await.map(Some)
+}
+
+/// All tokens, newest first, the revoked ones included.
+///
+/// # Errors
+/// The database fails.
+pub async fn list_tokens(db: &mut PgConnection) -> Result<Vec<Token>, Error> {
+    store::list_tokens(db).await
+}
+
+/// Ends a token for good; again is no error.
+///
+/// # Errors
+/// [`Error::NoSuchToken`]
+pub async fn revoke_token(db: &mut PgConnection, public_id: &str, now: DateTime<Utc>) -> Result<(), Error> {
+    match store::revoke_token(db, public_id, now).await? {
+        0 => Err(Error::NoSuchToken(public_id.to_owned())),
+        _ => Ok(()),
+    }
+}
+
+/// A bearer token whose form and checksum are right; whether it opens anything, [`authenticate`] says.
+pub struct Presented(token::Presented);
+
+impl Presented {
+    /// Reads what stands behind `Authorization: Bearer`. `None`: it cannot be one of ours, no need to look it up.
+    pub fn parse(bearer: &str) -> Option<Self> {
+        token::Presented::parse(bearer).map(Self)
+    }
+}
+
+/// Who presents this token, if it opens anything at `now`.
+///
+/// # Errors
+/// [`Refusal`] says why not.
+pub async fn authenticate(db: &mut PgConnection, presented: &Presented, now: DateTime<Utc>) -> Result<Caller, Refusal> {
+    let Some((token, digest)) = store::find_token(db, &presented.0.public_id).await? else {
+        return Err(Refusal::Unknown);
+    };
+    if !presented.0.matches(&digest) {
+        return Err(Refusal::Unknown);
+    }
+    token.refusal(now).map_or(Ok(()), Err)?;
+    if token.last_used_at.is_none_or(|at| at + Duration::minutes(1) < now) {
+        store::touch_token(db, &token.public_id, now).await?;
+    }
+    Ok(Caller { token_id: token.public_id, business: token.business_id, scopes: token.scopes })
+}
+
+/// Takes an idempotency key until the end of the caller's transaction, or says what became of it before.
+///
+/// The effect, [`keep_answer`] and the end of the transaction belong together: whoever dies in between leaves the key
+/// as free as the effect undone.
+///
+/// # Errors
+/// The database fails.
+pub async fn claim_key(tx: &mut PgConnection, request: &Request, now: DateTime<Utc>) -> Result<Claim, Error> {
+    if !store::try_lock_key(tx, request).await? {
+        return Ok(Claim::InFlight);
+    }
+    store::forget_answers(tx, now - ANSWER_KEPT).await?;
+    match store::find_answer(tx, request, now - ANSWER_KEPT).await? {
+        None => Ok(Claim::Ours),
+        Some((digest, _)) if digest != request.request_sha256 => Ok(Claim::OtherRequest),
+        Some((_, answer)) => Ok(Claim::Answered(answer)),
+    }
+}
+
+/// Remembers the answer to a key that [`claim_key`] gave, in the same transaction.
+///
+/// # Errors
+/// The database fails.
+pub async fn keep_answer(
+    tx: &mut PgConnection,
+    request: &Request,
+    answer: &Answer,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    store::insert_answer(tx, request, answer, now).await
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
+    use chrono::TimeZone;
+    use muneem_postgres::testing::TestDb;
+    use secrecy::ExposeSecret;
+    use sqlx::Connection;
+
+    use super::*;
+
+    struct At(DateTime<Utc>);
+
+    impl Clock for At {
+        fn now(&self) -> DateTime<Utc> {
+            self.0
+        }
+    }
+
+    struct Counting(AtomicU8);
+
+    impl Chance for Counting {
+        fn fill(&self, bytes: &mut [u8]) {
+            bytes.fill(self.0.fetch_add(1, Ordering::Relaxed));
+        }
+    }
+
+    const CHANCE: Counting = Counting(AtomicU8::new(1));
+
+    fn noon() -> At {
+        At(Utc.with_ymd_and_hms(2026, 11, 23, 12, 0, 0).single().expect("a real instant"))
+    }
+
+    fn new_token(business_id: Option<BusinessId>, expires_at: Option<DateTime<Utc>>) -> NewToken {
+        NewToken { label: "checkout".to_owned(), business_id, scopes: vec![Scope::QueueWrite], expires_at }
+    }
+
+    #[tokio::test]
+    async fn a_handle_belongs_to_one_business() {
+        let db = TestDb::new(&crate::MIGRATOR).await;
+        let mut db = db.app_pool().acquire().await.expect("a connection");
+        let chance = CHANCE;
+        let made = add_business(&mut db, "sharma-mobiles", " Sharma Mobiles ", &noon(), &chance).await.expect("made");
+        let found = load_business(&mut db, "sharma-mobiles").await.expect("found");
+        assert_eq!((found.business_id, found.legal_name.as_str()), (made.business_id, "Sharma Mobiles"));
+        let again = add_business(&mut db, "sharma-mobiles", "Other", &noon(), &chance).await;
+        assert!(matches!(again, Err(Error::HandleTaken(_))), "{again:?}");
+        assert!(matches!(load_business(&mut db, "verma").await, Err(Error::NoSuchBusiness(_))));
+    }
+
+    #[tokio::test]
+    async fn a_token_opens_until_it_expires_or_is_revoked_and_its_secret_is_nowhere() {
+        let test = TestDb::new(&crate::MIGRATOR).await;
+        let mut db = test.app_pool().acquire().await.expect("a connection");
+        let (clock, chance) = (noon(), CHANCE);
+        let tomorrow = clock.0 + Duration::days(1);
+        let (token, bearer) =
+            create_token(&mut db, new_token(None, Some(tomorrow)), &clock, &chance).await.expect("made");
+        let presented = Presented::parse(bearer.expose_secret()).expect("well formed");
+
+        let caller = authenticate(&mut db, &presented, clock.0).await.expect("opens");
+        assert_eq!(
+            (caller.token_id.as_str(), caller.scopes.as_slice()),
+            (token.public_id.as_str(), &[Scope::QueueWrite][..])
+        );
+        assert_eq!(list_tokens(&mut db).await.expect("listed")[0].last_used_at, Some(clock.0));
+
+        assert!(matches!(authenticate(&mut db, &presented, tomorrow).await, Err(Refusal::Expired)));
+        revoke_token(&mut db, &token.public_id, clock.0).await.expect("revoked");
+        revoke_token(&mut db, &token.public_id, tomorrow).await.expect("again is no error");
+        assert!(matches!(authenticate(&mut db, &presented, clock.0).await, Err(Refusal::Revoked)));
+        assert!(matches!(revoke_token(&mut db, "0000000000000000", clock.0).await, Err(Error::NoSuchToken(_))));
+
+        let row: String = sqlx::query_scalar("select t::text from muneem.people_tokens t")
+            .fetch_one(&test.pool())
+            .await
+            .expect("a row");
+        let secret = bearer.expose_secret().split('_').nth(2).expect("the secret").to_owned();
+        assert!(!row.contains(&secret), "the secret is stored");
+    }
+
+    #[tokio::test]
+    async fn the_right_id_with_another_secret_is_unknown() {
+        let db = TestDb::new(&crate::MIGRATOR).await;
+        let mut db = db.app_pool().acquire().await.expect("a connection");
+        let (token, _) = create_token(&mut db, new_token(None, None), &noon(), &CHANCE).await.expect("made");
+        let (_, other) =
+            create_token(&mut db, new_token(None, None), &noon(), &Counting(AtomicU8::new(9))).await.expect("made");
+        let mut forged = Presented::parse(other.expose_secret()).expect("well formed");
+        forged.0.public_id = token.public_id;
+        assert!(matches!(authenticate(&mut db, &forged, noon().0).await, Err(Refusal::Unknown)));
+        forged.0.public_id = "0000000000000000".to_owned();
+        assert!(matches!(authenticate(&mut db, &forged, noon().0).await, Err(Refusal::Unknown)));
+    }
+
+    #[tokio::test]
+    async fn the_first_token_is_made_once() {
+        let db = TestDb::new(&crate::MIGRATOR).await;
+        let mut db = db.app_pool().acquire().await.expect("a connection");
+        let chance = CHANCE;
+        let (first, _) = create_first_token(&mut db, &noon(), &chance).await.expect("works").expect("made");
+        assert!(create_first_token(&mut db, &noon(), &chance).await.expect("works").is_none());
+        revoke_token(&mut db, &first.public_id, noon().0).await.expect("revoked");
+        assert!(create_first_token(&mut db, &noon(), &chance).await.expect("works").is_some());
+    }
+
+    #[tokio::test]
+    async fn an_idempotency_key_lives_and_dies_with_its_transaction() {
+        let test = TestDb::new(&crate::MIGRATOR).await;
+        let (mut a, mut b) = (
+            test.app_pool().acquire().await.expect("a connection"),
+            test.app_pool().acquire().await.expect("a connection"),
+        );
+        let now = noon().0;
+        let (token, _) = create_token(&mut a, new_token(None, None), &noon(), &CHANCE).await.expect("made");
+        let request = Request::new(&token.public_id, "key-1", "POST /v1/queue/jobs", b"{}");
+        let other = Request::new(&token.public_id, "key-1", "POST /v1/queue/jobs", b"{\"a\":1}");
+        let answer = Answer { status: 201, body: "{\"id\":7}".to_owned() };
+
+        // It dies before the end: nothing is left.
+        let mut tx = a.begin().await.expect("begin");
+        assert_eq!(claim_key(&mut tx, &request, now).await.expect("asked"), Claim::Ours);
+        keep_answer(&mut tx, &request, &answer, now).await.expect("kept");
+        let mut beside = b.begin().await.expect("begin");
+        assert_eq!(claim_key(&mut beside, &request, now).await.expect("asked"), Claim::InFlight);
+        drop(beside);
+        tx.rollback().await.expect("rolled back");
+
+        let mut tx = a.begin().await.expect("begin");
+        assert_eq!(claim_key(&mut tx, &request, now).await.expect("asked"), Claim::Ours);
+        keep_answer(&mut tx, &request, &answer, now).await.expect("kept");
+        tx.commit().await.expect("committed");
+
+        let mut tx = b.begin().await.expect("begin");
+        assert_eq!(claim_key(&mut tx, &request, now).await.expect("asked"), Claim::Answered(answer));
+        assert_eq!(claim_key(&mut tx, &other, now).await.expect("asked"), Claim::OtherRequest);
+        let later = now + ANSWER_KEPT + Duration::seconds(1);
+        assert_eq!(claim_key(&mut tx, &other, later).await.expect("asked"), Claim::Ours);
+    }
 }

@@ -1,4 +1,242 @@
+use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
+
+use super::{Answer, Business, BusinessId, Error, Request, Token};
+
+pub(super) async fn insert_business(db: &mut PgConnection, business: &Business) -> Result<(), Error> {
+    sqlx::query!(
+        "insert into muneem.people_businesses (business_id, handle, legal_name, created_at)
+         values ($1, $2, $3, $4)",
+        business.business_id.0,
+        business.handle,
+        business.legal_name,
+        business.created_at,
+    )
+    .execute(db)
+    .await
+    .map_err(|error| match error.as_database_error().and_then(|error| error.constraint()) {
+        Some("people_businesses_handle_key") => Error::HandleTaken(business.handle.clone()),
+        _ => Error::Database(error),
+    })?;
+    Ok(())
+}
+
+pub(super) async fn list_businesses(db: &mut PgConnection) -> Result<Vec<Business>, Error> {
+    Ok(sqlx::query_as!(
+        Business,
+        r#"select business_id as "business_id: BusinessId", handle, legal_name, created_at
+           from muneem.people_businesses
+           order by handle"#,
+    )
+    .fetch_all(db)
+    .await?)
+}
+
+pub(super) async fn find_business(db: &mut PgConnection, handle: &str) -> Result<Option<Business>, Error> {
+    Ok(sqlx::query_as!(
+        Business,
+        r#"select business_id as "business_id: BusinessId", handle, legal_name, created_at
+           from muneem.people_businesses
+           where handle = $1"#,
+        handle,
+    )
+    .fetch_optional(db)
+    .await?)
+}
+
+pub(super) async fn find_business_by_id(db: &mut PgConnection, id: BusinessId) -> Result<Option<Business>, Error> {
+    Ok(sqlx::query_as!(
+        Business,
+        r#"select business_id as "business_id: BusinessId", handle, legal_name, created_at
+           from muneem.people_businesses
+           where business_id = $1"#,
+        id.0,
+    )
+    .fetch_optional(db)
+    .await?)
+}
+
+/// A row of `muneem.people_tokens`. Scopes that this version does not know open nothing and are left out.
+struct TokenRow {
+    public_id: String,
+    secret_sha256: Vec<u8>,
+    label: String,
+    business_id: Option<BusinessId>,
+    scopes: Vec<String>,
+    created_at: DateTime<Utc>,
+    expires_at: Option<DateTime<Utc>>,
+    last_used_at: Option<DateTime<Utc>>,
+    revoked_at: Option<DateTime<Utc>>,
+}
+
+impl From<TokenRow> for Token {
+    fn from(row: TokenRow) -> Self {
+        Self {
+            public_id: row.public_id,
+            label: row.label,
+            business_id: row.business_id,
+            scopes: row.scopes.iter().filter_map(|scope| scope.parse().ok()).collect(),
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            last_used_at: row.last_used_at,
+            revoked_at: row.revoked_at,
+        }
+    }
+}
+
+pub(super) async fn insert_token(db: &mut PgConnection, token: &Token, digest: &[u8; 32]) -> Result<(), Error> {
+    let scopes: Vec<String> = token.scopes.iter().map(ToString::to_string).collect();
+    sqlx::query!(
+        "insert into muneem.people_tokens
+             (public_id, secret_sha256, label, business_id, scopes, created_at, expires_at)
+         values ($1, $2, $3, $4, $5, $6, $7)",
+        token.public_id,
+        digest.as_slice(),
+        token.label,
+        token.business_id as Option<BusinessId>,
+        &scopes,
+        token.created_at,
+        token.expires_at,
+    )
+    .execute(db)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn list_tokens(db: &mut PgConnection) -> Result<Vec<Token>, Error> {
+    let rows = sqlx::query_as!(
+        TokenRow,
+        r#"select public_id, secret_sha256, label, business_id as "business_id: BusinessId", scopes, created_at,
+                  expires_at, last_used_at, revoked_at
+           from muneem.people_tokens
+           order by created_at desc, public_id"#,
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().map(Token::from).collect())
+}
+
+/// The token and the digest of its secret.
+pub(super) async fn find_token(db: &mut PgConnection, public_id: &str) -> Result<Option<(Token, Vec<u8>)>, Error> {
+    let row = sqlx::query_as!(
+        TokenRow,
+        r#"select public_id, secret_sha256, label, business_id as "business_id: BusinessId", scopes, created_at,
+                  expires_at, last_used_at, revoked_at
+           from muneem.people_tokens
+           where public_id = $1"#,
+        public_id,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.map(|mut row| {
+        let digest = std::mem::take(&mut row.secret_sha256);
+        (row.into(), digest)
+    }))
+}
+
+pub(super) async fn touch_token(db: &mut PgConnection, public_id: &str, now: DateTime<Utc>) -> Result<(), Error> {
+    sqlx::query!("update muneem.people_tokens set last_used_at = $2 where public_id = $1", public_id, now)
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Number of tokens with this id: none or one. The first instant of revocation stays.
+pub(super) async fn revoke_token(db: &mut PgConnection, public_id: &str, now: DateTime<Utc>) -> Result<u64, Error> {
+    let outcome = sqlx::query!(
+        "update muneem.people_tokens set revoked_at = coalesce(revoked_at, $2) where public_id = $1",
+        public_id,
+        now,
+    )
+    .execute(db)
+    .await?;
+    Ok(outcome.rows_affected())
+}
+
+/// Holds the key until the transaction ends, without waiting. An advisory lock and not a row: what dies with the
+/// transaction needs no lease, and nothing is left to clear up.
+pub(super) async fn try_lock_key(tx: &mut PgConnection, request: &Request) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar!(
+        r#"select pg_try_advisory_xact_lock(hashtextextended($1 || encode($2, 'hex'), 8787)) as "held!""#,
+        request.token_id,
+        request.key_sha256,
+    )
+    .fetch_one(tx)
+    .await?)
+}
+
+/// Digest of the request that was answered, and the answer.
+pub(super) async fn find_answer(
+    tx: &mut PgConnection,
+    request: &Request,
+    not_before: DateTime<Utc>,
+) -> Result<Option<(Vec<u8>, Answer)>, Error> {
+    let row = sqlx::query!(
+        "select request_sha256, status, answer
+         from muneem.people_idempotency_keys
+         where token_id = $1
+             and key_sha256 = $2
+             and created_at >= $3",
+        request.token_id,
+        request.key_sha256,
+        not_before,
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(row.map(|row| {
+        let status = u16::try_from(row.status).unwrap_or(200);
+        (row.request_sha256, Answer { status, body: row.answer })
+    }))
+}
+
+pub(super) async fn insert_answer(
+    tx: &mut PgConnection,
+    request: &Request,
+    answer: &Answer,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    // An answer older than a day may still lie there when the sweep below has not reached it.
+    sqlx::query!(
+        "delete from muneem.people_idempotency_keys where token_id = $1 and key_sha256 = $2",
+        request.token_id,
+        request.key_sha256,
+    )
+    .execute(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "insert into muneem.people_idempotency_keys
+             (token_id, key_sha256, request_sha256, status, answer, created_at)
+         values ($1, $2, $3, $4, $5, $6)",
+        request.token_id,
+        request.key_sha256,
+        request.request_sha256,
+        i16::try_from(answer.status).unwrap_or(i16::MAX),
+        answer.body,
+        now,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Each new key sweeps a few old ones away, so that the table holds a day's worth and needs no schedule.
+pub(super) async fn forget_answers(tx: &mut PgConnection, before: DateTime<Utc>) -> Result<(), Error> {
+    sqlx::query!(
+        "delete from muneem.people_idempotency_keys
+         where (token_id, key_sha256) in (
+             select token_id, key_sha256
+             from muneem.people_idempotency_keys
+             where created_at < $1
+             order by created_at
+             limit 16
+             for update skip locked
+         )",
+        before,
+    )
+    .execute(tx)
+    .await?;
+    Ok(())
+}
 
 /// Handles of all businesses, the oldest first.
 pub async fn list_handles(conn: &mut PgConnection) -> sqlx::Result<Vec<String>> {
