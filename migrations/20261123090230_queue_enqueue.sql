@@ -14,7 +14,7 @@ begin
     from (
         select f.path, f.demand
         from muneem.queue_kind_fields f
-        where f.kind = queue_refuse_payload.kind and not coalesce(payload @@ f.rule, false)
+        where f.kind = queue_refuse_payload.kind and not coalesce(coalesce(payload, 'null') @@ f.rule, false)
         order by f.path, f.demand
         limit 8
     ) w;

@@ -73,8 +73,10 @@ async fn a_million_waiting_jobs_cost_the_hot_statements_nothing() {
     assert!(finished < 2500, "an acknowledgement of 100 touched {finished} pages");
 
     let enqueue = "select muneem.enqueue('test.bulk', '{\"probe\": 0, \"n\": 0}', 'sharma-mobiles', 'one')";
+    // The first call in a session reads the catalogue.
+    pages(&mut conn, &enqueue.replace("one", "nought")).await;
     let enqueued = pages(&mut conn, enqueue).await;
-    assert!(enqueued < 400, "an enqueue touched {enqueued} pages");
+    assert!(enqueued < 100, "an enqueue touched {enqueued} pages");
     let again = pages(&mut conn, enqueue).await;
     assert!(again < 100, "a known key touched {again} pages");
 
