@@ -33,5 +33,15 @@ language sql stable parallel safe
 set search_path = pg_catalog, pg_temp
 as $$ select clock_timestamp() + moved_by from muneem.law_clock $$;
 
-grant select on muneem.law_clock to muneem_app;
+-- Read by every process; moved through `POST /sandbox/clock`, which exists in sandbox mode only.
+grant select, update on muneem.law_clock to muneem_app;
 grant execute on function muneem.now() to muneem_app, muneem_enqueuer, muneem_auditor;
+
+-- Whoever serves must see whether the schema is its version's. The migrator made this table before the first step.
+do $$
+begin
+    if to_regclass('muneem._sqlx_migrations') is not null then
+        grant select on muneem._sqlx_migrations to muneem_app;
+    end if;
+end
+$$;

@@ -13,14 +13,17 @@ pub mod outbound;
 pub mod people;
 pub mod queue;
 pub mod schedule;
+pub mod schema;
 
 mod deps;
+mod kinds;
 mod schedules;
 
 pub use deps::Deps;
+pub use kinds::kinds;
 pub use schedules::schedules;
 
-/// The schema `muneem`, forward only.
+/// The steps of the schema `muneem`, forward only.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 
 /// Migrations that this program brings and the database has not, by version.

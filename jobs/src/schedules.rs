@@ -1,10 +1,13 @@
-use crate::schedule::{Declaration, Error};
+use crate::{
+    queue,
+    schedule::{Declaration, Error},
+};
 
 /// What each duty offers: `schedules()` of its `mod.rs`.
 type Duty = fn() -> Result<Vec<Declaration>, Error>;
 
 /// The duties that have schedules.
-const DUTIES: &[Duty] = &[];
+const DUTIES: &[Duty] = &[queue::schedules];
 
 /// Every schedule that a duty declares: the one list of them. The runtime writes it to the table at its start.
 ///

@@ -1,5 +1,6 @@
 //! The muneem runtime: queue, schedule, HTTP, adapters and commands around the duties of `muneem-jobs`.
 
+pub mod app;
 pub mod cli;
 pub mod config;
 pub mod outbound;

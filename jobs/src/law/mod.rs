@@ -1,7 +1,9 @@
 //! Calendars and codes of Indian law as data: days and financial years in `Asia/Kolkata`, States of GST.
 
 mod calendar;
+mod clock;
 mod states;
 
 pub use calendar::{FinancialYear, india_date};
+pub use clock::{clock_offset, move_clock};
 pub use states::{State, find_state};

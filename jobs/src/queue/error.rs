@@ -1,5 +1,7 @@
 use sqlx::postgres::PgDatabaseError;
 
+use super::{Disposition, JobError};
+
 /// Why something could not be put in, found in or taken out of the queue.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -44,6 +46,22 @@ pub enum Refusal {
     BadKey,
     /// `MN008`
     BadLaneOrPriority,
+}
+
+impl JobError for Error {
+    fn disposition(&self) -> Disposition {
+        match self {
+            Self::Database(_) => Disposition::Retry,
+            Self::Refused { .. } | Self::Payload { .. } => Disposition::Fail,
+        }
+    }
+
+    fn cause(&self) -> &'static str {
+        match self {
+            Self::Database(_) => "queue.database",
+            Self::Refused { .. } | Self::Payload { .. } => "queue.refused",
+        }
+    }
 }
 
 impl From<sqlx::Error> for Error {

@@ -12,18 +12,24 @@
 
 mod context;
 mod error;
+mod forget_finished;
+mod housekeeping;
 mod job;
 mod kinds;
 mod model;
+mod reap_leases;
 mod rule;
 mod store;
 pub mod work;
 
 pub use context::{JobContext, LostLease, Steps};
 pub use error::{Error, Refusal};
+pub use forget_finished::ForgetFinished;
+pub use housekeeping::schedules;
 pub use job::{Disposition, Done, Job, JobError, KeyMemory, Lane, Settings, Slots};
 pub use kinds::{JobFailure, Kind};
 pub use model::{JobFilter, JobState, JobView, LaneDepth, NewJob};
+pub use reap_leases::ReapLeases;
 pub use store::{
     KindView, Named, cancel, enqueue, enqueue_for, find_job, list_jobs, list_kinds, retry, retry_many, stats,
     sync_kinds,

@@ -284,5 +284,31 @@ pub async fn stats(conn: &mut PgConnection, business: Option<BusinessId>) -> Res
     Ok(sqlx::query_file_as!(LaneDepth, "src/queue/sql/stats.sql", business.map(|id| id.0)).fetch_all(conn).await?)
 }
 
+/// Drops the days of the history that are over, makes those to come; answers how many went.
+pub(super) async fn rotate_history(conn: &mut PgConnection, keep_days: u16) -> Result<i32, Error> {
+    let keep = PgInterval { months: 0, days: i32::from(keep_days), microseconds: 0 };
+    Ok(sqlx::query_scalar!(r#"select muneem.queue_rotate_history($1) as "days!""#, keep).fetch_one(conn).await?)
+}
+
+/// Deletes up to `limit` keys whose time is over; answers how many went.
+pub(super) async fn forget_keys(conn: &mut PgConnection, limit: i64) -> Result<u64, Error> {
+    let gone = sqlx::query!(
+        "delete from muneem.queue_keys k
+        using (
+            select o.business_id, o.kind, o.key
+            from muneem.queue_keys o
+            where o.forget_at <= muneem.now()
+            order by o.forget_at
+            limit $1
+            for update skip locked
+        ) old
+        where k.business_id = old.business_id and k.kind = old.kind and k.key = old.key",
+        limit
+    )
+    .execute(conn)
+    .await?;
+    Ok(gone.rows_affected())
+}
+
 /// Keeps a JSON value typed in `query!` calls.
 pub(super) type AnyJson = Json<Box<serde_json::value::RawValue>>;

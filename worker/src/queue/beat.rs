@@ -99,9 +99,8 @@ pub(super) async fn listen(shared: Arc<Shared>, options: PgConnectOptions, stop:
             ended = heard => ended,
             () = stop.cancelled() => return,
         };
-        if let Err(error) = ended {
-            tracing::warn!(%error, "not listening; polling until the connection is back");
-        }
+        let Err(error) = ended;
+        tracing::warn!(%error, "not listening; polling until the connection is back");
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => return,

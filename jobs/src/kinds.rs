@@ -1,0 +1,17 @@
+use crate::{
+    invoice, messaging,
+    queue::{self, Kind},
+};
+
+/// Every kind of job: the one list of them. `muneem migrate` publishes it in `muneem.queue_kinds`.
+pub fn kinds() -> Vec<Kind> {
+    vec![
+        Kind::of::<invoice::Issue>(),
+        Kind::of::<invoice::Render>(),
+        Kind::of::<messaging::Send>(),
+        Kind::of::<messaging::Reconcile>(),
+        Kind::of::<messaging::ApplyWebhook>(),
+        Kind::of::<queue::ReapLeases>(),
+        Kind::of::<queue::ForgetFinished>(),
+    ]
+}

@@ -1,0 +1,138 @@
+//! The schema itself: brought up to date by its owner, used by a login that may only serve.
+
+use sqlx::{PgConnection, PgPool};
+
+use crate::{queue, schedule};
+
+/// Oldest Postgres that will do, as `server_version_num` counts.
+const OLDEST: i32 = 150_000;
+
+/// Why the schema is not as it must be.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server is too old.
+    #[error("Postgres {0} is too old: muneem needs 15 or newer")]
+    TooOld(i32),
+    /// Nobody has migrated this database.
+    #[error("the schema is not there yet: run `muneem migrate` once, as the database's owner")]
+    NotThere,
+    /// This program is newer than the schema.
+    #[error("the schema lacks {0} steps of this version: run `muneem migrate` as the database's owner")]
+    Behind(usize),
+    /// The login owns the schema or is superuser.
+    #[error("login `{login}` may do more than serving needs (it owns the schema or is superuser): {}", mend())]
+    TooPowerful {
+        /// Who connected.
+        login: String,
+    },
+    /// The login is no member of the app role.
+    #[error("login `{login}` may not serve: {}", mend())]
+    NotMember {
+        /// Who connected.
+        login: String,
+    },
+    /// A step failed.
+    #[error("the schema could not be migrated; run `muneem migrate` as the database's owner")]
+    Step(#[source] sqlx::migrate::MigrateError),
+    /// Kinds could not be published.
+    #[error("the job kinds could not be published")]
+    Kinds(#[source] queue::Error),
+    /// Schedules could not be published.
+    #[error("the schedules could not be published")]
+    Schedules(#[source] schedule::Error),
+    /// The database could not be asked.
+    #[error("the database did not answer")]
+    Database(#[source] sqlx::Error),
+}
+
+/// The SQL that puts a login right.
+fn mend() -> String {
+    "make one that may only serve, and put it into DATABASE_URL: \
+     create role muneem_serve login password '…' in role muneem_app"
+        .to_owned()
+}
+
+/// Brings the schema up to date and publishes kinds and schedules. Needs its owner.
+///
+/// # Errors
+/// The server is older than 15 or refuses a step.
+pub async fn migrate(conn: &mut PgConnection) -> Result<(), Error> {
+    let version: i32 = sqlx::query_scalar("select current_setting('server_version_num')::integer")
+        .fetch_one(&mut *conn)
+        .await
+        .map_err(Error::Database)?;
+    if version < OLDEST {
+        return Err(Error::TooOld(version / 10_000));
+    }
+    crate::MIGRATOR.run(&mut *conn).await.map_err(Error::Step)?;
+    queue::sync_kinds(conn, &crate::kinds()).await.map_err(Error::Kinds)?;
+    schedule::sync(conn, crate::schedules().map_err(Error::Schedules)?).await.map_err(Error::Schedules)
+}
+
+/// Makes the database of a private server, and nothing if it is there.
+///
+/// # Errors
+/// The server refuses it.
+pub async fn create_private_database(server: &mut PgConnection) -> Result<(), Error> {
+    let exists: bool = sqlx::query_scalar("select exists (select from pg_database where datname = 'muneem')")
+        .fetch_one(&mut *server)
+        .await
+        .map_err(Error::Database)?;
+    if !exists {
+        sqlx::query("create database muneem").execute(server).await.map_err(Error::Database)?;
+    }
+    Ok(())
+}
+
+/// Makes the login of a private server that may only serve, and nothing if it is there.
+///
+/// # Errors
+/// The server refuses it.
+pub async fn create_private_login(conn: &mut PgConnection) -> Result<(), Error> {
+    sqlx::query(
+        "do $$ begin
+            if not exists (select from pg_roles where rolname = 'muneem') then
+                create role muneem login in role muneem_app;
+            end if;
+        end $$",
+    )
+    .execute(conn)
+    .await
+    .map_err(Error::Database)?;
+    Ok(())
+}
+
+/// Refuses to serve with more rights than serving needs, or on a schema that is not this version's.
+///
+/// # Errors
+/// Each says what puts it right.
+pub async fn check(db: &PgPool) -> Result<(), Error> {
+    let standing: (String, bool, bool, bool) = sqlx::query_as(
+        "select
+            current_user::text,
+            to_regnamespace('muneem') is not null and to_regclass('muneem._sqlx_migrations') is not null,
+            coalesce((select r.rolsuper from pg_roles r where r.rolname = current_user), true)
+                or coalesce((
+                    select pg_has_role(n.nspowner, 'usage') from pg_namespace n where n.nspname = 'muneem'), false),
+            coalesce(pg_has_role(current_user, to_regrole('muneem_app'), 'member'), false)",
+    )
+    .fetch_one(db)
+    .await
+    .map_err(Error::Database)?;
+    let (login, migrated, powerful, member) = standing;
+    if !migrated {
+        return Err(Error::NotThere);
+    }
+    if powerful {
+        return Err(Error::TooPowerful { login });
+    }
+    if !member {
+        return Err(Error::NotMember { login });
+    }
+    let applied: Vec<i64> = sqlx::query_scalar("select version from muneem._sqlx_migrations where success")
+        .fetch_all(db)
+        .await
+        .map_err(Error::Database)?;
+    let missing = crate::MIGRATOR.iter().filter(|step| !applied.contains(&step.version)).count();
+    if missing > 0 { Err(Error::Behind(missing)) } else { Ok(()) }
+}

@@ -1,0 +1,325 @@
+//! Where everything is built and handed down: the database, what lies outside, the kinds, and what runs on them.
+
+use std::{
+    os::unix::fs::OpenOptionsExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use async_trait::async_trait;
+use muneem_jobs::{
+    Deps, law,
+    messaging::{self, Credentials},
+    outbound::{
+        Carrier, Clock,
+        carrier::{Failure, Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
+    },
+    queue::{Kind, Lane},
+    schema,
+};
+use muneem_postgres::{Error as PostgresError, Options, Say, Server};
+use secrecy::{ExposeSecret, SecretString};
+use sqlx::{
+    ConnectOptions, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    config::Config,
+    outbound::{
+        chance::OsChance,
+        clock::{MovedClock, SystemClock},
+        http::Timeouts,
+        object_store::Objects,
+        whatsapp::{self, CloudApi},
+    },
+    queue as workers,
+};
+
+/// Database of the private Postgres.
+const PRIVATE_DATABASE: &str = "muneem";
+/// Login of the private Postgres that is a member of the app role only.
+const PRIVATE_LOGIN: &str = "muneem";
+/// In the data directory: how other commands reach the private Postgres while a process of ours runs it.
+const PRIVATE_SOCKET: &str = "postgres.socket";
+
+/// The frontend's Postgres, or our own.
+pub struct Database {
+    /// As the app role.
+    pub app: PgConnectOptions,
+    /// As the owner of the schema; with a Postgres of the frontend's the same login, which `migrate` needs to be one.
+    pub owner: PgConnectOptions,
+    /// For LISTEN.
+    pub listen: PgConnectOptions,
+    private: bool,
+    socket_note: Option<PathBuf>,
+    _server: Option<Server>,
+}
+
+impl Database {
+    /// Finds or starts the database. Blocks while a private Postgres starts; call it on the main thread.
+    ///
+    /// # Errors
+    /// The URL cannot be read, or the private Postgres cannot be started: each says the mend.
+    pub fn open(config: &Config, say: Option<Say>) -> anyhow::Result<Self> {
+        if let Some(url) = &config.database.url {
+            let app = parse(url).context("DATABASE_URL cannot be read: write postgres://login@host/database")?;
+            let listen = match &config.database.listen_url {
+                Some(url) => {
+                    parse(url).context("`database.listen_url` cannot be read: write postgres://login@host/database")?
+                }
+                None => app.clone(),
+            };
+            let owner = app.clone();
+            return Ok(Self { app, owner, listen, private: false, socket_note: None, _server: None });
+        }
+        let dir = &config.data.dir;
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot make the data directory {}", dir.display()))?;
+        let note = dir.join(PRIVATE_SOCKET);
+        let mut options = Options::new(dir.join("postgres"));
+        options.say = say;
+        options.extra_settings.push(("max_connections".into(), config.database.max_connections.to_string()));
+        match Server::start(&options) {
+            Ok(server) => {
+                let socket = server.socket_dir().to_owned();
+                std::fs::OpenOptions::new()
+                    .write(true)
+                    .create(true)
+                    .truncate(true)
+                    .mode(0o600)
+                    .open(&note)
+                    .and_then(|mut file| std::io::Write::write_all(&mut file, socket.as_os_str().as_encoded_bytes()))
+                    .with_context(|| format!("cannot write {}", note.display()))?;
+                Ok(Self::private(&socket, Some(note), Some(server)))
+            }
+            Err(PostgresError::InUse { dir, holder }) => {
+                // A process of ours runs it: this command joins in.
+                let socket = std::fs::read_to_string(&note).map(PathBuf::from);
+                match socket {
+                    Ok(socket) if socket.is_dir() => Ok(Self::private(&socket, None, None)),
+                    _ => Err(PostgresError::InUse { dir, holder }.into()),
+                }
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn private(socket: &Path, note: Option<PathBuf>, server: Option<Server>) -> Self {
+        let as_login = |login: &str| {
+            PgConnectOptions::new_without_pgpass().socket(socket).username(login).database(PRIVATE_DATABASE)
+        };
+        let app = as_login(PRIVATE_LOGIN);
+        Self {
+            listen: app.clone(),
+            app,
+            owner: as_login("postgres"),
+            private: true,
+            socket_note: note,
+            _server: server,
+        }
+    }
+
+    /// Whether it is the private one.
+    pub fn is_private(&self) -> bool {
+        self.private
+    }
+
+    /// A URL for child processes; it holds no password when the database is private.
+    pub fn app_url(&self) -> SecretString {
+        SecretString::from(self.app.to_url_lossy().to_string())
+    }
+
+    /// Brings the schema up to date and publishes kinds and schedules. Needs to be the owner.
+    ///
+    /// # Errors
+    /// The database is older than 15 or refuses a step.
+    pub async fn migrate(&self) -> anyhow::Result<()> {
+        if self.private {
+            self.create_private_database().await?;
+        }
+        let pool = pool(self.owner.clone(), 1, Duration::from_secs(30)).await?;
+        let mut conn = pool.acquire().await?;
+        schema::migrate(&mut conn).await?;
+        if self.private {
+            schema::create_private_login(&mut conn).await?;
+        }
+        drop(conn);
+        pool.close().await;
+        Ok(())
+    }
+
+    async fn create_private_database(&self) -> anyhow::Result<()> {
+        let pool = pool(self.owner.clone().database("postgres"), 1, Duration::from_secs(30)).await?;
+        schema::create_private_database(&mut *pool.acquire().await?).await?;
+        pool.close().await;
+        Ok(())
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        if let Some(note) = &self.socket_note {
+            // Left over, it names a socket that is gone: harmless.
+            let _ = std::fs::remove_file(note);
+        }
+    }
+}
+
+fn parse(url: &SecretString) -> Result<PgConnectOptions, sqlx::Error> {
+    url.expose_secret().parse()
+}
+
+/// A pool for `options`: no statement stays prepared in a session, so that a transaction pooler fits, and no statement
+/// or value is logged.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn pool(options: PgConnectOptions, size: u32, acquire: Duration) -> anyhow::Result<PgPool> {
+    let options = options.statement_cache_capacity(0).application_name("muneem").disable_statement_logging();
+    PgPoolOptions::new()
+        .max_connections(size)
+        .acquire_timeout(acquire)
+        .test_before_acquire(false)
+        .connect_with(options)
+        .await
+        .context("the database did not answer: check DATABASE_URL and that Postgres runs")
+}
+
+/// Everything a process of muneem works with.
+pub struct App {
+    /// What is in force.
+    pub config: Config,
+    /// What handlers, routes and commands use.
+    pub deps: Arc<Deps>,
+    /// Every kind of job.
+    pub kinds: Vec<Kind>,
+    /// Token, secrets and verify word of the Cloud API; none: webhooks are refused and nothing is sent.
+    pub credentials: Option<Credentials>,
+    /// For LISTEN.
+    pub listen: PgConnectOptions,
+    moved_clock: Option<MovedClock>,
+}
+
+impl App {
+    /// Connects and wires. `size` is how many connections handlers, routes and commands may hold.
+    ///
+    /// # Errors
+    /// The database does not answer, or a directory cannot be made.
+    pub async fn build(config: Config, database: &Database, size: u32) -> anyhow::Result<Self> {
+        let db = pool(database.app.clone(), size, config.database.acquire_timeout).await?;
+        let moved_clock = config.sandbox.enabled.then(MovedClock::default);
+        if let Some(clock) = &moved_clock {
+            clock.set_offset(law::clock_offset(&db).await.context("the sandbox clock's offset could not be read")?);
+        }
+        let clock: Arc<dyn Clock> = match &moved_clock {
+            Some(clock) => Arc::new(clock.clone()),
+            None => Arc::new(SystemClock),
+        };
+        let objects = Objects::in_directory(&config.data.dir.join("files"))
+            .with_context(|| format!("cannot use {} for files", config.data.dir.display()))?;
+        let settings = &config.messaging.whatsapp;
+        let credentials = match (&settings.access_token, settings.app_secrets.is_empty(), &settings.verify_token) {
+            (Some(access_token), false, Some(verify_token)) => Some(Credentials {
+                access_token: access_token.clone(),
+                app_secrets: settings.app_secrets.clone(),
+                verify_token: verify_token.clone(),
+            }),
+            _ => None,
+        };
+        let carrier: Arc<dyn Carrier> = match &credentials {
+            Some(credentials) => Arc::new(CloudApi::new(&whatsapp::Settings {
+                base_url: settings.base_url.clone(),
+                api_version: settings.api_version.clone(),
+                credentials: credentials.clone(),
+                prove_secret: true,
+                timeouts: Timeouts { connect: settings.connect_timeout, total: settings.request_timeout },
+            })?),
+            None => Arc::new(NotConfigured),
+        };
+        let deps = Arc::new(Deps {
+            db,
+            clock,
+            chance: Arc::new(OsChance),
+            objects: Arc::new(objects),
+            carrier,
+            messaging: messaging::Settings {
+                unknown_window: settings.reconcile_window,
+                ..messaging::Settings::DEFAULT
+            },
+        });
+        Ok(Self {
+            config,
+            deps,
+            kinds: muneem_jobs::kinds(),
+            credentials,
+            listen: database.listen.clone(),
+            moved_clock,
+        })
+    }
+
+    /// Runs workers for `lanes` until `shutdown`.
+    ///
+    /// # Errors
+    /// The database does not answer at the start.
+    pub async fn work(&self, database: &Database, lanes: Vec<Lane>, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let settings = &self.config.queue;
+        let db = pool(database.app.clone(), 4, self.config.database.acquire_timeout).await?;
+        let settings = workers::Settings {
+            name: format!("{}-{}", host_name(), std::process::id()),
+            lanes,
+            lease: settings.lease,
+            concurrency: settings.concurrency,
+            reserved: settings.reserved.iter().map(|(lane, places)| (*lane, *places)).collect(),
+            poll: settings.poll,
+            ageing: Duration::from_secs(10),
+            shutdown: settings.shutdown,
+        };
+        workers::run(Arc::clone(&self.deps), db, self.listen.clone(), &self.kinds, settings, shutdown).await?;
+        Ok(())
+    }
+
+    /// Ticks the schedules until `shutdown`.
+    pub async fn tick(&self, shutdown: CancellationToken) {
+        let longest = if self.moved_clock.is_some() { Duration::from_millis(500) } else { self.config.schedule.poll };
+        crate::schedule::run(Arc::clone(&self.deps), longest, shutdown).await;
+    }
+
+    /// In sandbox mode, follows the offset that somebody may move at any time.
+    pub async fn follow_clock(&self, shutdown: CancellationToken) {
+        let Some(clock) = &self.moved_clock else { return };
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(200)) => {}
+                () = shutdown.cancelled() => return,
+            }
+            match law::clock_offset(&self.deps.db).await {
+                Ok(moved_by) => clock.set_offset(moved_by),
+                Err(error) => tracing::debug!(%error, "the sandbox clock's offset could not be read"),
+            }
+        }
+    }
+}
+
+fn host_name() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "host".to_owned(), |name| name.trim().to_owned())
+}
+
+/// Stands where no access token is configured: messages wait, and say why.
+struct NotConfigured;
+
+const NOT_CONFIGURED: &str = "no access token, app secret and verify token for the Cloud API are configured";
+
+#[async_trait]
+impl Carrier for NotConfigured {
+    async fn upload_media(&self, _: &NumberId, _: &Media) -> Result<MediaId, UploadError> {
+        Err(UploadError::Failed(Failure::new(NOT_CONFIGURED)))
+    }
+
+    async fn send(&self, _: &NumberId, _: &OutgoingMessage) -> SendOutcome {
+        SendOutcome::NotSent(Failure::new(NOT_CONFIGURED))
+    }
+}
