@@ -281,6 +281,19 @@ async fn same_document_again_is_the_same_invoice() {
 }
 
 #[tokio::test]
+async fn same_document_twice_at_once_is_one_invoice() {
+    let shop = Shop::open().await;
+    for _ in 0..2 {
+        shop.enqueue(payload(&samples::phone())).await;
+    }
+    let (one, other) = (shop.claim().await.expect("a job"), shop.claim().await.expect("a job"));
+    let ends = tokio::join!(shop.handle(&one, StopAt::never()), shop.handle(&other, StopAt::never()));
+    assert!(matches!(ends, (Ok(Done::Acked), Ok(Done::Acked))), "{ends:?}");
+    shop.run_next().await.expect("rendered");
+    assert_eq!((shop.count("invoice_invoices").await, shop.count("messaging_messages").await), (1, 1));
+}
+
+#[tokio::test]
 async fn another_document_under_its_number_is_refused_also_in_other_case() {
     let shop = Shop::open().await;
     shop.enqueue(payload(&samples::phone())).await;
