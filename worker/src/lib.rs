@@ -1,6 +1,7 @@
 //! The muneem runtime: queue, schedule, HTTP, adapters and commands around the duties of `muneem-jobs`.
 
 pub mod app;
+pub mod bench;
 pub mod cli;
 pub mod config;
 pub mod outbound;

@@ -1,5 +1,6 @@
 //! The commands, one file each. They read the settings, call the library and print through [`output`].
 
+mod bench;
 mod config;
 mod output;
 mod sandbox;
@@ -25,6 +26,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Bench(bench::Args),
     Config(config::Args),
     Sandbox(sandbox::Args),
 }
@@ -56,6 +58,7 @@ pub fn main() -> ExitCode {
 impl Cli {
     async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
+            Command::Bench(args) => bench::run(&args, &Config::load(self.config.as_deref())?).await,
             Command::Config(args) => config::run(&args, || Config::load(self.config.as_deref())),
             Command::Sandbox(args) => sandbox::run(args).await,
         }

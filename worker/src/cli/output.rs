@@ -44,7 +44,8 @@ pub(crate) fn bytes(content: &[u8]) -> anyhow::Result<()> {
     }
 }
 
-fn json_line<T: Serialize>(item: &T) -> anyhow::Result<()> {
+/// Prints one object on its line.
+pub(crate) fn json_line<T: Serialize>(item: &T) -> anyhow::Result<()> {
     text(&(serde_json::to_string(item)? + "\n"))
 }
 

@@ -1,0 +1,125 @@
+//! The figures: each measured here and now, beside plain code that does the same work in the same run.
+//!
+//! A bench works in a database that it makes and drops, so it may run on any server. Ratios are what counts: machines
+//! differ, and so do their neighbours.
+
+mod processor;
+mod queue;
+
+use anyhow::{Context, bail};
+use serde::Serialize;
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, postgres::PgConnectOptions};
+
+use crate::app::Database;
+
+/// One figure.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figure {
+    /// `queue.drain`
+    pub name: &'static str,
+    /// What was measured.
+    pub value: f64,
+    /// Its unit.
+    pub unit: &'static str,
+    /// The same work by plain code, in the same unit; none where the figure is absolute.
+    pub baseline: Option<f64>,
+    /// Value over baseline.
+    pub ratio: Option<f64>,
+    /// What is to be reached.
+    pub target: String,
+    /// Whether it is.
+    pub holds: bool,
+}
+
+impl Figure {
+    /// A rate that must be at least `share` of its baseline.
+    fn at_least(name: &'static str, unit: &'static str, value: f64, baseline: f64, share: f64) -> Self {
+        let ratio = value / baseline;
+        let target = format!("ratio >= {share}");
+        Self { name, value, unit, baseline: Some(baseline), ratio: Some(ratio), target, holds: ratio >= share }
+    }
+
+    /// A cost that must not exceed `most`.
+    fn at_most(name: &'static str, unit: &'static str, value: f64, most: f64) -> Self {
+        let target = format!("value <= {most}");
+        Self { name, value, unit, baseline: None, ratio: None, target, holds: value <= most }
+    }
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bench {
+    /// The queue.
+    Queue,
+}
+
+/// Measures, telling each figure as it is known.
+///
+/// # Errors
+/// The database cannot be reached, or its login may not make databases.
+pub async fn run(bench: Bench, database: &Database, tell: &mut (dyn FnMut(&Figure) + Send)) -> anyhow::Result<()> {
+    let scratch = Scratch::create(database).await?;
+    let measured = match bench {
+        Bench::Queue => queue::measure(&scratch, tell).await,
+    };
+    scratch.drop_database().await?;
+    measured
+}
+
+/// A migrated database of its own.
+struct Scratch {
+    server: PgConnectOptions,
+    name: String,
+    options: PgConnectOptions,
+    db: PgPool,
+}
+
+impl Scratch {
+    async fn create(database: &Database) -> anyhow::Result<Self> {
+        let server = database.owner.clone();
+        let name = format!("muneem_bench_{}", std::process::id());
+        let mut conn = connect(&server).await?;
+        let may: bool = sqlx::query_scalar("select rolcreatedb or rolsuper from pg_roles where rolname = current_user")
+            .fetch_one(&mut conn)
+            .await?;
+        if !may {
+            bail!("this login may not make databases: give `muneem bench` one that may (alter role … createdb)");
+        }
+        sqlx::query(AssertSqlSafe(format!("drop database if exists {name} with (force)"))).execute(&mut conn).await?;
+        sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&mut conn).await?;
+        let options = server.clone().database(&name);
+        let db = crate::app::pool(options.clone(), 24, std::time::Duration::from_secs(30)).await?;
+        muneem_jobs::schema::migrate(&mut *db.acquire().await?).await?;
+        Ok(Self { server, name, options, db })
+    }
+
+    async fn drop_database(self) -> anyhow::Result<()> {
+        self.db.close().await;
+        let mut conn = connect(&self.server).await?;
+        let drop = format!("drop database if exists {} with (force)", self.name);
+        sqlx::query(AssertSqlSafe(drop)).execute(&mut conn).await?;
+        Ok(())
+    }
+}
+
+async fn connect(options: &PgConnectOptions) -> anyhow::Result<PgConnection> {
+    let server = options.clone();
+    match PgConnection::connect_with(&server).await {
+        Ok(conn) => Ok(conn),
+        // A private server that was never migrated has no database of ours yet.
+        Err(_) => PgConnection::connect_with(&server.database("postgres")).await.context("the database did not answer"),
+    }
+}
+
+/// The middle of some measurements.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The value below which `share` of the measurements lie.
+fn percentile(values: &mut [f64], share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let place = ((values.len() as f64 * share).ceil() as usize).clamp(1, values.len().max(1)) - 1;
+    values.get(place).copied().unwrap_or(f64::NAN)
+}

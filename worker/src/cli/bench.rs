@@ -1,0 +1,61 @@
+use std::process::ExitCode;
+
+use super::output;
+use crate::{
+    app::Database,
+    bench::{self, Bench, Figure},
+    config::Config,
+};
+
+/// Measures this Postgres and this machine, in a database that it makes and drops
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Example:\n  cargo run --release -- bench queue      prints each figure beside its baseline, within ten minutes"
+)]
+pub(super) struct Args {
+    /// What to measure
+    #[arg(value_enum)]
+    bench: What,
+    /// One JSON object a line
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum What {
+    /// Drain, enqueue, latency, and what a million waiting and ten million finished jobs cost
+    Queue,
+}
+
+pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
+    let database = Database::open(config, None)?;
+    let bench = match args.bench {
+        What::Queue => Bench::Queue,
+    };
+    let json = args.json;
+    let mut all_hold = true;
+    let mut printed = Ok(());
+    let mut tell = |figure: &Figure| {
+        all_hold &= figure.holds;
+        let told = if json { output::json_line(figure) } else { output::text(&(in_words(figure) + "\n")) };
+        printed = std::mem::replace(&mut printed, Ok(())).and(told);
+    };
+    bench::run(bench, &database, &mut tell).await?;
+    printed?;
+    Ok(if all_hold { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn in_words(figure: &Figure) -> String {
+    let beside = match (figure.baseline, figure.ratio) {
+        (Some(baseline), Some(ratio)) => format!("baseline {baseline:>10.1}   ratio {ratio:.2}"),
+        _ => String::new(),
+    };
+    format!(
+        "{:<30} {:>10.3} {:<9} {beside:<34} {}  {}",
+        figure.name,
+        figure.value,
+        figure.unit,
+        figure.target,
+        if figure.holds { "holds" } else { "DOES NOT HOLD" }
+    )
+}
