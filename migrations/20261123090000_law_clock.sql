@@ -35,6 +35,8 @@ as $$ select clock_timestamp() + moved_by from muneem.law_clock $$;
 
 -- Read by every process; moved through `POST /sandbox/clock`, which exists in sandbox mode only.
 grant select, update on muneem.law_clock to muneem_app;
+-- muneem.now() runs as its caller.
+grant select on muneem.law_clock to muneem_enqueuer, muneem_auditor;
 grant execute on function muneem.now() to muneem_app, muneem_enqueuer, muneem_auditor;
 
 -- Whoever serves must see whether the schema is its version's. The migrator made this table before the first step.
