@@ -2,6 +2,7 @@
 
 mod bench;
 mod config;
+mod demo;
 mod output;
 mod sandbox;
 
@@ -27,6 +28,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Bench(bench::Args),
+    Demo(demo::Args),
     Config(config::Args),
     Sandbox(sandbox::Args),
 }
@@ -59,6 +61,7 @@ impl Cli {
     async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Bench(args) => bench::run(&args, &Config::load(self.config.as_deref())?).await,
+            Command::Demo(args) => demo::run(args, &Config::load(self.config.as_deref())?).await,
             Command::Config(args) => config::run(&args, || Config::load(self.config.as_deref())),
             Command::Sandbox(args) => sandbox::run(args).await,
         }
