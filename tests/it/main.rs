@@ -1,3 +1,4 @@
 //! muneem from outside.
 
+mod migrations;
 mod queue;
