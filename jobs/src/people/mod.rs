@@ -211,7 +211,9 @@ mod tests {
         }
     }
 
-    const CHANCE: Counting = Counting(AtomicU8::new(1));
+    fn counting() -> Counting {
+        Counting(AtomicU8::new(1))
+    }
 
     fn noon() -> At {
         At(Utc.with_ymd_and_hms(2026, 11, 23, 12, 0, 0).single().expect("a real instant"))
@@ -225,7 +227,7 @@ mod tests {
     async fn a_handle_belongs_to_one_business() {
         let db = TestDb::new(&crate::MIGRATOR).await;
         let mut db = db.app_pool().acquire().await.expect("a connection");
-        let chance = CHANCE;
+        let chance = counting();
         let made = add_business(&mut db, "sharma-mobiles", " Sharma Mobiles ", &noon(), &chance).await.expect("made");
         let found = load_business(&mut db, "sharma-mobiles").await.expect("found");
         assert_eq!((found.business_id, found.legal_name.as_str()), (made.business_id, "Sharma Mobiles"));
@@ -238,7 +240,7 @@ mod tests {
     async fn a_token_opens_until_it_expires_or_is_revoked_and_its_secret_is_nowhere() {
         let test = TestDb::new(&crate::MIGRATOR).await;
         let mut db = test.app_pool().acquire().await.expect("a connection");
-        let (clock, chance) = (noon(), CHANCE);
+        let (clock, chance) = (noon(), counting());
         let tomorrow = clock.0 + Duration::days(1);
         let (token, bearer) =
             create_token(&mut db, new_token(None, Some(tomorrow)), &clock, &chance).await.expect("made");
@@ -269,7 +271,7 @@ mod tests {
     async fn the_right_id_with_another_secret_is_unknown() {
         let db = TestDb::new(&crate::MIGRATOR).await;
         let mut db = db.app_pool().acquire().await.expect("a connection");
-        let (token, _) = create_token(&mut db, new_token(None, None), &noon(), &CHANCE).await.expect("made");
+        let (token, _) = create_token(&mut db, new_token(None, None), &noon(), &counting()).await.expect("made");
         let (_, other) =
             create_token(&mut db, new_token(None, None), &noon(), &Counting(AtomicU8::new(9))).await.expect("made");
         let mut forged = Presented::parse(other.expose_secret()).expect("well formed");
@@ -283,7 +285,7 @@ mod tests {
     async fn the_first_token_is_made_once() {
         let db = TestDb::new(&crate::MIGRATOR).await;
         let mut db = db.app_pool().acquire().await.expect("a connection");
-        let chance = CHANCE;
+        let chance = counting();
         let (first, _) = create_first_token(&mut db, &noon(), &chance).await.expect("works").expect("made");
         assert!(create_first_token(&mut db, &noon(), &chance).await.expect("works").is_none());
         revoke_token(&mut db, &first.public_id, noon().0).await.expect("revoked");
@@ -298,7 +300,7 @@ mod tests {
             test.app_pool().acquire().await.expect("a connection"),
         );
         let now = noon().0;
-        let (token, _) = create_token(&mut a, new_token(None, None), &noon(), &CHANCE).await.expect("made");
+        let (token, _) = create_token(&mut a, new_token(None, None), &noon(), &counting()).await.expect("made");
         let request = Request::new(&token.public_id, "key-1", "POST /v1/queue/jobs", b"{}");
         let other = Request::new(&token.public_id, "key-1", "POST /v1/queue/jobs", b"{\"a\":1}");
         let answer = Answer { status: 201, body: "{\"id\":7}".to_owned() };

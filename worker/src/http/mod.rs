@@ -1,3 +1,131 @@
-//! The API, the webhooks in, health and metrics.
+//! The HTTP side: API, health, metrics and their descriptions.
+//!
+//! ```text
+//! request ─▶ envelope (id, span, limits, time, problem bodies) ─▶ token ─▶ scope ─▶ body ─▶ one function of a duty
+//! ```
 
+mod auth;
+mod body;
+mod cursor;
+mod envelope;
+mod health;
+mod post;
+pub mod problem;
+mod query;
+mod queue;
+mod schedule;
+#[cfg(test)]
+mod tests;
 pub mod whatsapp;
+
+use std::sync::Arc;
+
+use axum::{Router, middleware, routing::get};
+use metrics_exporter_prometheus::PrometheusHandle;
+use muneem_jobs::outbound::{Chance, Clock};
+use sqlx::PgPool;
+use tokio::sync::Semaphore;
+use utoipa::{
+    OpenApi,
+    openapi::{
+        Content, Ref, RefOr, ResponseBuilder,
+        path::{ParameterBuilder, ParameterIn},
+        security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
+    },
+};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_swagger_ui::SwaggerUi;
+
+use crate::config;
+
+/// What handlers use.
+pub struct Api {
+    /// Connections of the app role.
+    pub db: PgPool,
+    /// The one source of "now".
+    pub clock: Arc<dyn Clock>,
+    /// The one source of chance.
+    pub chance: Arc<dyn Chance>,
+    /// `[server]`
+    pub settings: config::Server,
+    /// What `/metrics` shows.
+    pub metrics: PrometheusHandle,
+    /// Whether the workers of this process beat; `None` where it has none.
+    pub workers_beat: Option<Arc<dyn Fn() -> bool + Send + Sync>>,
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "muneem",
+        description = "The duties of an Indian business, beside any frontend. Problems are application/problem+json \
+                       (RFC 9457); each POST takes an Idempotency-Key."
+    ),
+    components(schemas(problem::ProblemBody))
+)]
+struct Description;
+
+/// All addresses of the API over `api`, with limits, ids and problem bodies around them.
+pub fn router(api: Arc<Api>) -> Router {
+    router_with(api, Router::new())
+}
+
+/// As [`router`], with addresses of others (`webhooks`, sandbox) inside the same envelope.
+pub fn router_with(api: Arc<Api>, others: Router) -> Router {
+    let (routes, description) = described();
+    let places = Arc::new(Semaphore::new(api.settings.max_in_flight));
+    let limited = routes
+        .with_state(api.clone())
+        .merge(others)
+        .layer(middleware::from_fn_with_state((api.clone(), places), envelope::limits));
+    let open = Router::new()
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .route("/problems", get(problem::pages))
+        .route("/problems/{id}", get(problem::page))
+        .with_state(api.clone());
+    Router::new()
+        .merge(limited)
+        .merge(open)
+        .merge(SwaggerUi::new("/docs").url("/openapi.json", description))
+        .layer(middleware::from_fn_with_state(api, envelope::envelope))
+}
+
+fn described() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
+    let (routes, mut description) = OpenApiRouter::with_openapi(Description::openapi())
+        .merge(queue::routes())
+        .merge(schedule::routes())
+        .split_for_parts();
+    complete(&mut description);
+    (routes, description)
+}
+
+/// What holds for every address is written once, here: the token, the problems, the Idempotency-Key.
+fn complete(description: &mut utoipa::openapi::OpenApi) {
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("mnm_…").build();
+    let components = description.components.get_or_insert_default();
+    components.add_security_scheme("token", SecurityScheme::Http(bearer));
+    for item in description.paths.paths.values_mut() {
+        for (operation, is_post) in [(&mut item.get, false), (&mut item.post, true)] {
+            let Some(operation) = operation else { continue };
+            operation.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>("token", [])]);
+            let problem = ResponseBuilder::new()
+                .description("A problem: see /problems")
+                .content(
+                    "application/problem+json",
+                    Content::new(Some(RefOr::Ref(Ref::from_schema_name("ProblemBody")))),
+                )
+                .build();
+            operation.responses.responses.insert("default".to_owned(), RefOr::T(problem));
+            if is_post {
+                let key = ParameterBuilder::new()
+                    .name("Idempotency-Key")
+                    .parameter_in(ParameterIn::Header)
+                    .description(Some("A fresh UUID for each effect; the same again gets the same answer, for a day"))
+                    .build();
+                operation.parameters.get_or_insert_default().push(RefOr::T(key));
+            }
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Who is calling: `Authorization: Bearer mnm_…`.
+
+use std::{ops::Deref, sync::Arc};
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, header, request::Parts},
+};
+use muneem_jobs::people::{self, BusinessId, Presented, Scope};
+
+use super::{
+    Api,
+    problem::{Problem, ProblemId},
+};
+
+/// The caller behind a token that opens something. As an argument of a handler it refuses everybody else.
+#[derive(Clone, Debug)]
+pub(super) struct Caller(people::Caller);
+
+impl Deref for Caller {
+    type Target = people::Caller;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl Caller {
+    /// Looks the token up; a malformed one is refused without asking the database.
+    pub(super) async fn of(api: &Api, headers: &HeaderMap) -> Result<Self, Problem> {
+        let bearer = headers.get(header::AUTHORIZATION).ok_or(ProblemId::NoToken)?.to_str().unwrap_or_default();
+        let bearer = match bearer.split_once(' ') {
+            Some((scheme, bearer)) if scheme.eq_ignore_ascii_case("bearer") => bearer.trim(),
+            _ => return Err(ProblemId::NoToken.into()),
+        };
+        let presented = Presented::parse(bearer).ok_or(ProblemId::BadToken)?;
+        let mut db = api.db.acquire().await?;
+        Ok(Self(people::authenticate(&mut db, &presented, api.clock.now()).await?))
+    }
+
+    /// Refuses a token without this scope.
+    pub(super) fn require(&self, scope: Scope) -> Result<(), Problem> {
+        if self.scopes.contains(&scope) {
+            return Ok(());
+        }
+        Err(Problem::new(ProblemId::MissingScope, format!("this needs the scope `{scope}`")))
+    }
+
+    /// Whether things of `business` exist for this caller.
+    pub(super) fn sees(&self, business: BusinessId) -> bool {
+        self.business.is_none_or(|own| own == business)
+    }
+}
+
+impl FromRequestParts<Arc<Api>> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
+        Self::of(api, &parts.headers).await
+    }
+}

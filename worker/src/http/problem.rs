@@ -1,0 +1,335 @@
+//! Everything the API can complain about: one closed list, told as `application/problem+json` (RFC 9457).
+//!
+//! A handler answers a [`Problem`]; the envelope ([`super::envelope`]) writes the body, because it knows the id that
+//! the caller may quote. What failed inside is logged under that id and never shown.
+
+use std::{fmt::Write, sync::Arc};
+
+use axum::{
+    Json,
+    extract::Path,
+    http::{HeaderValue, StatusCode, header},
+    response::{Html, IntoResponse, Response},
+};
+use muneem_jobs::{people, queue, schedule};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+macro_rules! problems {
+    ($($name:ident $id:literal $status:literal $title:literal $mend:literal;)*) => {
+        /// One kind of problem. Ids are stable: programs may compare them.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum ProblemId {
+            $(#[doc = $title] $name,)*
+        }
+
+        impl ProblemId {
+            /// The whole list.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// Stable name, `<duty>.<what>`.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $id,)* }
+            }
+
+            /// HTTP status.
+            pub const fn status(self) -> u16 {
+                match self { $(Self::$name => $status,)* }
+            }
+
+            /// What it is, in a few words.
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$name => $title,)* }
+            }
+
+            /// What to do about it.
+            pub const fn mend(self) -> &'static str {
+                match self { $(Self::$name => $mend,)* }
+            }
+        }
+    };
+}
+
+problems! {
+    BadJson "http.bad_json" 400 "The body is not JSON" "Send one JSON value (RFC 8259) in UTF-8.";
+    BadBody "http.bad_body" 422 "The body is not what this address takes" "Mend the fields that `errors` names; /docs shows the shape.";
+    BadQuery "http.bad_query" 400 "A query parameter is off" "Take the parameters that /docs lists.";
+    BadCursor "http.bad_cursor" 400 "The cursor is not one of ours" "Pass on `next` of the page before, unchanged, with the same filters.";
+    BadId "http.bad_id" 404 "Nothing has such an id" "Take the id from the answer that made the thing, or from a list.";
+    TooLarge "http.too_large" 413 "The body is too large" "Send less at a time; `server.body_limit_bytes` sets the limit.";
+    NotJson "http.not_json" 415 "The body is declared as something else than JSON" "Send `content-type: application/json`.";
+    NoSuchAddress "http.no_such_address" 404 "There is nothing at this address" "See /docs for all addresses.";
+    NoSuchMethod "http.no_such_method" 405 "This address does not take that method" "The header `allow` lists those it takes.";
+    Overloaded "http.overloaded" 503 "Too much is under way" "Try again after the seconds that `retry-after` says.";
+    TooSlow "http.too_slow" 503 "The request took too long and was given up" "Try again; with an Idempotency-Key nothing happens twice.";
+    Unavailable "http.unavailable" 503 "The database does not answer" "Try again after the seconds that `retry-after` says.";
+    Internal "http.internal" 500 "Something failed inside" "Quote `id` to whoever runs this installation; the log knows more.";
+    BadKey "http.bad_idempotency_key" 400 "The Idempotency-Key is malformed" "Send 1 to 255 visible ASCII characters: a fresh UUID for each effect.";
+    KeyReused "http.idempotency_key_reused" 422 "The Idempotency-Key belongs to another request" "Take a fresh key for a new request; repeat an old one unchanged.";
+    KeyInFlight "http.idempotency_key_in_flight" 409 "A request with this Idempotency-Key is under way" "Repeat it after the seconds that `retry-after` says: you get its answer.";
+    NoToken "people.no_token" 401 "No token" "Send `authorization: Bearer mnm_…`; `muneem people token create` makes one.";
+    BadToken "people.bad_token" 401 "The token opens nothing" "Send the whole token as it was shown, or have a new one made.";
+    TokenExpired "people.token_expired" 401 "The token has expired" "Have a new one made.";
+    TokenRevoked "people.token_revoked" 401 "The token was revoked" "Have a new one made.";
+    MissingScope "people.missing_scope" 403 "The token may not do this" "Have a token made with the scope that `detail` names.";
+    NoSuchBusiness "people.no_such_business" 404 "There is no such business" "Name the handle of a business that the token may see.";
+    WhichBusiness "people.which_business" 422 "There are several businesses" "Say which by its handle in `business`.";
+    UnknownKind "queue.unknown_kind" 422 "There is no such kind of job" "GET /v1/queue/kinds lists all.";
+    PayloadOffSchema "queue.payload_off_schema" 422 "The payload is not what the kind takes" "GET /v1/queue/kinds shows the schema.";
+    PayloadTooLarge "queue.payload_too_large" 413 "The payload is too large" "Keep large things in files and name them.";
+    BadJobKey "queue.bad_key" 422 "The job's key is malformed" "Mend the field `key`.";
+    BadLane "queue.bad_lane_or_priority" 422 "The lane or the priority is off" "Lanes: otp, statutory, transactional, bulk, maintenance. Priority: -1000 to 1000.";
+    NoSuchJob "queue.no_such_job" 404 "There is no such job" "Take the id from the enqueue, or from GET /v1/queue/jobs.";
+    JobEnded "queue.job_ended" 409 "The job has ended" "GET the job to see how; a dead one can be retried.";
+    JobNotDead "queue.job_not_dead" 409 "The job is not dead" "Only dead jobs are retried by hand; GET the job to see its state.";
+    NoSuchSchedule "schedule.no_such_entry" 404 "There is no such schedule" "GET /v1/schedule/entries lists all.";
+    NotEnqueued "schedule.not_enqueued" 422 "The schedule's job was refused" "Mend the entry as `detail` says.";
+    NoSuchMessage "messaging.no_such_message" 404 "There is no such message" "GET /v1/messaging/messages lists those of your business.";
+    NoSuchInvoice "invoice.no_such_invoice" 404 "There is no such invoice" "GET /v1/invoice/invoices lists those of your business.";
+}
+
+impl ProblemId {
+    fn type_uri(self) -> String {
+        format!("/problems/{}", self.as_str())
+    }
+}
+
+/// A field, what is wrong with it, and what to do.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub struct FieldProblem {
+    /// Path of the field: `payload.buyer.name`.
+    pub field: String,
+    /// What is wrong with it.
+    pub problem: String,
+    /// What to do.
+    pub mend: String,
+}
+
+/// A problem that a handler answers.
+#[derive(Debug)]
+pub struct Problem {
+    id: ProblemId,
+    detail: Option<String>,
+    errors: Vec<FieldProblem>,
+    cause: Option<String>,
+}
+
+/// The body of a problem, RFC 9457.
+#[derive(Serialize, ToSchema)]
+pub struct ProblemBody {
+    /// Stable URI of the kind of problem; a page stands there.
+    #[serde(rename = "type")]
+    #[schema(example = "/problems/queue.unknown_kind")]
+    type_uri: String,
+    /// What it is, in a few words.
+    title: String,
+    /// HTTP status.
+    status: u16,
+    /// What is wrong this time.
+    detail: String,
+    /// What to do.
+    mend: String,
+    /// The fields that are off.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldProblem>,
+    /// To quote: the log knows the request by it.
+    id: String,
+}
+
+impl From<ProblemId> for Problem {
+    fn from(id: ProblemId) -> Self {
+        Self { id, detail: None, errors: Vec::new(), cause: None }
+    }
+}
+
+impl Problem {
+    /// `id`, and what is wrong this time.
+    pub(crate) fn new(id: ProblemId, detail: impl Into<String>) -> Self {
+        Self { detail: Some(detail.into()), ..Self::from(id) }
+    }
+
+    /// One field of the body is off.
+    pub(crate) fn field(id: ProblemId, field: &str, problem: impl Into<String>, mend: impl Into<String>) -> Self {
+        let error = FieldProblem { field: field.to_owned(), problem: problem.into(), mend: mend.into() };
+        let detail = if field.is_empty() { error.problem.clone() } else { format!("`{field}`: {}", error.problem) };
+        Self { errors: vec![error], ..Self::new(id, detail) }
+    }
+
+    /// Something failed inside; `cause` goes to the log alone.
+    pub(crate) fn internal(cause: &dyn std::error::Error) -> Self {
+        let mut chain = cause.to_string();
+        let mut source = cause.source();
+        while let Some(error) = source {
+            let _ = write!(chain, ": {error}");
+            source = error.source();
+        }
+        Self { cause: Some(chain), ..Self::from(ProblemId::Internal) }
+    }
+
+    /// The answer under the id that can be quoted.
+    pub(super) fn answer(&self, id: &str) -> Response {
+        if let Some(cause) = &self.cause {
+            tracing::error!(request.id = id, problem = self.id.as_str(), %cause, "a request failed");
+        }
+        let body = ProblemBody {
+            type_uri: self.id.type_uri(),
+            title: self.id.title().to_owned(),
+            status: self.id.status(),
+            detail: self.detail.clone().unwrap_or_else(|| self.id.title().to_owned()),
+            mend: self.id.mend().to_owned(),
+            errors: self.errors.clone(),
+            id: id.to_owned(),
+        };
+        let mut answer = (self.status(), Json(body)).into_response();
+        let headers = answer.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        match self.id.status() {
+            401 => _ = headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"muneem\"")),
+            503 | 409 => _ = headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1")),
+            _ => {}
+        }
+        answer
+    }
+
+    fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.id.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// The problem that a bare status of the framework means.
+    pub(super) fn of_status(status: StatusCode) -> Self {
+        Self::from(match status.as_u16() {
+            404 => ProblemId::NoSuchAddress,
+            405 => ProblemId::NoSuchMethod,
+            413 => ProblemId::TooLarge,
+            415 => ProblemId::NotJson,
+            422 => ProblemId::BadBody,
+            400..=499 => ProblemId::BadQuery,
+            _ => ProblemId::Internal,
+        })
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.status().into_response();
+        response.extensions_mut().insert(Arc::new(self));
+        response
+    }
+}
+
+impl From<sqlx::Error> for Problem {
+    fn from(error: sqlx::Error) -> Self {
+        let id = match &error {
+            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => ProblemId::Unavailable,
+            // Shutting down, starting up, out of connections.
+            sqlx::Error::Database(database)
+                if database.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("53")) =>
+            {
+                ProblemId::Unavailable
+            }
+            _ => ProblemId::Internal,
+        };
+        Self { id, ..Self::internal(&error) }
+    }
+}
+
+impl From<people::Error> for Problem {
+    fn from(error: people::Error) -> Self {
+        match error {
+            people::Error::NoSuchBusiness(_) => ProblemId::NoSuchBusiness.into(),
+            people::Error::Database(error) => error.into(),
+            error => Self::internal(&error),
+        }
+    }
+}
+
+impl From<people::Refusal> for Problem {
+    fn from(refusal: people::Refusal) -> Self {
+        match refusal {
+            people::Refusal::Unknown => ProblemId::BadToken.into(),
+            people::Refusal::Expired => ProblemId::TokenExpired.into(),
+            people::Refusal::Revoked => ProblemId::TokenRevoked.into(),
+            people::Refusal::Database(error) => error.into(),
+        }
+    }
+}
+
+impl From<queue::Error> for Problem {
+    fn from(error: queue::Error) -> Self {
+        let (refusal, problem, mend) = match error {
+            queue::Error::Refused { refusal, problem, mend } => (refusal, problem, mend),
+            queue::Error::Database(error) => return error.into(),
+            error @ queue::Error::Payload { .. } => return Self::internal(&error),
+        };
+        let (id, field) = match refusal {
+            queue::Refusal::UnknownKind => (ProblemId::UnknownKind, "kind"),
+            queue::Refusal::PayloadOffSchema => (ProblemId::PayloadOffSchema, "payload"),
+            queue::Refusal::NoSuchBusiness => (ProblemId::NoSuchBusiness, "business"),
+            queue::Refusal::SeveralBusinesses => (ProblemId::WhichBusiness, "business"),
+            queue::Refusal::PayloadTooLarge => (ProblemId::PayloadTooLarge, "payload"),
+            queue::Refusal::BadKey => (ProblemId::BadJobKey, "key"),
+            queue::Refusal::BadLaneOrPriority => (ProblemId::BadLane, "lane"),
+        };
+        Self::field(id, field, problem, mend)
+    }
+}
+
+impl From<schedule::Error> for Problem {
+    fn from(error: schedule::Error) -> Self {
+        match error {
+            schedule::Error::NotFound(_) => ProblemId::NoSuchSchedule.into(),
+            schedule::Error::Database { source, .. } => source.into(),
+            error @ schedule::Error::NotEnqueued { .. } => Self::new(ProblemId::NotEnqueued, error.to_string()),
+            error => Self::internal(&error),
+        }
+    }
+}
+
+/// The page that stands at a problem's `type`.
+pub(super) async fn page(Path(id): Path<String>) -> Result<Html<String>, Problem> {
+    let problem = ProblemId::ALL.iter().find(|problem| problem.as_str() == id).ok_or(ProblemId::NoSuchAddress)?;
+    Ok(Html(html(problem.as_str(), &row(*problem))))
+}
+
+/// All problems on one page.
+pub(super) async fn pages() -> Html<String> {
+    Html(html("Problems", &ProblemId::ALL.iter().copied().map(row).collect::<String>()))
+}
+
+fn row(problem: ProblemId) -> String {
+    let (id, status) = (problem.as_str(), problem.status());
+    format!(
+        "<h2><a href=\"/problems/{id}\">{id}</a> ({status})</h2><p>{}.</p><p>{}</p>",
+        problem.title(),
+        problem.mend()
+    )
+}
+
+fn html(title: &str, body: &str) -> String {
+    format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><meta name=\"viewport\" \
+         content=\"width=device-width\"><title>{title}</title><body>{body}</body></html>"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_of_problems_is_stable() {
+        let list: String = ProblemId::ALL
+            .iter()
+            .map(|problem| format!("{} {}: {}\n", problem.status(), problem.as_str(), problem.title()))
+            .collect();
+        insta::assert_snapshot!("problems", list);
+    }
+
+    #[test]
+    fn ids_are_unique() {
+        let mut ids: Vec<_> = ProblemId::ALL.iter().map(|problem| problem.as_str()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), ProblemId::ALL.len());
+    }
+}
