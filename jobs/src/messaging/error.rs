@@ -53,7 +53,7 @@ pub enum Error {
     },
     /// The file did not get to the carrier.
     #[error("message {0}: upload")]
-    Upload(MessageId, #[source] UploadError),
+    Upload(MessageId, #[source] Box<UploadError>),
     /// The file could not be fetched from our own store.
     #[error("message {0}: fetch its file")]
     File(MessageId, #[source] files::Error),

@@ -120,7 +120,7 @@ async fn upload(ctx: &JobContext, id: MessageId, envelope: &Envelope) -> Result<
             Ok(header(media))
         }
         Err(UploadError::Refused(refusal)) => Ok(Uploaded::Refused(refusal)),
-        Err(failed @ UploadError::Failed(_)) => Err(Error::Upload(id, failed)),
+        Err(failed @ UploadError::Failed(_)) => Err(Error::Upload(id, Box::new(failed))),
     }
 }
 
@@ -139,7 +139,7 @@ async fn upload_refused(ctx: &JobContext, id: MessageId, refusal: &Refusal) -> R
             tx.commit().await?;
             Err(waiting(ctx, id, wait, "the carrier holds the sender"))
         }
-        Next::Again(_) | Next::Reconcile => Err(Error::Upload(id, UploadError::Refused(refusal.clone()))),
+        Next::Again(_) | Next::Reconcile => Err(Error::Upload(id, Box::new(UploadError::Refused(refusal.clone())))),
     }
 }
 
@@ -171,19 +171,19 @@ async fn record(
             ledger::accept(&mut tx, ctx, &mut locked, accepted).await?;
             ctx.complete(&mut tx, None).await?;
             tx.commit().await?;
-            return Ok(Done::Acked);
+            Ok(Done::Acked)
         }
         // A webhook was faster than the answer and knows better.
         _ if state != State::Posting => {
             ctx.complete(&mut tx, None).await?;
             tx.commit().await?;
-            return Ok(Done::Acked);
+            Ok(Done::Acked)
         }
         SendOutcome::Unknown(failure) => {
             leave_unknown(&mut tx, ctx, (id, number), failure).await?;
             ctx.complete(&mut tx, None).await?;
             tx.commit().await?;
-            return Ok(Done::Acked);
+            Ok(Done::Acked)
         }
         SendOutcome::NotSent(failure) => {
             let ending = ending_of(failure);
@@ -216,7 +216,7 @@ async fn record(
                 }
                 Next::Never | Next::Reconcile => {
                     // A media id that the carrier has forgotten is refused as a bad parameter: never offer it again.
-                    if let Some(digest) = &envelope.document_digest {
+                    if let Some(digest) = envelope.document_digest.as_ref().filter(|_| refusal.code == 100) {
                         store::delete_media(&mut tx, &envelope.number, digest).await?;
                     }
                     store::set_state(&mut tx, id, State::Failed, &reason, ctx.now()).await?;
