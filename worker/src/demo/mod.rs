@@ -18,9 +18,11 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 pub use error::Error;
 pub use story::Say;
 
+use secrecy::ExposeSecret;
 use shop::{Sold, cart_of};
 use stage::{LEASE_SECS, Stage};
 use story::{Story, until};
+use tokio::signal::unix::{SignalKind, signal};
 use watch::Bill;
 
 /// Sales of the batch during which a worker is killed.
@@ -46,19 +48,25 @@ pub async fn run(options: &Options, say: Arc<Say>) -> Result<bool, Error> {
     story.now("Setting up: a private Postgres, the stand-in for WhatsApp, the API, two workers");
     let mut stage = Stage::set(&options.dir, Arc::clone(&say)).await?;
     let outcome = play(&mut stage, &story).await;
-    if let Ok(held) = &outcome
+    if let Ok(played) = &outcome
         && !options.exit
     {
-        links(&stage, &story, *held);
+        links(&stage, &story, played);
         serve(&mut stage, &story).await;
     }
     story.now("Ending the processes");
     stage.clear().await;
-    outcome
+    outcome.map(|played| played.held)
+}
+
+/// What there is to look at afterwards.
+struct Played {
+    held: bool,
+    first: Sold,
 }
 
 /// The story: one sale to look at, a batch with a kill in the middle, and the checks.
-async fn play(stage: &mut Stage, story: &Story<'_>) -> Result<bool, Error> {
+async fn play(stage: &mut Stage, story: &Story<'_>) -> Result<Played, Error> {
     story.now(&format!("Ready. The shop's checkout is on http://{}/", stage.shop_at));
     let cart = cart_of(&stage.frontend, 1, &[(1, 1), (16, 1)]).await.map_err(Error::database("find a customer"))?;
     let first = shop::sell(&stage.frontend, &cart).await?;
@@ -94,7 +102,7 @@ async fn play(stage: &mut Stage, story: &Story<'_>) -> Result<bool, Error> {
     for check in &checks {
         story.line(&format!("{}  {}", if check.holds { "held   " } else { "NOT HELD" }, check.what));
     }
-    Ok(checks.iter().all(|check| check.holds))
+    Ok(Played { held: checks.iter().all(|check| check.holds), first })
 }
 
 /// Sells to a dozen customers, and kills a worker process while it has some of them in hand.
@@ -173,13 +181,18 @@ fn tell(story: &Story<'_>, bill: &Bill) {
     }
 }
 
-fn links(stage: &Stage, story: &Story<'_>, held: bool) {
+fn links(stage: &Stage, story: &Story<'_>, played: &Played) {
     let (api, shop, sandbox) = (stage.api_at, stage.shop_at, stage.sandbox_at);
     story.line("");
-    story.line(if held { "All of it happened. Look around:" } else { "Not all of it happened. Look around:" });
+    story.line(if played.held { "All of it happened. Look around:" } else { "Not all of it happened. Look around:" });
     story.line(&format!("  her phone      http://{sandbox}/sandbox"));
     story.line(&format!("  checkout       http://{shop}/"));
-    story.line(&format!("  an invoice     http://{shop}/orders/1001/invoice.pdf"));
+    story.line(&format!("  an invoice     http://{shop}/orders/{}/invoice.pdf", played.first.order));
+    story.line(&format!(
+        "  its job, JSON  curl -H 'Authorization: Bearer {}' http://{api}/v1/queue/jobs/{}",
+        stage.token.expose_secret(),
+        played.first.job,
+    ));
     story.line(&format!("  API, readable  http://{api}/docs"));
     story.line(&format!("  metrics        http://{api}/metrics"));
     story.line(&format!("  logs           {}", stage.logs().display()));
@@ -188,12 +201,20 @@ fn links(stage: &Stage, story: &Story<'_>, held: bool) {
     story.line("Ctrl-C ends it.");
 }
 
-/// Serves until Ctrl-C or until one of the processes ends by itself.
+/// Serves until Ctrl-C or SIGTERM, or until one of the processes ends by itself.
 async fn serve(stage: &mut Stage, story: &Story<'_>) {
     let mut look = tokio::time::interval(Duration::from_secs(1));
+    let terminated = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut asked) => asked.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::pin!(terminated);
     loop {
         tokio::select! {
             _ = tokio::signal::ctrl_c() => return,
+            _ = &mut terminated => return,
             _ = look.tick() => if let Err(error) = stage.check() {
                 story.line(&error.to_string());
                 return;

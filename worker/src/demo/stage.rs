@@ -11,9 +11,11 @@ use std::{
 use muneem_jobs::{
     messaging::{self, Account},
     outbound::{Clock, ObjectStore, Phone, carrier::NumberId},
-    people, schema,
+    people::{self, NewToken, Scope},
+    schema,
 };
 use muneem_postgres::{Options as PostgresOptions, Server};
+use secrecy::SecretString;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, postgres::PgPoolOptions};
 use tokio_util::sync::CancellationToken;
 
@@ -58,6 +60,8 @@ pub(super) struct Stage {
     pub(super) api_at: SocketAddr,
     pub(super) sandbox_at: SocketAddr,
     pub(super) shop_at: SocketAddr,
+    /// Opens the API for reading, in this run only.
+    pub(super) token: SecretString,
     environment: Vec<(&'static str, String)>,
     logs: PathBuf,
     closing: CancellationToken,
@@ -78,7 +82,7 @@ impl Stage {
         let (api_at, sandbox_at) = (house::free_port(8787)?, house::free_port(8788)?);
         let listener = tokio::net::TcpListener::bind(house::free_port(8789)?).await.map_err(Error::Page)?;
         let shop_at = listener.local_addr().map_err(Error::Page)?;
-        set_up_business(&house).await?;
+        let token = set_up_business(&house).await?;
         let frontend = pool(&server.url_as(shop::LOGIN, DATABASE))?;
 
         let sandbox_url = format!("http://{sandbox_at}");
@@ -124,6 +128,7 @@ impl Stage {
             api_at,
             sandbox_at,
             shop_at,
+            token,
             environment,
             logs,
             closing,
@@ -223,7 +228,7 @@ async fn fresh_database(server: &Server) -> Result<(), Error> {
 }
 
 /// The schema, the business, its WhatsApp number, the shop's tables, and what our processes log in as.
-async fn set_up_business(owner: &PgPool) -> Result<(), Error> {
+async fn set_up_business(owner: &PgPool) -> Result<SecretString, Error> {
     let mut conn = owner.acquire().await.map_err(Error::database("connect as the owner"))?;
     schema::migrate(&mut conn).await.map_err(|error| Error::Business(Box::new(error)))?;
     let business =
@@ -239,6 +244,15 @@ async fn set_up_business(owner: &PgPool) -> Result<(), Error> {
     messaging::set_account(&mut conn, &SystemClock as &dyn Clock, &account)
         .await
         .map_err(|error| Error::Business(Box::new(error)))?;
+    let reader = NewToken {
+        label: "demo".to_owned(),
+        business_id: Some(business.business_id),
+        scopes: vec![Scope::QueueRead, Scope::ScheduleRead, Scope::InvoiceRead, Scope::MessagingRead],
+        expires_at: None,
+    };
+    let (_, token) = people::create_token(&mut conn, reader, &SystemClock, &OsChance)
+        .await
+        .map_err(|error| Error::Business(Box::new(error)))?;
     shop::open(&mut conn).await.map_err(Error::database("open the shop"))?;
     sqlx::query("insert into muneem.people_logins (login, business_id) values ($1, $2)")
         .bind(shop::LOGIN)
@@ -251,5 +265,5 @@ async fn set_up_business(owner: &PgPool) -> Result<(), Error> {
          grant muneem_app to {APP_LOGIN}"
     );
     sqlx::raw_sql(AssertSqlSafe(login)).execute(&mut *conn).await.map_err(Error::database("make the app's login"))?;
-    Ok(())
+    Ok(token)
 }
