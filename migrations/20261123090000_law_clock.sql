@@ -37,6 +37,7 @@ as $$ select clock_timestamp() + moved_by from muneem.law_clock $$;
 grant select, update on muneem.law_clock to muneem_app;
 -- muneem.now() runs as its caller.
 grant select on muneem.law_clock to muneem_enqueuer, muneem_auditor;
+revoke all on function muneem.now() from public;
 grant execute on function muneem.now() to muneem_app, muneem_enqueuer, muneem_auditor;
 
 -- Whoever serves must see whether the schema is its version's. The migrator made this table before the first step.

@@ -55,5 +55,7 @@ for each row
 when (old.expression is distinct from new.expression or (old.paused and not new.paused))
 execute function muneem.schedule_start_from_now();
 
+-- A trigger runs its function whoever may call it.
+revoke all on function muneem.schedule_start_from_now() from public;
 grant select, insert, update, delete on muneem.schedule_entries to muneem_app;
 grant select on muneem.schedule_entries to muneem_auditor;

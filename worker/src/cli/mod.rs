@@ -3,8 +3,10 @@
 mod bench;
 mod config;
 mod demo;
+mod migrate;
 mod output;
 mod sandbox;
+mod serve;
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
@@ -30,7 +32,9 @@ enum Command {
     Bench(bench::Args),
     Demo(demo::Args),
     Config(config::Args),
+    Migrate(migrate::Args),
     Sandbox(sandbox::Args),
+    Serve(serve::Args),
 }
 
 /// Runs the command that the arguments name.
@@ -63,7 +67,9 @@ impl Cli {
             Command::Bench(args) => bench::run(&args, &Config::load(self.config.as_deref())?).await,
             Command::Demo(args) => demo::run(args, &Config::load(self.config.as_deref())?).await,
             Command::Config(args) => config::run(&args, || Config::load(self.config.as_deref())),
+            Command::Migrate(args) => migrate::run(&args, &Config::load(self.config.as_deref())?).await,
             Command::Sandbox(args) => sandbox::run(args).await,
+            Command::Serve(args) => serve::run(&args, Config::load(self.config.as_deref())?).await,
         }
     }
 }

@@ -1,0 +1,137 @@
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use axum::Router;
+use muneem_jobs::{queue::Lane, schema};
+use tokio::{net::TcpListener, signal::unix::SignalKind, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    app::{App, Database},
+    config::Config,
+    http::{self, Api, whatsapp},
+    outbound::http::{Timeouts, client},
+    telemetry::{self, Voice},
+};
+
+/// Works on the queue, ticks the schedules and answers HTTP, until Ctrl-C or SIGTERM
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  muneem serve                                  everything in one process\n  \
+                        muneem serve --only workers --lanes otp       one of many machines")]
+pub(super) struct Args {
+    /// Only these parts
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
+    only: Vec<Part>,
+    /// Only these lanes
+    #[arg(long, value_delimiter = ',', value_name = "LANE")]
+    lanes: Vec<Lane>,
+}
+
+/// One part of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// HTTP: API, webhooks in, health, metrics
+    Api,
+    /// Runs jobs
+    Workers,
+    /// Ticks schedules
+    Scheduler,
+}
+
+pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode> {
+    let collector = config.telemetry.otlp_endpoint.is_some().then(|| client(Timeouts::DEFAULT)).transpose()?;
+    let telemetry = telemetry::init(&config.telemetry, Voice::Serving, collector)?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let metrics = telemetry::metrics()?;
+    let database = Database::open(&config, Some(Arc::new(|line: &str| tracing::info!("{line}"))))?;
+    if database.is_private() {
+        database.migrate().await?;
+    }
+    let size = config.database.pool_size;
+    let app = Arc::new(App::build(config, &database, size).await?);
+    schema::check(&app.deps.db).await?;
+
+    let does = |part| args.only.is_empty() || args.only.contains(&part);
+    let lanes = if args.lanes.is_empty() { Lane::ALL.to_vec() } else { args.lanes.clone() };
+    let stop = CancellationToken::new();
+    let mut parts = JoinSet::new();
+    parts.spawn({
+        let (app, stop) = (Arc::clone(&app), stop.clone());
+        async move {
+            app.follow_clock(stop.clone()).await;
+            stop.cancelled().await;
+            anyhow::Ok(())
+        }
+    });
+    let database = Arc::new(database);
+    if does(Part::Workers) {
+        let (app, database, stop) = (Arc::clone(&app), Arc::clone(&database), stop.clone());
+        parts.spawn(async move { app.work(&database, lanes, stop).await });
+    }
+    if does(Part::Scheduler) {
+        let (app, stop) = (Arc::clone(&app), stop.clone());
+        parts.spawn(async move {
+            app.tick(stop).await;
+            Ok(())
+        });
+    }
+    if does(Part::Api) {
+        let listen = app.config.server.listen;
+        let listener = TcpListener::bind(listen)
+            .await
+            .with_context(|| format!("cannot listen on {listen}; set `server.listen` to a free address"))?;
+        tracing::info!("listening on http://{listen}");
+        let router = routes(&app, metrics);
+        let stop = stop.clone();
+        parts.spawn(async move {
+            axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await.context("HTTP ended")
+        });
+    }
+
+    let mut terminate = tokio::signal::unix::signal(SignalKind::terminate())?;
+    let ended = tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(anyhow::Error::from),
+        _ = terminate.recv() => Ok(()),
+        // A part that ends while nobody asked has failed; the rest follows in peace.
+        part = parts.join_next() => part.map_or(Ok(()), |part| part.map_err(anyhow::Error::from).flatten()),
+    };
+    stop.cancel();
+    tracing::info!("ending: what has not begun is handed back");
+    let grace = app.config.queue.shutdown + Duration::from_secs(5);
+    let rest = tokio::time::timeout(grace, async {
+        let mut rest = Ok(());
+        while let Some(part) = parts.join_next().await {
+            rest = rest.and(part.map_err(anyhow::Error::from).flatten());
+        }
+        rest
+    });
+    let rest = rest.await.unwrap_or(Ok(()));
+    parts.abort_all();
+    telemetry.shutdown().await;
+    ended.and(rest)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn routes(app: &Arc<App>, metrics: metrics_exporter_prometheus::PrometheusHandle) -> Router {
+    let deps = &app.deps;
+    let mut others = Router::new();
+    if let Some(credentials) = &app.credentials {
+        others = others.merge(whatsapp::routes(whatsapp::Intake {
+            db: deps.db.clone(),
+            clock: Arc::clone(&deps.clock),
+            chance: Arc::clone(&deps.chance),
+            credentials: credentials.clone(),
+        }));
+    }
+    let api = Api {
+        db: deps.db.clone(),
+        clock: Arc::clone(&deps.clock),
+        chance: Arc::clone(&deps.chance),
+        settings: app.config.server.clone(),
+        metrics,
+        workers_beat: None,
+    };
+    http::router_with(Arc::new(api), others)
+}
