@@ -3,14 +3,20 @@
 mod bench;
 mod config;
 mod demo;
+mod enqueue;
+mod jobs;
 mod migrate;
 mod output;
+mod people;
 mod sandbox;
+mod schedule;
 mod serve;
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, error::ContextKind, error::ErrorKind};
+
+use muneem_jobs::queue;
 
 use crate::config::{Config, Problems};
 
@@ -29,12 +35,16 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Bench(bench::Args),
     Demo(demo::Args),
-    Config(config::Args),
-    Migrate(migrate::Args),
-    Sandbox(sandbox::Args),
     Serve(serve::Args),
+    Migrate(migrate::Args),
+    Config(config::Args),
+    Enqueue(enqueue::Args),
+    Jobs(jobs::Args),
+    Schedule(schedule::Args),
+    People(people::Args),
+    Sandbox(sandbox::Args),
+    Bench(bench::Args),
 }
 
 /// Runs the command that the arguments name.
@@ -70,6 +80,10 @@ impl Cli {
             Command::Migrate(args) => migrate::run(&args, &Config::load(self.config.as_deref())?).await,
             Command::Sandbox(args) => sandbox::run(args).await,
             Command::Serve(args) => serve::run(&args, Config::load(self.config.as_deref())?).await,
+            Command::Enqueue(args) => enqueue::run(args, Config::load(self.config.as_deref())?).await,
+            Command::Jobs(args) => jobs::run(args, Config::load(self.config.as_deref())?).await,
+            Command::People(args) => people::run(args, Config::load(self.config.as_deref())?).await,
+            Command::Schedule(args) => schedule::run(args, Config::load(self.config.as_deref())?).await,
         }
     }
 }
@@ -108,6 +122,14 @@ fn lines_of(error: &anyhow::Error) -> Vec<String> {
     match error.downcast_ref::<Problems>() {
         Some(Problems(problems)) => problems.iter().map(|problem| format!("config: {problem}")).collect(),
         None => vec![format!("{error:#}").replace('\n', " ")],
+    }
+}
+
+/// A refusal of the queue with what to do instead.
+fn told(error: queue::Error) -> anyhow::Error {
+    match error {
+        queue::Error::Refused { problem, mend, .. } if !mend.is_empty() => anyhow::anyhow!("{problem}: {mend}"),
+        error => error.into(),
     }
 }
 

@@ -27,6 +27,21 @@ impl Output {
         let rows: Vec<Vec<String>> = rows.iter().map(cells).collect();
         text(&align(headings, &rows))
     }
+
+    /// One thing as `name  value` lines; with `--json` the object itself.
+    pub(crate) fn item<T: Serialize>(self, item: &T, fields: &[(&str, String)]) -> anyhow::Result<()> {
+        if self.json {
+            return json_line(item);
+        }
+        let width = fields.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        let lines: String = fields.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect();
+        text(&lines)
+    }
+
+    /// One line about what was done; with `--json` the object itself.
+    pub(crate) fn done<T: Serialize>(self, item: &T, line: &str) -> anyhow::Result<()> {
+        if self.json { json_line(item) } else { text(&format!("{line}\n")) }
+    }
 }
 
 /// Prints `content` as it is.

@@ -1,0 +1,161 @@
+use std::process::ExitCode;
+
+use anyhow::Context;
+use chrono::{DateTime, Utc};
+use clap::Subcommand;
+use muneem_jobs::people::{self, NewToken, Scope};
+use secrecy::ExposeSecret;
+use serde_json::json;
+
+use super::output::Output;
+use crate::{
+    app::{App, Database},
+    config::Config,
+};
+
+/// Businesses, and the tokens that speak for them
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Businesses: whose records are kept here
+    Business {
+        #[command(subcommand)]
+        command: Business,
+    },
+    /// Bearer tokens of the HTTP API
+    Token {
+        #[command(subcommand)]
+        command: Token,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Business {
+    /// Add a business under a short name
+    #[command(after_help = "Example:\n  muneem people business add sharma-mobiles \"Sharma Mobiles Private Limited\"")]
+    Add {
+        /// The short name that frontends and commands use
+        handle: String,
+        /// The name of the registration
+        legal_name: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List all businesses
+    #[command(after_help = "Example:\n  muneem people business list")]
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Token {
+    /// Make a token; it is shown once
+    #[command(
+        after_help = "Example:\n  muneem people token create --bootstrap\n  muneem people token create --business \
+                            sharma-mobiles --scope queue:write --label \"checkout page\""
+    )]
+    Create {
+        /// For whoever runs this installation: everything, for all businesses
+        #[arg(long, conflicts_with_all = ["business", "scopes", "label"])]
+        bootstrap: bool,
+        /// The one business it may see [default: all]
+        #[arg(long, value_name = "HANDLE")]
+        business: Option<String>,
+        /// What it may do: queue:read, queue:write, schedule:read, schedule:write, invoice:read, messaging:read
+        #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',', required_unless_present = "bootstrap")]
+        scopes: Vec<Scope>,
+        /// Who or what will hold it
+        #[arg(long, required_unless_present = "bootstrap")]
+        label: Option<String>,
+        /// When it ends by itself (RFC 3339) [default: never]
+        #[arg(long, value_name = "INSTANT")]
+        expires_at: Option<DateTime<Utc>>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List all tokens, without their secrets
+    #[command(after_help = "Example:\n  muneem people token list --json")]
+    List {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// End a token for good
+    #[command(after_help = "Example:\n  muneem people token revoke 0123456789abcdef")]
+    Revoke {
+        /// The public id, second part of the token
+        public_id: String,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
+    let database = Database::open(&config, None)?;
+    let app = App::build(config, &database, 2).await?;
+    match args.command {
+        Command::Business { command } => business(&app, command).await?,
+        Command::Token { command } => token(&app, command).await?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn business(app: &App, command: Business) -> anyhow::Result<()> {
+    let mut db = app.deps.db.acquire().await?;
+    match command {
+        Business::Add { handle, legal_name, output } => {
+            let (clock, chance) = (&*app.deps.clock, &*app.deps.chance);
+            let business = people::add_business(&mut db, &handle, &legal_name, clock, chance).await?;
+            output.done(&business, &format!("added {}", business.handle))
+        }
+        Business::List { output } => {
+            let businesses = people::list_businesses(&mut db).await?;
+            output.table(&["handle", "legal name", "since"], &businesses, |business| {
+                vec![business.handle.clone(), business.legal_name.clone(), business.created_at.date_naive().to_string()]
+            })
+        }
+    }
+}
+
+async fn token(app: &App, command: Token) -> anyhow::Result<()> {
+    let mut db = app.deps.db.acquire().await?;
+    match command {
+        Token::Create { bootstrap, business, scopes, label, expires_at, output } => {
+            let business_id = match business {
+                Some(handle) => Some(people::load_business(&mut db, &handle).await?.business_id),
+                None => None,
+            };
+            let new = match (bootstrap, label) {
+                (false, label) => NewToken { label: label.unwrap_or_default(), business_id, scopes, expires_at },
+                (true, _) => NewToken { expires_at, ..NewToken::bootstrap() },
+            };
+            let (token, bearer) = people::create_token(&mut db, new, &*app.deps.clock, &*app.deps.chance).await?;
+            let bearer = bearer.expose_secret();
+            output.done(
+                &json!({ "public_id": token.public_id, "token": bearer }),
+                &format!("{bearer}\nKeep it now: it is not stored and cannot be shown again."),
+            )
+        }
+        Token::List { output } => {
+            let tokens = people::list_tokens(&mut db).await?;
+            let now = app.deps.clock.now();
+            output.table(&["public id", "label", "scopes", "created", "last used", "usable"], &tokens, |token| {
+                let scopes: Vec<_> = token.scopes.iter().map(|scope| scope.as_str()).collect();
+                let used = token.last_used_at.map_or_else(|| "never".to_owned(), |at| at.date_naive().to_string());
+                let usable = if token.is_usable(now) { "yes" } else { "no" };
+                let created = token.created_at.date_naive().to_string();
+                vec![token.public_id.clone(), token.label.clone(), scopes.join(","), created, used, usable.to_owned()]
+            })
+        }
+        Token::Revoke { public_id, output } => {
+            people::revoke_token(&mut db, &public_id, app.deps.clock.now()).await.context("nothing was revoked")?;
+            output.done(&json!({ "public_id": public_id, "revoked": true }), &format!("revoked {public_id}"))
+        }
+    }
+}
