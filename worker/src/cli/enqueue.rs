@@ -6,10 +6,7 @@ use muneem_jobs::queue::{self, Named};
 use serde_json::{Value, json};
 
 use super::output::Output;
-use crate::{
-    app::{App, Database},
-    config::Config,
-};
+use crate::config::Config;
 
 /// Put a job into the queue
 #[derive(Debug, clap::Args)]
@@ -45,8 +42,7 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
     let payload: Value = serde_json::from_str(&args.payload)
         .map_err(|error| anyhow::anyhow!("line {} column {}", error.line(), error.column()))
         .context("the payload is not JSON: quote it for the shell")?;
-    let database = Database::open(&config, None)?;
-    let app = App::build(config, &database, 2).await?;
+    let (_database, app) = super::open(config).await?;
     let mut db = app.deps.db.acquire().await?;
     let job = Named {
         kind: &args.kind,

@@ -12,10 +12,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::output::Output;
-use crate::{
-    app::{App, Database},
-    config::Config,
-};
+use crate::config::Config;
 
 const RETRY_BATCH: u16 = 1000;
 
@@ -108,8 +105,7 @@ impl Filter {
 }
 
 pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
-    let database = Database::open(&config, None)?;
-    let app = App::build(config, &database, 2).await?;
+    let (_database, app) = super::open(config).await?;
     let mut db = app.deps.db.acquire().await?;
     match args.command {
         Command::List { filter, limit, before, output } => {

@@ -18,7 +18,10 @@ use clap::{Parser, Subcommand, error::ContextKind, error::ErrorKind};
 
 use muneem_jobs::queue;
 
-use crate::config::{Config, Problems};
+use crate::{
+    app::{App, Database},
+    config::{Config, Problems},
+};
 
 /// The duties of an Indian business, beside any frontend, on its Postgres.
 #[derive(Debug, Parser)]
@@ -123,6 +126,16 @@ fn lines_of(error: &anyhow::Error) -> Vec<String> {
         Some(Problems(problems)) => problems.iter().map(|problem| format!("config: {problem}")).collect(),
         None => vec![format!("{error:#}").replace('\n', " ")],
     }
+}
+
+/// The database and what works on it. A private Postgres is brought up to date first: nobody else would.
+async fn open(config: Config) -> anyhow::Result<(Database, App)> {
+    let database = Database::open(&config, None)?;
+    if database.is_private() {
+        database.migrate().await?;
+    }
+    let app = App::build(config, &database, 2).await?;
+    Ok((database, app))
 }
 
 /// A refusal of the queue with what to do instead.

@@ -8,10 +8,7 @@ use secrecy::ExposeSecret;
 use serde_json::json;
 
 use super::output::Output;
-use crate::{
-    app::{App, Database},
-    config::Config,
-};
+use crate::{app::App, config::Config};
 
 /// Businesses, and the tokens that speak for them
 #[derive(Debug, clap::Args)]
@@ -97,8 +94,7 @@ enum Token {
 }
 
 pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
-    let database = Database::open(&config, None)?;
-    let app = App::build(config, &database, 2).await?;
+    let (_database, app) = super::open(config).await?;
     match args.command {
         Command::Business { command } => business(&app, command).await?,
         Command::Token { command } => token(&app, command).await?,

@@ -5,10 +5,7 @@ use muneem_jobs::schedule;
 use serde_json::json;
 
 use super::output::Output;
-use crate::{
-    app::{App, Database},
-    config::Config,
-};
+use crate::config::Config;
 
 const PAGE: u16 = 200;
 
@@ -47,8 +44,7 @@ struct One {
 }
 
 pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
-    let database = Database::open(&config, None)?;
-    let app = App::build(config, &database, 2).await?;
+    let (_database, app) = super::open(config).await?;
     let mut db = app.deps.db.acquire().await?;
     let now = app.deps.clock.now();
     match args.command {
