@@ -1,4 +1,5 @@
 //! muneem from outside.
 
+mod demo;
 mod migrations;
 mod queue;

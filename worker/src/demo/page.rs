@@ -229,6 +229,8 @@ pub(super) fn rupees(amount: Decimal) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tower::ServiceExt;
+
     use super::*;
 
     fn typed(fields: &[(&str, &str)]) -> Cart {
@@ -245,5 +247,58 @@ mod tests {
     #[test]
     fn the_same_thing_twice_is_two_of_it() {
         assert_eq!(typed(&[("product", "3"), ("product", "3"), ("product", "8")]).items, [(3, 2), (8, 1)]);
+    }
+
+    /// One request to the counter: status, location and body.
+    async fn ask(routes: &Router, request: http::Request<String>) -> (StatusCode, String, String) {
+        let answer = routes.clone().oneshot(request.map(axum::body::Body::from)).await.unwrap();
+        let location = answer.headers().get(header::LOCATION).map(|at| at.to_str().unwrap().to_owned());
+        let status = answer.status();
+        let body = axum::body::to_bytes(answer.into_body(), 1 << 20).await.unwrap();
+        (status, location.unwrap_or_default(), String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    fn get_of(path: &str) -> http::Request<String> {
+        http::Request::get(path).body(String::new()).unwrap()
+    }
+
+    fn form(accept: &str, fields: &str) -> http::Request<String> {
+        http::Request::post("/buy")
+            .header(header::ACCEPT, accept)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(fields.to_owned())
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_browser_is_led_from_the_shelf_to_its_order_and_a_shell_is_told_in_a_line() {
+        let (db, frontend) = shop::tests::shop().await;
+        let folder = tempfile::tempdir().unwrap();
+        let files = Arc::new(crate::outbound::object_store::Objects::in_directory(folder.path()).unwrap());
+        let phone = "http://127.0.0.1:1/sandbox".to_owned();
+        let routes = routes(Arc::new(Counter::new(frontend, db.pool(), files, phone).unwrap()));
+
+        let (status, _, page) = ask(&routes, get_of("/")).await;
+        assert_eq!(status, StatusCode::OK);
+        assert!(page.contains("Dhruv One") && page.contains("₹42,999") && page.contains("Maharashtra"), "{page}");
+
+        let bought = "name=%3Cb%3EAsha%3C%2Fb%3E&phone=%2B917000000001&product=1&product=16&language=hi";
+        let (status, location, _) = ask(&routes, form("text/html", bought)).await;
+        assert_eq!((status, location.as_str()), (StatusCode::SEE_OTHER, "/orders/1001"));
+        let (status, _, page) = ask(&routes, get_of("/orders/1001")).await;
+        assert!(status.is_success() && page.contains("invoice SM/") && page.contains("₹15,298"), "{page}");
+        let (_, _, state) = ask(&routes, get_of("/orders/1001/state")).await;
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&state).unwrap()["recorded"], serde_json::Value::Null);
+
+        let (status, _, told) = ask(&routes, form("*/*", "name=Meera&phone=917000000003&product=8")).await;
+        assert!(status.is_success() && told.starts_with("Sold: order 1002, invoice SM/"), "{told}");
+        let (status, _, told) = ask(&routes, form("*/*", "name=Meera&phone=12&product=8")).await;
+        assert_eq!(
+            (status, told.as_str()),
+            (StatusCode::UNPROCESSABLE_ENTITY, "phone: write it with the country, such as +917000000001\n")
+        );
+        for missing in ["/orders/1", "/orders/9999", "/orders/9999/state", "/orders/1001/invoice.pdf"] {
+            assert_eq!(ask(&routes, get_of(missing)).await.0, StatusCode::NOT_FOUND, "{missing}");
+        }
     }
 }

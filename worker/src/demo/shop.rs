@@ -326,7 +326,7 @@ pub(super) async fn cart_of(frontend: &PgPool, customer: i32, items: &[(i32, i32
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use chrono_tz::Asia::Kolkata;
     use muneem_jobs::{
         invoice::{self, Issue},
@@ -338,7 +338,7 @@ mod tests {
     use super::*;
 
     /// The shop in a database of its own, and its login.
-    async fn shop() -> (TestDb, PgPool) {
+    pub(in crate::demo) async fn shop() -> (TestDb, PgPool) {
         let db = TestDb::new(&muneem_jobs::MIGRATOR).await;
         let mut conn = db.pool().acquire().await.unwrap();
         queue::sync_kinds(&mut conn, &[Kind::of::<Issue>()]).await.unwrap();

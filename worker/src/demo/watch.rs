@@ -33,7 +33,7 @@ impl Bill {
     }
 }
 
-/// The orders as they stand, in the order of their numbers.
+/// The billed orders as they stand, in the order of their numbers.
 pub(super) async fn bills(house: &PgPool, orders: &[i64]) -> sqlx::Result<Vec<Bill>> {
     sqlx::query_as(
         "select o.order_id, o.invoice_number, o.total, o.placed_at, i.received_at, i.issued_at, i.pdf_digest,
@@ -50,6 +50,7 @@ pub(super) async fn bills(house: &PgPool, orders: &[i64]) -> sqlx::Result<Vec<Bi
              where t.message_id = m.message_id
          ) a on true
          where o.order_id = any ($1)
+             and o.invoice_number is not null
          order by o.order_id",
     )
     .bind(orders)
