@@ -70,10 +70,10 @@ as $$
     end
 $$;
 
--- Wakes a worker, unless one is awake for this lane and will look within milliseconds anyway: a NOTIFY in each commit
+-- Wakes a worker with the lane's name (or `tick`, when the job must be put in line first), unless one is awake for this lane and will look within milliseconds anyway: a NOTIFY in each commit
 -- would forbid group commit. Whoever this misses (a transaction that stays open until the worker sleeps again) is found
 -- by the fall-back poll.
-create function muneem.queue_wake(lane muneem.queue_lane, due_at timestamptz) returns void
+create function muneem.queue_wake(lane muneem.queue_lane, due_at timestamptz, parked boolean) returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
@@ -99,7 +99,7 @@ begin
         alive := true;
     end loop;
     if alive then
-        perform pg_notify('muneem_queue', lane::text);
+        perform pg_notify('muneem_queue', case when parked then 'tick' else lane::text end);
     end if;
 end
 $$;
@@ -149,7 +149,7 @@ begin
     values (
         new_id, business_id, due_at - points * interval '1 minute', due_at, present, into_lane, points,
         case when timed then 't' when slot is not null then 's' end, kind.kind, key, slot, payload);
-    perform muneem.queue_wake(into_lane, due_at);
+    perform muneem.queue_wake(into_lane, due_at, timed or slot is not null);
     return new_id;
 end
 $$;
@@ -240,7 +240,7 @@ begin
                     then muneem.queue_slot_key(declared, owner_id, p.payload) end, p.payload
             from unnest(payloads) p (payload)
             returning job_id;
-        perform muneem.queue_wake(into_lane, due_at);
+        perform muneem.queue_wake(into_lane, due_at, timed or declared.slot_scope is not null);
     else
         if cardinality(keys) <> cardinality(payloads) then
             raise exception 'keys: has % entries for % payloads', cardinality(keys), cardinality(payloads)
@@ -307,7 +307,7 @@ $$;
 
 revoke all on function muneem.queue_refuse_payload(text, jsonb), muneem.queue_load_kind(text),
     muneem.queue_check_lane(text, smallint), muneem.queue_slot_key(muneem.queue_kinds, uuid, jsonb),
-    muneem.queue_wake(muneem.queue_lane, timestamptz),
+    muneem.queue_wake(muneem.queue_lane, timestamptz, boolean),
     muneem.queue_insert(muneem.queue_kinds, jsonb, uuid, text, timestamptz, text, smallint),
     muneem.queue_enqueue(text, jsonb, uuid, text, timestamptz, text, smallint),
     muneem.enqueue(text, jsonb, text, text, timestamptz, text, smallint),
@@ -315,7 +315,7 @@ revoke all on function muneem.queue_refuse_payload(text, jsonb), muneem.queue_lo
     muneem.cancel_job(bigint), muneem.queue_end_cancelled(bigint[]) from public;
 grant execute on function muneem.queue_refuse_payload(text, jsonb), muneem.queue_load_kind(text),
     muneem.queue_check_lane(text, smallint), muneem.queue_slot_key(muneem.queue_kinds, uuid, jsonb),
-    muneem.queue_wake(muneem.queue_lane, timestamptz),
+    muneem.queue_wake(muneem.queue_lane, timestamptz, boolean),
     muneem.queue_insert(muneem.queue_kinds, jsonb, uuid, text, timestamptz, text, smallint),
     muneem.queue_enqueue(text, jsonb, uuid, text, timestamptz, text, smallint),
     muneem.queue_end_cancelled(bigint[]) to muneem_app;

@@ -475,7 +475,7 @@ begin
     from risen;
     get diagnostics revived = row_count;
     for one_lane in select distinct j.lane from muneem.queue_jobs j where j.job_id = any (ids) loop
-        perform muneem.queue_wake(one_lane, muneem.now());
+        perform muneem.queue_wake(one_lane, muneem.now(), true);
     end loop;
     return revived;
 end

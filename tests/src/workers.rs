@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use muneem::queue::Settings;
+use muneem::queue::{Connections, Settings};
 use muneem_jobs::{
     Deps, MIGRATOR,
     id::JobId,
@@ -132,8 +132,9 @@ impl QueueUnderTest {
     pub fn work_with(&self, settings: Settings) -> Working {
         let stop = CancellationToken::new();
         let running = tokio::spawn({
-            let (deps, pool, options, stop) = (self.deps(), self.pool.clone(), self.options.clone(), stop.clone());
-            async move { muneem::queue::run(deps, pool, options, &probe::kinds(), settings, stop).await }
+            let connections = Connections { db: self.pool.clone(), listen: self.options.clone() };
+            let (deps, stop) = (self.deps(), stop.clone());
+            async move { muneem::queue::run(deps, connections, &probe::kinds(), settings, stop).await }
         });
         Working { stop, running }
     }

@@ -277,7 +277,8 @@ impl App {
             ageing: Duration::from_secs(10),
             shutdown: settings.shutdown,
         };
-        workers::run(Arc::clone(&self.deps), db, self.listen.clone(), &self.kinds, settings, shutdown).await?;
+        let connections = workers::Connections { db, listen: self.listen.clone() };
+        workers::run(Arc::clone(&self.deps), connections, &self.kinds, settings, shutdown).await?;
         Ok(())
     }
 

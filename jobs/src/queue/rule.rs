@@ -21,7 +21,9 @@ pub(super) fn field_rules(schema: &Value) -> Vec<FieldRule> {
         demand: "must be an object".to_owned(),
         predicate: r#"$.type() == "object""#.to_owned(),
     }];
-    walk(schema, schema, "", "$", &mut rules, 0);
+    let mut walker = Walker { root: schema, rules: Vec::new() };
+    walker.object(schema, "", "$", 0);
+    rules.append(&mut walker.rules);
     rules
 }
 
@@ -33,52 +35,65 @@ pub(super) fn whole_rule(rules: &[FieldRule]) -> String {
 /// Deeper than any payload of ours; ends a schema that refers to itself.
 const MAX_DEPTH: usize = 8;
 
-fn walk(root: &Value, schema: &Value, path: &str, json_path: &str, rules: &mut Vec<FieldRule>, depth: usize) {
-    let schema = resolve(root, schema);
-    if depth > MAX_DEPTH {
-        return;
-    }
-    if let Some(fields) = schema.get("properties").and_then(Value::as_object) {
-        let required: Vec<&str> = schema
-            .get("required")
-            .and_then(Value::as_array)
-            .map(|names| names.iter().filter_map(Value::as_str).collect())
-            .unwrap_or_default();
-        for (name, field) in fields {
-            let quoted = Value::from(name.as_str());
-            let field_path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-            if required.contains(&name.as_str()) {
-                rules.push(FieldRule {
-                    path: field_path.clone(),
-                    demand: "is required".to_owned(),
-                    predicate: format!(r#"!exists({json_path} ? (@.type() == "object" && !exists(@.{quoted})))"#),
-                });
-            }
-            walk_value(root, field, &field_path, &format!("{json_path}.{quoted}"), rules, depth + 1);
-        }
-    }
+/// Collects the demands of a schema and of those it refers to.
+struct Walker<'a> {
+    root: &'a Value,
+    rules: Vec<FieldRule>,
 }
 
-fn walk_value(root: &Value, schema: &Value, path: &str, json_path: &str, rules: &mut Vec<FieldRule>, depth: usize) {
-    let types = types_of(root, schema, 0);
-    if !types.is_empty() {
-        let wrong = types
-            .iter()
-            .map(|name| format!(r#"@ != "{}""#, if name == "integer" { "number" } else { name }))
-            .collect::<Vec<_>>()
-            .join(" && ");
-        let mut predicate = format!("!exists({json_path}.type() ? ({wrong}))");
-        if types.iter().any(|name| name == "integer") {
-            // JSON knows only numbers; a whole one is its own floor.
-            predicate.push_str(&format!(r#" && !exists({json_path} ? (@.type() == "number" && @ != @.floor()))"#));
+impl Walker<'_> {
+    fn object(&mut self, schema: &Value, path: &str, json_path: &str, depth: usize) {
+        let schema = resolve(self.root, schema);
+        if depth > MAX_DEPTH {
+            return;
         }
-        rules.push(FieldRule { path: path.to_owned(), demand: format!("must be {}", in_words(&types)), predicate });
+        if let Some(fields) = schema.get("properties").and_then(Value::as_object) {
+            let required: Vec<&str> = schema
+                .get("required")
+                .and_then(Value::as_array)
+                .map(|names| names.iter().filter_map(Value::as_str).collect())
+                .unwrap_or_default();
+            for (name, field) in fields {
+                let quoted = Value::from(name.as_str());
+                let field_path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                if required.contains(&name.as_str()) {
+                    self.rules.push(FieldRule {
+                        path: field_path.clone(),
+                        demand: "is required".to_owned(),
+                        predicate: format!(r#"!exists({json_path} ? (@.type() == "object" && !exists(@.{quoted})))"#),
+                    });
+                }
+                self.value(field, &field_path, &format!("{json_path}.{quoted}"), depth + 1);
+            }
+        }
     }
-    for variant in variants(root, schema) {
-        if let Some(items) = variant.get("items") {
-            walk_value(root, items, &format!("{path}[*]"), &format!("{json_path}[*]"), rules, depth + 1);
+
+    fn value(&mut self, schema: &Value, path: &str, json_path: &str, depth: usize) {
+        let root = self.root;
+        let types = types_of(root, schema, 0);
+        if !types.is_empty() {
+            let wrong = types
+                .iter()
+                .map(|name| format!(r#"@ != "{}""#, if name == "integer" { "number" } else { name }))
+                .collect::<Vec<_>>()
+                .join(" && ");
+            let mut predicate = format!("!exists({json_path}.type() ? ({wrong}))");
+            if types.iter().any(|name| name == "integer") {
+                // JSON knows only numbers; a whole one is its own floor.
+                predicate.push_str(&format!(r#" && !exists({json_path} ? (@.type() == "number" && @ != @.floor()))"#));
+            }
+            self.rules.push(FieldRule {
+                path: path.to_owned(),
+                demand: format!("must be {}", in_words(&types)),
+                predicate,
+            });
         }
-        walk(root, variant, path, json_path, rules, depth);
+        for variant in variants(root, schema) {
+            if let Some(items) = variant.get("items") {
+                self.value(items, &format!("{path}[*]"), &format!("{json_path}[*]"), depth + 1);
+            }
+            self.object(variant, path, json_path, depth);
+        }
     }
 }
 

@@ -297,8 +297,8 @@ fn work(
         carrier: Arc::new(Nowhere),
         messaging: messaging::Settings::DEFAULT,
     });
-    let (db, options) = (scratch.db.clone(), scratch.options.clone());
-    tokio::spawn(async move { workers::run(deps, db, options, &kinds(), settings, stop).await })
+    let connections = workers::Connections { db: scratch.db.clone(), listen: scratch.options.clone() };
+    tokio::spawn(async move { workers::run(deps, connections, &kinds(), settings, stop).await })
 }
 
 /// The limit: two connections, each claims a batch and moves it to the history in one statement.

@@ -417,7 +417,7 @@ pub(super) mod tests {
                     (_, digit) => digit,
                 })
                 .sum();
-            assert!(imei.len() == 15 && sum % 10 == 0, "{imei}");
+            assert!(imei.len() == 15 && sum.is_multiple_of(10), "{imei}");
         }
     }
 }

@@ -94,6 +94,7 @@ impl House {
         Self { router: router(Arc::new(api)), db, all: all.expose_secret().to_owned(), sharma, verma }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "a request has that many parts")]
     async fn send(
         &self,
         method: Method,

@@ -17,9 +17,16 @@ use super::{
 /// What becomes of one job, by the incarnation that held it.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    Finish(i64, Held, Option<serde_json::Value>),
+    Finish {
+        worker: i64,
+        held: Held,
+        result: Option<serde_json::Value>,
+        frees_slot: bool,
+    },
     /// The handler acknowledged in its own transaction.
-    Acked,
+    Acked {
+        frees_slot: bool,
+    },
     PutBack(i64, PutBack),
     Bury(i64, Buried),
     Cancelled(i64, Held),
@@ -51,9 +58,12 @@ impl Outcome {
     pub(super) fn of(shared: &Shared, in_hand: &InHand, ended: Result<Ended, BoxDynError>) -> Self {
         let kind = shared.kinds.get(in_hand.claimed.kind.as_str());
         let failed = |failure| Self::failed(shared, in_hand, failure);
+        let frees_slot = kind.is_some_and(|kind| kind.settings.slots != Slots::Unlimited);
         let outcome = match ended {
-            Ok(Ended::Done(Done::Ack(result))) => Self::Finish(in_hand.worker, in_hand.held(), result),
-            Ok(Ended::Done(Done::Acked)) => Self::Acked,
+            Ok(Ended::Done(Done::Ack(result))) => {
+                Self::Finish { worker: in_hand.worker, held: in_hand.held(), result, frees_slot }
+            }
+            Ok(Ended::Done(Done::Acked)) => Self::Acked { frees_slot },
             Ok(Ended::Failed(failure)) => failed(failure),
             Ok(Ended::NotBegun) => Self::release(in_hand),
             Ok(Ended::UnknownKind) => Self::back(
@@ -116,9 +126,17 @@ impl Outcome {
         }
     }
 
+    fn frees_slot(&self) -> bool {
+        match self {
+            Self::Finish { frees_slot, .. } | Self::Acked { frees_slot } => *frees_slot,
+            Self::Bury(..) | Self::Cancelled(..) => true,
+            Self::PutBack(..) | Self::Lost | Self::End => false,
+        }
+    }
+
     fn label(&self) -> &'static str {
         match self {
-            Self::Finish(..) | Self::Acked => "done",
+            Self::Finish { .. } | Self::Acked { .. } => "done",
             Self::PutBack(..) => "put_back",
             Self::Bury(..) => "dead",
             Self::Cancelled(..) => "cancelled",
@@ -159,31 +177,31 @@ impl Acker {
 
     pub(super) async fn run(mut self) {
         let mut gathered = Vec::with_capacity(MOST_AT_ONCE);
-        let frees_slots = self.shared.kinds.values().any(|kind| kind.settings.slots != Slots::Unlimited);
         loop {
             gathered.clear();
             if self.outcomes.recv_many(&mut gathered, MOST_AT_ONCE).await == 0 {
                 return;
             }
             let mut last = false;
+            // A job that waits for a slot is found by the next tick.
+            let slot_freed = gathered.iter().any(Outcome::frees_slot);
             let mut by_worker: BTreeMap<i64, Batch> = BTreeMap::new();
             for outcome in gathered.drain(..) {
                 match outcome {
-                    Outcome::Finish(worker, held, result) => {
-                        by_worker.entry(worker).or_default().finish.push((held, result))
+                    Outcome::Finish { worker, held, result, .. } => {
+                        by_worker.entry(worker).or_default().finish.push((held, result));
                     }
                     Outcome::PutBack(worker, back) => by_worker.entry(worker).or_default().back.push(back),
                     Outcome::Bury(worker, buried) => by_worker.entry(worker).or_default().bury.push(buried),
                     Outcome::Cancelled(worker, held) => by_worker.entry(worker).or_default().cancelled.push(held),
-                    Outcome::Acked | Outcome::Lost => {}
+                    Outcome::Acked { .. } | Outcome::Lost => {}
                     Outcome::End => last = true,
                 }
             }
             for (worker, batch) in &by_worker {
                 self.write(*worker, batch).await;
             }
-            // A job that waits for a slot, or was put back due at once, is found by the next tick.
-            if frees_slots || by_worker.values().any(|batch| !batch.back.is_empty()) {
+            if slot_freed || by_worker.values().any(|batch| !batch.back.is_empty()) {
                 self.shared.want_tick();
             }
             if last {

@@ -88,10 +88,10 @@ pub(super) async fn listen(shared: Arc<Shared>, options: PgConnectOptions, stop:
             shared.want_tick();
             loop {
                 let notification = listener.recv().await?;
-                if notification.payload() == "cancel" {
-                    shared.cancel_wanted.notify_one();
-                } else {
-                    shared.want_tick();
+                match notification.payload() {
+                    "cancel" => shared.cancel_wanted.notify_one(),
+                    "tick" => shared.want_tick(),
+                    _lane => shared.wake.notify_one(),
                 }
             }
         };

@@ -55,6 +55,15 @@ pub struct Settings {
     pub shutdown: Duration,
 }
 
+/// How a worker reaches the database.
+#[derive(Clone, Debug)]
+pub struct Connections {
+    /// For claims, acknowledgements and beats; wants four, and no handler takes them away.
+    pub db: PgPool,
+    /// For LISTEN; never through a pooler in transaction mode.
+    pub listen: sqlx::postgres::PgConnectOptions,
+}
+
 /// What all parts of one worker process share.
 struct Shared {
     deps: Arc<Deps>,
@@ -96,21 +105,18 @@ impl Steps for TracedSteps {
 /// Runs jobs until `shutdown`, then lets the running ones end (as long as the settings give), hands back what it did
 /// not begin and leaves.
 ///
-/// `db` serves claims, acknowledgements and beats, and wants three connections; `listen_url` answers LISTEN and must
-/// not be a transaction pooler.
-///
 /// # Errors
 /// When the database cannot be reached at the start; later it only waits and tries again.
 pub async fn run(
     deps: Arc<Deps>,
-    db: PgPool,
-    listen: sqlx::postgres::PgConnectOptions,
+    connections: Connections,
     kinds: &[Kind],
     settings: Settings,
     shutdown: CancellationToken,
 ) -> Result<(), muneem_jobs::queue::Error> {
     let (outcomes, outcomes_in) = mpsc::unbounded_channel();
     let capacity = Arc::new(Capacity::new(settings.concurrency, &settings.reserved, settings.ageing));
+    let Connections { db, listen } = connections;
     let mut conn = db.acquire().await.map_err(muneem_jobs::queue::Error::Database)?;
     let worker = work::join(&mut conn, &settings.name, settings.lease).await?;
     drop(conn);
