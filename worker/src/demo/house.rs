@@ -24,7 +24,8 @@ pub(super) struct Process {
     log: PathBuf,
 }
 
-/// Starts `muneem` with these arguments; `environment` replaces ours where it names the same. It dies with us.
+/// Starts `muneem` with these arguments and this environment. It dies with us, and reads none of the settings that this
+/// machine may have for a real house: an empty file of its own, no variable of ours.
 pub(super) fn start(
     name: &str,
     arguments: &[&str],
@@ -40,10 +41,19 @@ pub(super) fn start(
         tail: String::new(),
     };
     let words = File::create(&log).map_err(fail)?;
+    let settings = logs.join("muneem.toml");
+    std::fs::write(&settings, "# The demo says everything in the environment.\n").map_err(fail)?;
     let mut process = Command::new(std::env::current_exe().map_err(fail)?);
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("MUNEEM__") || ["DATABASE_URL", "RUST_LOG"].contains(&&*text) {
+            process.env_remove(&name);
+        }
+    }
     process
+        .arg("--config")
+        .arg(&settings)
         .args(arguments)
-        .env_remove("RUST_LOG")
         .envs(environment.iter().map(|(key, value)| (*key, value.as_str())))
         .stdin(Stdio::null())
         .stdout(words.try_clone().map_err(fail)?)
