@@ -110,7 +110,8 @@ async fn killed_between_enqueue_and_commit_the_slot_is_still_one_job() {
     assert_eq!(settle(&mut dying, &held, india(24, 0, 0)).await.unwrap().len(), 1);
     // While it lives, the entry is its own.
     assert_eq!(tick(&db, india(24, 0, 0)).await.unwrap().jobs, []);
-    drop(dying);
+    // The server does the same when the process's connection breaks.
+    dying.rollback().await.unwrap();
 
     assert_eq!(tick(&db, india(24, 0, 1)).await.unwrap().jobs.len(), 1);
     assert_eq!(jobs(&test.pool()).await.len(), 1);
