@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use muneem::queue::{Connections, Settings};
+use muneem::queue::{Connections, Pulse, Settings};
 use muneem_jobs::{
     Deps, MIGRATOR,
     id::JobId,
@@ -120,6 +120,7 @@ impl QueueUnderTest {
             poll: Duration::from_millis(100),
             ageing: Duration::from_secs(10),
             shutdown: Duration::from_secs(5),
+            pulse: Pulse::default(),
         }
     }
 

@@ -200,7 +200,10 @@ pub struct App {
     pub credentials: Option<Credentials>,
     /// For LISTEN.
     pub listen: PgConnectOptions,
-    moved_clock: Option<MovedClock>,
+    /// The clock of sandbox mode.
+    pub moved_clock: Option<MovedClock>,
+    /// Of the workers of this process, if it has any.
+    pub pulse: workers::Pulse,
 }
 
 impl App {
@@ -257,6 +260,7 @@ impl App {
             credentials,
             listen: database.listen.clone(),
             moved_clock,
+            pulse: workers::Pulse::default(),
         })
     }
 
@@ -276,6 +280,7 @@ impl App {
             poll: settings.poll,
             ageing: Duration::from_secs(10),
             shutdown: settings.shutdown,
+            pulse: self.pulse.clone(),
         };
         let connections = workers::Connections { db, listen: self.listen.clone() };
         workers::run(Arc::clone(&self.deps), connections, &self.kinds, settings, shutdown).await?;

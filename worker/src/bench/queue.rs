@@ -288,6 +288,7 @@ fn work(
         poll: Duration::from_millis(250),
         ageing: Duration::from_secs(10),
         shutdown: Duration::from_secs(5),
+        pulse: workers::Pulse::default(),
     };
     let deps = Arc::new(Deps {
         db: scratch.db.clone(),

@@ -21,12 +21,16 @@ pub(super) async fn beat(shared: Arc<Shared>, stop: CancellationToken) {
         let worker = shared.hands.worker();
         let asked = Instant::now();
         match tokio::time::timeout(lease / 3, renew(&shared, worker, lease)).await {
-            Ok(Ok(Some(same))) if same == worker => renewed = asked,
+            Ok(Ok(Some(same))) if same == worker => {
+                renewed = asked;
+                shared.settings.pulse.renewed(asked, lease);
+            }
             Ok(Ok(Some(new))) => {
                 tracing::error!(worker, new, "the lease was lost; its jobs are somebody else's now");
                 shared.hands.set_worker(new);
                 shared.hands.stop_of(worker);
                 renewed = asked;
+                shared.settings.pulse.renewed(asked, lease);
                 shared.want_tick();
             }
             Ok(Ok(None)) => {}

@@ -17,6 +17,7 @@ mod capacity;
 mod claimer;
 mod handler;
 mod inhand;
+mod pulse;
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -33,6 +34,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
 
 use self::{acker::Acker, backend::LaneQueue, capacity::Capacity, claimer::Claimer, handler::Handler, inhand::Hands};
+
+pub use self::pulse::Pulse;
 
 /// How this process works.
 #[derive(Clone, Debug)]
@@ -53,6 +56,8 @@ pub struct Settings {
     pub ageing: Duration,
     /// Time running jobs are given at shutdown.
     pub shutdown: Duration,
+    /// Told of each renewed lease.
+    pub pulse: Pulse,
 }
 
 /// How a worker reaches the database.
@@ -118,7 +123,9 @@ pub async fn run(
     let capacity = Arc::new(Capacity::new(settings.concurrency, &settings.reserved, settings.ageing));
     let Connections { db, listen } = connections;
     let mut conn = db.acquire().await.map_err(muneem_jobs::queue::Error::Database)?;
+    let asked = tokio::time::Instant::now();
     let worker = work::join(&mut conn, &settings.name, settings.lease).await?;
+    settings.pulse.renewed(asked, settings.lease);
     drop(conn);
     tracing::info!(worker, name = settings.name, "worker joined");
     let shared = Arc::new(Shared {
@@ -183,6 +190,7 @@ pub async fn run(
     for helper in [beat, cancels, listener] {
         let _ = helper.await;
     }
+    shared.settings.pulse.ended();
     let worker = shared.hands.worker();
     match shared.db.acquire().await {
         Ok(mut conn) => {
