@@ -25,3 +25,16 @@ pub async fn move_clock(conn: &mut PgConnection, moved_by: TimeDelta) -> sqlx::R
     sqlx::query!("update muneem.law_clock set moved_by = $1", offset).execute(conn).await?;
     Ok(())
 }
+
+/// How far the clock is from the machine's time, nobody else moving it until the caller's transaction ends.
+///
+/// # Errors
+/// The database did not answer, or the login may not: it needs `muneem_app`.
+pub async fn hold_clock(tx: &mut PgConnection) -> sqlx::Result<TimeDelta> {
+    let micros = sqlx::query_scalar!(
+        r#"select (extract(epoch from moved_by) * 1000000)::bigint as "micros!" from muneem.law_clock for update"#
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(TimeDelta::microseconds(micros))
+}

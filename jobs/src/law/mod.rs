@@ -5,5 +5,5 @@ mod clock;
 mod states;
 
 pub use calendar::{FinancialYear, india_date};
-pub use clock::{clock_offset, move_clock};
+pub use clock::{clock_offset, hold_clock, move_clock};
 pub use states::{State, find_state};

@@ -13,6 +13,7 @@ mod post;
 pub mod problem;
 mod query;
 mod queue;
+pub mod sandbox;
 mod schedule;
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,10 @@ use tower::ServiceExt;
 use super::*;
 use crate::{
     config::Config,
-    outbound::{chance::OsChance, clock::SystemClock},
+    outbound::{
+        chance::OsChance,
+        clock::{MovedClock, SystemClock},
+    },
 };
 
 #[derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
@@ -67,6 +70,10 @@ struct Answered {
 
 impl House {
     async fn new() -> Self {
+        Self::with(|api| router(Arc::new(api))).await
+    }
+
+    async fn with(built: impl FnOnce(Api) -> Router) -> Self {
         let db = TestDb::new(&muneem_jobs::MIGRATOR).await;
         let mut owner = db.pool().acquire().await.expect("a connection");
         muneem_jobs::queue::sync_kinds(&mut owner, &[Kind::of::<Count>()]).await.expect("kinds");
@@ -91,7 +98,7 @@ impl House {
         };
         let verma = tokens.pop().expect("two");
         let sharma = tokens.pop().expect("two");
-        Self { router: router(Arc::new(api)), db, all: all.expose_secret().to_owned(), sharma, verma }
+        Self { router: built(api), db, all: all.expose_secret().to_owned(), sharma, verma }
     }
 
     #[expect(clippy::too_many_arguments, reason = "a request has that many parts")]
@@ -326,4 +333,78 @@ async fn health_metrics_and_descriptions_are_open() {
     assert_eq!(house.get("/problems/queue.unknown_kind", "").await.status, StatusCode::OK);
     assert_eq!(docs.headers["x-content-type-options"], "nosniff");
     assert!(!docs.headers.contains_key("server") && !docs.headers.contains_key("access-control-allow-origin"));
+}
+
+/// A house whose clock can be moved, and that clock.
+async fn sandbox_house() -> (House, MovedClock) {
+    let clock = MovedClock::default();
+    let house = House::with(|api| {
+        let api = Arc::new(Api { clock: Arc::new(clock.clone()), ..api });
+        router_with(api.clone(), sandbox::routes(sandbox::ClockRoom { api, clock: clock.clone() }))
+    });
+    (house.await, clock)
+}
+
+async fn offset_secs(house: &House) -> i64 {
+    muneem_jobs::law::clock_offset(&house.db.pool()).await.expect("an offset").num_seconds()
+}
+
+#[tokio::test]
+async fn the_sandbox_clock_is_moved_from_outside() {
+    let (house, clock) = sandbox_house().await;
+    let moved = house.post("/sandbox/clock", "", None, &json!({ "advance_secs": 259_200 })).await;
+    assert_eq!((moved.status, &moved.body["moved_by_secs"]), (StatusCode::OK, &json!(259_200)), "{}", moved.body);
+    let now: chrono::DateTime<chrono::Utc> = serde_json::from_value(moved.body["now"].clone()).expect("an instant");
+    assert!((now - SystemClock.now() - chrono::TimeDelta::hours(72)).abs() < chrono::TimeDelta::minutes(1), "{now}");
+    assert!(clock.now() >= now, "this process follows at once");
+
+    house.post("/sandbox/clock", "", None, &json!({ "advance_secs": -3600 })).await;
+    assert_eq!(offset_secs(&house).await, 255_600);
+    house.post("/sandbox/clock", "", None, &json!({ "moved_by_secs": 60 })).await;
+    assert_eq!(offset_secs(&house).await, 60);
+}
+
+#[tokio::test]
+async fn two_who_advance_at_once_both_do() {
+    let (house, _) = sandbox_house().await;
+    let hour = json!({ "advance_secs": 3600 });
+    futures_util::future::join_all((0..5).map(|_| house.post("/sandbox/clock", "", None, &hour))).await;
+    assert_eq!(offset_secs(&house).await, 5 * 3600);
+}
+
+#[tokio::test]
+async fn the_clock_stays_where_the_move_is_refused() {
+    let (house, _) = sandbox_house().await;
+    for body in [
+        json!({}),
+        json!({ "advance_secs": 1, "moved_by_secs": 1 }),
+        json!({ "advance_secs": 1, "minutes": 1 }),
+        json!({ "advance_secs": "1" }),
+        json!({ "moved_by_secs": 3_155_760_001_i64 }),
+        json!({ "advance_secs": i64::MIN }),
+    ] {
+        is_problem(&house.post("/sandbox/clock", "", None, &body).await, 422, "http.bad_body");
+    }
+    assert_eq!(offset_secs(&house).await, 0);
+    let real = House::new().await;
+    let refused = real.post("/sandbox/clock", &real.all, None, &json!({ "advance_secs": 1 })).await;
+    is_problem(&refused, 404, "http.no_such_address");
+}
+
+#[tokio::test]
+async fn a_process_whose_workers_do_not_beat_is_not_ready() {
+    let beats = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let house = House::with(|api| {
+        let beats = beats.clone();
+        let workers_beat: Arc<dyn Fn() -> bool + Send + Sync> =
+            Arc::new(move || beats.load(std::sync::atomic::Ordering::Relaxed));
+        router(Arc::new(Api { workers_beat: Some(workers_beat), ..api }))
+    })
+    .await;
+    let ready = house.get("/health/ready", "").await;
+    assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE, "{}", ready.body);
+    assert_eq!(ready.body["checks"][2], json!({ "name": "workers", "ok": false }));
+    assert_eq!(house.get("/health/live", "").await.status, StatusCode::OK);
+    beats.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(house.get("/health/ready", "").await.status, StatusCode::OK);
 }
