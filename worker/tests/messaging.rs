@@ -135,6 +135,7 @@ impl Shop {
             clock: Arc::new(clock.clone()),
             chance: Arc::new(OsChance),
             credentials: credentials.clone(),
+            body_limit_bytes: 4 << 20,
         };
         let listener = TcpListener::bind(loopback).await.expect("a free port");
         let receiver = listener.local_addr().expect("bound");

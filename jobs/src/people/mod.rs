@@ -12,7 +12,7 @@ mod token;
 
 use chrono::{DateTime, Duration, SubsecRound, Utc};
 use secrecy::SecretString;
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 
 use crate::outbound::{Chance, Clock};
 
@@ -90,7 +90,8 @@ pub async fn create_token(
     Ok((token, minted.bearer))
 }
 
-/// Makes a token for everything, unless there is a usable one already.
+/// Makes a token for everything, unless any token was ever made: whoever revoked the last one did not ask for another.
+/// Of two processes that start at once, one makes it.
 ///
 /// # Errors
 /// The database fails.
@@ -99,10 +100,14 @@ pub async fn create_first_token(
     clock: &dyn Clock,
     chance: &dyn Chance,
 ) -> Result<Option<(Token, SecretString)>, Error> {
-    if store::list_tokens(db).await?.iter().any(|token| token.business_id.is_none() && token.is_usable(clock.now())) {
+    let mut tx = db.begin().await?;
+    store::lock_first_token(&mut tx).await?;
+    if !store::list_tokens(&mut tx).await?.is_empty() {
         return Ok(None);
     }
-    create_token(db, NewToken::bootstrap(), clock, chance).await.map(Some)
+    let made = create_token(&mut tx, NewToken::bootstrap(), clock, chance).await?;
+    tx.commit().await?;
+    Ok(Some(made))
 }
 
 /// All tokens, newest first, the revoked ones included.
@@ -289,7 +294,18 @@ mod tests {
         let (first, _) = create_first_token(&mut db, &noon(), &chance).await.expect("works").expect("made");
         assert!(create_first_token(&mut db, &noon(), &chance).await.expect("works").is_none());
         revoke_token(&mut db, &first.public_id, noon().0).await.expect("revoked");
-        assert!(create_first_token(&mut db, &noon(), &chance).await.expect("works").is_some());
+        assert!(create_first_token(&mut db, &noon(), &chance).await.expect("works").is_none(), "nobody asked for it");
+    }
+
+    #[tokio::test]
+    async fn two_processes_that_start_at_once_make_one_first_token() {
+        let db = TestDb::new(&crate::MIGRATOR).await;
+        let pool = db.app_pool();
+        let (mut one, mut two) = (pool.acquire().await.expect("one"), pool.acquire().await.expect("two"));
+        let (clock, chance) = (noon(), counting());
+        let (first, second) =
+            tokio::join!(create_first_token(&mut one, &clock, &chance), create_first_token(&mut two, &clock, &chance));
+        assert_eq!(first.expect("works").is_some() as u8 + second.expect("works").is_some() as u8, 1);
     }
 
     #[tokio::test]

@@ -116,6 +116,14 @@ pub(super) async fn list_tokens(db: &mut PgConnection) -> Result<Vec<Token>, Err
     Ok(rows.into_iter().map(Token::from).collect())
 }
 
+/// Waits for whoever else is about to make the first token; held until the transaction ends.
+pub(super) async fn lock_first_token(tx: &mut PgConnection) -> Result<(), Error> {
+    sqlx::query!("select pg_advisory_xact_lock(hashtextextended('muneem.people_first_token', 8787))")
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
 /// The token and the digest of its secret.
 pub(super) async fn find_token(db: &mut PgConnection, public_id: &str) -> Result<Option<(Token, Vec<u8>)>, Error> {
     let row = sqlx::query_as!(

@@ -1,15 +1,17 @@
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use axum::Router;
-use muneem_jobs::{queue::Lane, schema};
+use muneem_jobs::{people, queue::Lane, schema};
+use secrecy::ExposeSecret;
 use tokio::{net::TcpListener, signal::unix::SignalKind, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use super::output;
 use crate::{
     app::{App, Database},
     config::Config,
-    http::{self, Api, whatsapp},
+    http::{self, Api, sandbox, whatsapp},
     outbound::http::{Timeouts, client},
     telemetry::{self, Voice},
 };
@@ -82,8 +84,10 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
         let listener = TcpListener::bind(listen)
             .await
             .with_context(|| format!("cannot listen on {listen}; set `server.listen` to a free address"))?;
-        tracing::info!("listening on http://{listen}");
-        let router = routes(&app, metrics);
+        let at = listener.local_addr()?;
+        tracing::info!("listening on http://{at}");
+        show_first_token(&app, at).await?;
+        let router = routes(&app, metrics, does(Part::Workers)).into_make_service_with_connect_info::<SocketAddr>();
         let stop = stop.clone();
         parts.spawn(async move {
             axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await.context("HTTP ended")
@@ -114,8 +118,32 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-fn routes(app: &Arc<App>, metrics: metrics_exporter_prometheus::PrometheusHandle) -> Router {
+/// On an installation that nobody holds a token of, makes the first one and shows it, once and not in the log.
+async fn show_first_token(app: &App, at: SocketAddr) -> anyhow::Result<()> {
     let deps = &app.deps;
+    let mut db = deps.db.acquire().await?;
+    let Some((_, bearer)) = people::create_first_token(&mut db, &*deps.clock, &*deps.chance).await? else {
+        return Ok(());
+    };
+    let bearer = bearer.expose_secret();
+    output::text(&format!(
+        "\nThe first token of this installation. It may do everything; keep it now, it is not shown again:\n\n  \
+         {bearer}\n\nUse it:  curl -H 'authorization: Bearer {bearer}' http://{at}/v1/queue/stats\n\n"
+    ))
+}
+
+fn routes(app: &App, metrics: metrics_exporter_prometheus::PrometheusHandle, has_workers: bool) -> Router {
+    let deps = &app.deps;
+    let server = &app.config.server;
+    let pulse = app.pulse.clone();
+    let api = Arc::new(Api {
+        db: deps.db.clone(),
+        clock: Arc::clone(&deps.clock),
+        chance: Arc::clone(&deps.chance),
+        settings: server.clone(),
+        metrics,
+        workers_beat: has_workers.then(|| -> Arc<dyn Fn() -> bool + Send + Sync> { Arc::new(move || pulse.beats()) }),
+    });
     let mut others = Router::new();
     if let Some(credentials) = &app.credentials {
         others = others.merge(whatsapp::routes(whatsapp::Intake {
@@ -123,15 +151,11 @@ fn routes(app: &Arc<App>, metrics: metrics_exporter_prometheus::PrometheusHandle
             clock: Arc::clone(&deps.clock),
             chance: Arc::clone(&deps.chance),
             credentials: credentials.clone(),
+            body_limit_bytes: server.webhook_body_limit_bytes,
         }));
     }
-    let api = Api {
-        db: deps.db.clone(),
-        clock: Arc::clone(&deps.clock),
-        chance: Arc::clone(&deps.chance),
-        settings: app.config.server.clone(),
-        metrics,
-        workers_beat: None,
-    };
-    http::router_with(Arc::new(api), others)
+    if let Some(clock) = &app.moved_clock {
+        others = others.merge(sandbox::routes(sandbox::ClockRoom { api: Arc::clone(&api), clock: clock.clone() }));
+    }
+    http::router_with(api, others)
 }

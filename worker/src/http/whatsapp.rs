@@ -20,9 +20,6 @@ use muneem_jobs::{
 use serde::Deserialize;
 use sqlx::PgPool;
 
-/// The carrier sends up to 3 MB.
-const BODY_LIMIT: usize = 4 * 1024 * 1024;
-
 /// What the receiver needs.
 #[derive(Clone)]
 pub struct Intake {
@@ -34,13 +31,15 @@ pub struct Intake {
     pub chance: Arc<dyn Chance>,
     /// App secrets and verify token.
     pub credentials: Credentials,
+    /// Largest body that is read, in bytes.
+    pub body_limit_bytes: usize,
 }
 
 /// `GET` and `POST /webhooks/whatsapp`.
 pub fn routes(intake: Intake) -> Router {
     Router::new()
         .route("/webhooks/whatsapp", get(handshake).post(receive))
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(DefaultBodyLimit::max(intake.body_limit_bytes))
         .with_state(intake)
 }
 
