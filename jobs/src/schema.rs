@@ -1,5 +1,6 @@
 //! The schema itself: brought up to date by its owner, used by a login that may only serve.
 
+use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 
 use crate::{queue, schedule};
@@ -52,18 +53,35 @@ fn mend() -> String {
         .to_owned()
 }
 
+/// The server as it presents itself.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// `15.14`
+    pub version: String,
+    /// What its clock says.
+    pub now: DateTime<Utc>,
+}
+
+/// Asks the server for its version and time.
+///
+/// # Errors
+/// It does not answer, or is older than 15.
+pub async fn ask_server(conn: &mut PgConnection) -> Result<Server, Error> {
+    let (number, version, now): (i32, String, DateTime<Utc>) = sqlx::query_as(
+        "select current_setting('server_version_num')::integer, current_setting('server_version'), clock_timestamp()",
+    )
+    .fetch_one(conn)
+    .await
+    .map_err(Error::Database)?;
+    if number < OLDEST { Err(Error::TooOld(number / 10_000)) } else { Ok(Server { version, now }) }
+}
+
 /// Brings the schema up to date and publishes kinds and schedules. Needs its owner.
 ///
 /// # Errors
 /// The server is older than 15 or refuses a step.
 pub async fn migrate(conn: &mut PgConnection) -> Result<(), Error> {
-    let version: i32 = sqlx::query_scalar("select current_setting('server_version_num')::integer")
-        .fetch_one(&mut *conn)
-        .await
-        .map_err(Error::Database)?;
-    if version < OLDEST {
-        return Err(Error::TooOld(version / 10_000));
-    }
+    ask_server(conn).await?;
     crate::MIGRATOR.run(&mut *conn).await.map_err(Error::Step)?;
     queue::sync_kinds(conn, &crate::kinds()).await.map_err(Error::Kinds)?;
     schedule::sync(conn, crate::schedules().map_err(Error::Schedules)?).await.map_err(Error::Schedules)

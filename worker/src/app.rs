@@ -179,13 +179,22 @@ fn parse(url: &SecretString) -> Result<PgConnectOptions, sqlx::Error> {
 /// The database does not answer.
 pub async fn pool(options: PgConnectOptions, size: u32, acquire: Duration) -> anyhow::Result<PgPool> {
     let options = options.statement_cache_capacity(0).application_name("muneem").disable_statement_logging();
-    PgPoolOptions::new()
+    let pool = PgPoolOptions::new()
         .max_connections(size)
         .acquire_timeout(acquire)
         .test_before_acquire(false)
-        .connect_with(options)
-        .await
-        .context("the database did not answer: check DATABASE_URL and that Postgres runs")
+        .connect_with(options.clone())
+        .await;
+    let cause = match pool {
+        Ok(pool) => return Ok(pool),
+        // The pool waited for a server that may have been starting, and knows only that it waited.
+        Err(sqlx::Error::PoolTimedOut) => match tokio::time::timeout(acquire, options.connect()).await {
+            Ok(Err(cause)) => cause,
+            _ => sqlx::Error::PoolTimedOut,
+        },
+        Err(cause) => cause,
+    };
+    Err(cause).context("the database did not answer; check DATABASE_URL and that Postgres runs")
 }
 
 /// Everything a process of muneem works with.

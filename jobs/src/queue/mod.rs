@@ -28,9 +28,9 @@ pub use forget_finished::ForgetFinished;
 pub use housekeeping::schedules;
 pub use job::{Disposition, Done, Job, JobError, KeyMemory, Lane, Settings, Slots};
 pub use kinds::{JobFailure, Kind};
-pub use model::{JobFilter, JobState, JobView, LaneDepth, NewJob};
+pub use model::{Health, JobFilter, JobState, JobView, LaneDepth, NewJob};
 pub use reap_leases::ReapLeases;
 pub use store::{
-    KindView, Named, cancel, enqueue, enqueue_for, find_job, list_jobs, list_kinds, retry, retry_many, stats,
+    KindView, Named, cancel, enqueue, enqueue_for, find_job, health, list_jobs, list_kinds, retry, retry_many, stats,
     sync_kinds,
 };

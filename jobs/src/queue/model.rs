@@ -186,3 +186,14 @@ pub struct LaneDepth {
     /// How long the oldest has been in line, in seconds.
     pub oldest_secs: f64,
 }
+
+/// Whether the queue is worked on.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Health {
+    /// Workers whose lease runs.
+    pub beating: i64,
+    /// Workers that died; whoever looks next takes their jobs back.
+    pub silent: i64,
+    /// Jobs that were given up and wait for a person.
+    pub dead: i64,
+}

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, postgres::types::PgInterval, types::Json};
 
 use super::{
-    Error, JobFilter, JobState, JobView, KeyMemory, Kind, Lane, LaneDepth, NewJob, Slots,
+    Error, Health, JobFilter, JobState, JobView, KeyMemory, Kind, Lane, LaneDepth, NewJob, Slots,
     rule::{field_rules, whole_rule},
 };
 use crate::{id::JobId, people::BusinessId};
@@ -282,6 +282,24 @@ pub async fn retry_many(conn: &mut PgConnection, filter: &JobFilter, limit: u16)
 /// [`Error::Database`].
 pub async fn stats(conn: &mut PgConnection, business: Option<BusinessId>) -> Result<Vec<LaneDepth>, Error> {
     Ok(sqlx::query_file_as!(LaneDepth, "src/queue/sql/stats.sql", business.map(|id| id.0)).fetch_all(conn).await?)
+}
+
+/// Whether anybody works, and what was given up.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn health(conn: &mut PgConnection) -> Result<Health, Error> {
+    Ok(sqlx::query_as!(
+        Health,
+        r#"
+        select
+            (select count(*) from muneem.queue_workers where lease_until >= clock_timestamp()) as "beating!",
+            (select count(*) from muneem.queue_workers where lease_until < clock_timestamp()) as "silent!",
+            (select count(*) from muneem.queue_dead) as "dead!"
+        "#
+    )
+    .fetch_one(conn)
+    .await?)
 }
 
 /// Drops the days of the history that are over, makes those to come; answers how many went.

@@ -3,6 +3,7 @@
 mod bench;
 mod config;
 mod demo;
+mod doctor;
 mod enqueue;
 mod jobs;
 mod migrate;
@@ -41,6 +42,7 @@ enum Command {
     Demo(demo::Args),
     Serve(serve::Args),
     Migrate(migrate::Args),
+    Doctor(doctor::Args),
     Config(config::Args),
     Enqueue(enqueue::Args),
     Jobs(jobs::Args),
@@ -80,6 +82,7 @@ impl Cli {
             Command::Bench(args) => bench::run(&args, &Config::load(self.config.as_deref())?).await,
             Command::Demo(args) => demo::run(args, &Config::load(self.config.as_deref())?).await,
             Command::Config(args) => config::run(&args, || Config::load(self.config.as_deref())),
+            Command::Doctor(args) => doctor::run(&args, Config::load(self.config.as_deref())).await,
             Command::Migrate(args) => migrate::run(&args, &Config::load(self.config.as_deref())?).await,
             Command::Sandbox(args) => sandbox::run(args).await,
             Command::Serve(args) => serve::run(&args, Config::load(self.config.as_deref())?).await,

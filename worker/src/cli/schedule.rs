@@ -1,8 +1,10 @@
 use std::process::ExitCode;
 
+use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use muneem_jobs::schedule;
 use serde_json::json;
+use sqlx::PgConnection;
 
 use super::output::Output;
 use crate::config::Config;
@@ -43,22 +45,27 @@ struct One {
     output: Output,
 }
 
+/// Every schedule, by name.
+pub(super) async fn all(db: &mut PgConnection, now: DateTime<Utc>) -> anyhow::Result<Vec<schedule::Listed>> {
+    let mut entries = Vec::new();
+    loop {
+        let after = entries.last().map(|listed: &schedule::Listed| listed.entry.name.clone());
+        let page = schedule::list(db, None, &after.unwrap_or_default(), PAGE, now).await?;
+        let is_last = page.len() < usize::from(PAGE);
+        entries.extend(page);
+        if is_last {
+            return Ok(entries);
+        }
+    }
+}
+
 pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     let (_database, app) = super::open(config).await?;
     let mut db = app.deps.db.acquire().await?;
     let now = app.deps.clock.now();
     match args.command {
         Command::List { output } => {
-            let mut entries = Vec::new();
-            loop {
-                let after = entries.last().map(|listed: &schedule::Listed| listed.entry.name.clone());
-                let page = schedule::list(&mut db, None, &after.unwrap_or_default(), PAGE, now).await?;
-                let is_last = page.len() < usize::from(PAGE);
-                entries.extend(page);
-                if is_last {
-                    break;
-                }
-            }
+            let entries = all(&mut db, now).await?;
             output.table(&["name", "kind", "when", "missed", "paused", "next"], &entries, |listed| {
                 let entry = &listed.entry;
                 let next = listed.upcoming.first().map(|at| at.format("%Y-%m-%d %H:%M UTC").to_string());

@@ -16,6 +16,18 @@ impl Timeouts {
     pub const DEFAULT: Self = Self { connect: Duration::from_secs(5), total: Duration::from_secs(30) };
 }
 
+/// Status and beginning of what `url` answers to a GET.
+///
+/// # Errors
+/// Nobody answers within `patience`.
+pub async fn probe(url: &str, patience: Duration) -> reqwest::Result<(u16, String)> {
+    let answer = client(Timeouts { connect: patience, total: patience })?.get(url).send().await?;
+    let status = answer.status().as_u16();
+    // Only what a health check says is of interest; an endless page ends with the patience.
+    let text: String = answer.text().await.unwrap_or_default().chars().take(1000).collect();
+    Ok((status, text))
+}
+
 /// A client that does what it is told once: no redirects, no retries, no proxy from the environment, bounded pool.
 /// Retrying is the queue's business; a POST repeated here could say something twice.
 ///
