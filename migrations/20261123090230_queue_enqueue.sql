@@ -197,6 +197,27 @@ begin
 end
 $$;
 
+-- Refuses the first of some payloads that is off.
+create function muneem.queue_refuse_first(kind muneem.queue_kinds, payloads jsonb[]) returns void
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    off jsonb;
+begin
+    select p.payload into off
+    from unnest(payloads) p (payload)
+    where not coalesce(p.payload @@ kind.rule, false)
+    limit 1;
+    if found then
+        perform muneem.queue_refuse_payload(kind.kind, off);
+    end if;
+    raise exception 'payloads of %: one is larger than 1 MiB', kind.kind
+        using errcode = 'MN006', hint = 'store the data and enqueue its id';
+end
+$$;
+
 -- Many jobs of one kind at once; ids in the order of the payloads. `keys`, when given, is as long as `payloads`.
 create function muneem.enqueue_many(
     kind text, payloads jsonb[], business text default null, keys text[] default null, run_at timestamptz default now(),
@@ -214,23 +235,13 @@ declare
     due_at timestamptz := greatest(coalesce(run_at, present), present);
     timed boolean := coalesce(run_at > greatest(present, now()), false);
     points smallint := coalesce(priority, 0);
-    off jsonb;
+    taken bigint;
     place integer;
 begin
     perform muneem.queue_check_lane(lane, priority);
     into_lane := coalesce(lane::muneem.queue_lane, declared.lane);
-    select p.payload into off
-    from unnest(payloads) p (payload)
-    where not coalesce(p.payload @@ declared.rule, false)
-    limit 1;
-    if found then
-        perform muneem.queue_refuse_payload(kind, off);
-    end if;
-    if exists (select from unnest(payloads) p (payload) where pg_column_size(p.payload) > 1048576) then
-        raise exception 'payloads of %: one is larger than 1 MiB', kind
-            using errcode = 'MN006', hint = 'store the data and enqueue its id';
-    end if;
     if keys is null then
+        -- One pass over the payloads: what is off is not inserted, and then nothing is.
         return query
             insert into muneem.queue_jobs (
                 business_id, rank_at, run_at, enqueued_at, lane, priority, parked, kind, slot_key, payload)
@@ -239,12 +250,23 @@ begin
                 case when declared.slot_scope is not null
                     then muneem.queue_slot_key(declared, owner_id, p.payload) end, p.payload
             from unnest(payloads) p (payload)
+            where p.payload @@ declared.rule and pg_column_size(p.payload) <= 1048576
             returning job_id;
+        get diagnostics taken = row_count;
+        if taken < cardinality(payloads) then
+            perform muneem.queue_refuse_first(declared, payloads);
+        end if;
         perform muneem.queue_wake(into_lane, due_at, timed or declared.slot_scope is not null);
     else
         if cardinality(keys) <> cardinality(payloads) then
             raise exception 'keys: has % entries for % payloads', cardinality(keys), cardinality(payloads)
                 using errcode = 'MN007', hint = 'give one key a payload';
+        end if;
+        if exists (
+            select from unnest(payloads) p (payload)
+            where not coalesce(p.payload @@ declared.rule, false) or pg_column_size(p.payload) > 1048576)
+        then
+            perform muneem.queue_refuse_first(declared, payloads);
         end if;
         for place in 1 .. cardinality(payloads) loop
             return next muneem.queue_insert(declared, payloads[place], owner_id, keys[place], run_at, lane, priority);
@@ -305,7 +327,8 @@ as $$
     select count(*) from kept
 $$;
 
-revoke all on function muneem.queue_refuse_payload(text, jsonb), muneem.queue_load_kind(text),
+revoke all on function muneem.queue_refuse_payload(text, jsonb),
+    muneem.queue_refuse_first(muneem.queue_kinds, jsonb[]), muneem.queue_load_kind(text),
     muneem.queue_check_lane(text, smallint), muneem.queue_slot_key(muneem.queue_kinds, uuid, jsonb),
     muneem.queue_wake(muneem.queue_lane, timestamptz, boolean),
     muneem.queue_insert(muneem.queue_kinds, jsonb, uuid, text, timestamptz, text, smallint),
@@ -313,7 +336,8 @@ revoke all on function muneem.queue_refuse_payload(text, jsonb), muneem.queue_lo
     muneem.enqueue(text, jsonb, text, text, timestamptz, text, smallint),
     muneem.enqueue_many(text, jsonb[], text, text[], timestamptz, text, smallint),
     muneem.cancel_job(bigint), muneem.queue_end_cancelled(bigint[]) from public;
-grant execute on function muneem.queue_refuse_payload(text, jsonb), muneem.queue_load_kind(text),
+grant execute on function muneem.queue_refuse_payload(text, jsonb),
+    muneem.queue_refuse_first(muneem.queue_kinds, jsonb[]), muneem.queue_load_kind(text),
     muneem.queue_check_lane(text, smallint), muneem.queue_slot_key(muneem.queue_kinds, uuid, jsonb),
     muneem.queue_wake(muneem.queue_lane, timestamptz, boolean),
     muneem.queue_insert(muneem.queue_kinds, jsonb, uuid, text, timestamptz, text, smallint),

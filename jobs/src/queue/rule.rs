@@ -12,6 +12,8 @@ pub(super) struct FieldRule {
     pub(super) demand: String,
     /// The same as a jsonpath predicate.
     pub(super) predicate: String,
+    /// What the predicate of all demands holds of it, where that is cheaper; empty when another demand implies it.
+    quick: Option<String>,
 }
 
 /// Every demand of a schema, in the order of its fields.
@@ -20,8 +22,9 @@ pub(super) fn field_rules(schema: &Value) -> Vec<FieldRule> {
         path: "payload".to_owned(),
         demand: "must be an object".to_owned(),
         predicate: r#"$.type() == "object""#.to_owned(),
+        quick: None,
     }];
-    let mut walker = Walker { root: schema, rules: Vec::new() };
+    let mut walker = Walker { root: schema, rules: Vec::new(), at_hand: Vec::new() };
     walker.object(schema, "", "$", 0);
     rules.append(&mut walker.rules);
     rules
@@ -29,7 +32,13 @@ pub(super) fn field_rules(schema: &Value) -> Vec<FieldRule> {
 
 /// All demands as one predicate.
 pub(super) fn whole_rule(rules: &[FieldRule]) -> String {
-    rules.iter().map(|rule| format!("({})", rule.predicate)).collect::<Vec<_>>().join(" && ")
+    rules
+        .iter()
+        .map(|rule| rule.quick.as_deref().unwrap_or(&rule.predicate))
+        .filter(|predicate| !predicate.is_empty())
+        .map(|predicate| format!("({predicate})"))
+        .collect::<Vec<_>>()
+        .join(" && ")
 }
 
 /// Deeper than any payload of ours; ends a schema that refers to itself.
@@ -39,6 +48,8 @@ const MAX_DEPTH: usize = 8;
 struct Walker<'a> {
     root: &'a Value,
     rules: Vec<FieldRule>,
+    /// Required fields of the payload itself, by their jsonpath.
+    at_hand: Vec<String>,
 }
 
 impl Walker<'_> {
@@ -56,11 +67,19 @@ impl Walker<'_> {
             for (name, field) in fields {
                 let quoted = Value::from(name.as_str());
                 let field_path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-                if required.contains(&name.as_str()) {
+                let needed = required.contains(&name.as_str());
+                // A field of the payload itself that must be there and be one thing: comparing its type says both, and
+                // each enqueue pays for this.
+                let at_hand = needed && json_path == "$" && !types_of(self.root, field, 0).is_empty();
+                if at_hand {
+                    self.at_hand.push(format!("{json_path}.{quoted}"));
+                }
+                if needed {
                     self.rules.push(FieldRule {
                         path: field_path.clone(),
                         demand: "is required".to_owned(),
                         predicate: format!(r#"!exists({json_path} ? (@.type() == "object" && !exists(@.{quoted})))"#),
+                        quick: at_hand.then(String::new),
                     });
                 }
                 self.value(field, &field_path, &format!("{json_path}.{quoted}"), depth + 1);
@@ -82,10 +101,20 @@ impl Walker<'_> {
                 // JSON knows only numbers; a whole one is its own floor.
                 predicate.push_str(&format!(r#" && !exists({json_path} ? (@.type() == "number" && @ != @.floor()))"#));
             }
+            let quick = self.at_hand.iter().any(|at| at == json_path).then(|| {
+                let one_of = types.iter().map(|name| match name.as_str() {
+                    "integer" => {
+                        format!(r#"({json_path}.type() == "number" && {json_path} == {json_path}.floor())"#)
+                    }
+                    other => format!(r#"{json_path}.type() == "{other}""#),
+                });
+                one_of.collect::<Vec<_>>().join(" || ")
+            });
             self.rules.push(FieldRule {
                 path: path.to_owned(),
                 demand: format!("must be {}", in_words(&types)),
                 predicate,
+                quick,
             });
         }
         for variant in variants(root, schema) {

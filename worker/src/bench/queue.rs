@@ -430,7 +430,8 @@ async fn produce_batches(db: &PgPool, statement: &'static str) -> anyhow::Result
     Ok(made as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// From the commit of an enqueue to the handler's first line, on an idle queue, in milliseconds: its own flush included.
+/// From the sending of an enqueue's commit to the handler's first line, on an idle queue, in milliseconds: the commit's
+/// own flush included.
 async fn latencies(scratch: &Scratch) -> anyhow::Result<Vec<f64>> {
     let (teller, mut told) = tokio::sync::mpsc::unbounded_channel();
     *BEGUN.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(teller);
@@ -440,11 +441,13 @@ async fn latencies(scratch: &Scratch) -> anyhow::Result<Vec<f64>> {
     let mut conn = scratch.db.acquire().await?;
     tokio::time::sleep(Duration::from_millis(300)).await;
     for n in 0..LATENCY_JOBS + 20 {
-        let begun = Instant::now();
+        let mut tx = sqlx::Connection::begin(&mut *conn).await?;
         sqlx::query("select muneem.enqueue('bench.tell', jsonb_build_object('n', $1::bigint), 'bench')")
             .bind(i64::try_from(n).unwrap_or(0))
-            .execute(&mut *conn)
+            .execute(&mut *tx)
             .await?;
+        let begun = Instant::now();
+        tx.commit().await?;
         let started = told.recv().await.unwrap_or(begun);
         if n >= 20 {
             waits.push(started.duration_since(begun).as_secs_f64() * 1000.0);
