@@ -74,11 +74,16 @@ impl<T> Post<T> {
         let (mut tx, now) = (api.db.begin().await?, api.clock.now());
         let request = self.request.take();
         if let Some(request) = &request {
-            match people::claim_key(&mut tx, request, now).await? {
-                Claim::Ours => {}
-                Claim::InFlight => return Err(ProblemId::KeyInFlight.into()),
-                Claim::OtherRequest => return Err(ProblemId::KeyReused.into()),
-                Claim::Answered(answer) => return Ok(Begun::Answered(replayed(answer))),
+            let refused = match people::claim_key(&mut tx, request, now).await? {
+                Claim::Ours => None,
+                Claim::InFlight => Some(Err(ProblemId::KeyInFlight.into())),
+                Claim::OtherRequest => Some(Err(ProblemId::KeyReused.into())),
+                Claim::Answered(answer) => Some(Ok(Begun::Answered(replayed(answer)))),
+            };
+            if let Some(refused) = refused {
+                // Ended here, not when the connection is next used: until then the key would look under way.
+                tx.rollback().await?;
+                return refused;
             }
         }
         Ok(Begun::Effect(Effect { tx, request, now }))
