@@ -8,6 +8,7 @@ pub fn kinds() -> Vec<Kind> {
     vec![
         Kind::of::<invoice::Issue>(),
         Kind::of::<invoice::Render>(),
+        Kind::of::<invoice::HandOver>(),
         Kind::of::<messaging::Send>(),
         Kind::of::<messaging::Reconcile>(),
         Kind::of::<messaging::ApplyWebhook>(),

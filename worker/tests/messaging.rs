@@ -277,7 +277,7 @@ impl Shop {
 
     async fn timeline(&self, id: MessageId) -> messaging::Timeline {
         let mut conn = self.deps.db.acquire().await.expect("a connection");
-        messaging::find_timeline(&mut conn, self.business, id).await.expect("readable").expect("there")
+        messaging::find_timeline(&mut conn, Some(self.business), id).await.expect("readable").expect("there")
     }
 
     /// Runs jobs as webhooks bring them, until the message is where it should be.

@@ -9,7 +9,7 @@ use chrono::NaiveDate;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
-use crate::Deps;
+use crate::{Deps, outbound::ObjectStore};
 
 pub use error::Error;
 
@@ -58,6 +58,6 @@ pub async fn record(
 ///
 /// # Errors
 /// [`Error::Missing`] when the bytes are gone.
-pub async fn load(deps: &Deps, digest: &str) -> Result<Bytes, Error> {
-    deps.objects.get(digest).await?.ok_or_else(|| Error::Missing(digest.to_owned()))
+pub async fn load(objects: &dyn ObjectStore, digest: &str) -> Result<Bytes, Error> {
+    objects.get(digest).await?.ok_or_else(|| Error::Missing(digest.to_owned()))
 }

@@ -1,5 +1,7 @@
 use std::fmt::Write as _;
 
+use chrono::{DateTime, Utc};
+
 use super::{
     model::{InvoiceId, RefusalId},
     rules::Problem,
@@ -52,6 +54,20 @@ pub enum Error {
     /// The number that the document goes to does not read.
     #[error("invoice: `deliver.whatsapp.to` is no phone number: write +91 and ten digits")]
     BadPhone,
+    /// Its PDF is not made yet; `invoice.render` makes it.
+    #[error("invoice {0} is not issued yet")]
+    NotIssued(InvoiceId),
+    /// It is issued and cannot be sent: the business has no WhatsApp number here.
+    #[error(
+        "invoice {invoice} is issued and waits for a WhatsApp account of its business: add one with `muneem messaging \
+         account set`, then it goes out, or once dead by `muneem jobs retry --cause messaging.no_account`"
+    )]
+    NoAccount {
+        /// Which.
+        invoice: InvoiceId,
+        /// When to look again; absent when it waited long enough.
+        until: Option<DateTime<Utc>>,
+    },
     /// Messaging did not take the document.
     #[error("invoice: hand over to messaging")]
     Messaging(#[source] Box<messaging::Error>),
@@ -94,8 +110,12 @@ impl JobError for Error {
             | Self::Paper(..)
             | Self::Qr(..)
             | Self::BadPhone
+            | Self::NoAccount { until: None, .. }
             | Self::Unreadable(_) => Disposition::Fail,
-            Self::Thread(..) | Self::LostLease(_) | Self::Enqueue(_) | Self::Database(_) => Disposition::Retry,
+            Self::NoAccount { until: Some(until), .. } => Disposition::Snooze(*until),
+            Self::NotIssued(_) | Self::Thread(..) | Self::LostLease(_) | Self::Enqueue(_) | Self::Database(_) => {
+                Disposition::Retry
+            }
             Self::Files(error) => error.disposition(),
             Self::Messaging(error) => error.disposition(),
         }
@@ -117,6 +137,8 @@ impl JobError for Error {
             Self::Messaging(error) => error.cause(),
             Self::Enqueue(_) => "invoice.enqueue",
             Self::BadPhone => "invoice.bad_phone",
+            Self::NotIssued(_) => "invoice.not_issued",
+            Self::NoAccount { .. } => "messaging.no_account",
         }
     }
 }

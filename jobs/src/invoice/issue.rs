@@ -93,7 +93,7 @@ impl Job for Issue {
 
 async fn load_refused(ctx: &JobContext, id: RefusalId) -> Result<NewInvoice, Error> {
     let mut conn = ctx.deps.db.acquire().await?;
-    let found = store::find_refusal(&mut conn, ctx.business, id).await?;
+    let found = store::find_refusal(&mut conn, Some(ctx.business), id).await?;
     found.map(|(new, _)| new).ok_or(Error::NoRefusal(id))
 }
 

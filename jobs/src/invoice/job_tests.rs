@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Issue, Render, find_invoice, list_invoices, load_pdf, samples};
+use super::{HandOver, Issue, Render, find_invoice, list_invoices, load_pdf, samples};
 use crate::{
     Deps, MIGRATOR, files,
     id::JobId,
@@ -128,17 +128,26 @@ impl Shop {
                 .await
                 .expect("a business");
         }
-        let kinds = [Kind::of::<Issue>(), Kind::of::<Render>(), Kind::of::<messaging::Send>()];
+        let kinds = [Kind::of::<Issue>(), Kind::of::<Render>(), Kind::of::<HandOver>(), Kind::of::<messaging::Send>()];
         queue::sync_kinds(&mut conn, &kinds).await.expect("kinds");
+        let worker = work::join(&mut conn, "test", std::time::Duration::from_secs(60)).await.expect("a worker");
+        let shop = Self { db, deps, objects, business, worker };
+        shop.add_account().await;
+        shop
+    }
+
+    async fn add_account(&self) {
         let account = messaging::Account {
-            business,
+            business: self.business,
             number: NumberId::parse("100200300").expect("a number id"),
             waba_id: "500600".to_owned(),
             display_phone: Phone::parse("+912055500142").or_else(|_| Phone::parse("+919876500142")).expect("a phone"),
         };
-        messaging::set_account(&mut conn, &FixedClock, &account).await.expect("an account");
-        let worker = work::join(&mut conn, "test", std::time::Duration::from_secs(60)).await.expect("a worker");
-        Self { db, deps, objects, business, worker }
+        messaging::set_account(&mut *self.conn().await, &FixedClock, &account).await.expect("an account");
+    }
+
+    async fn execute(&self, statement: &'static str) {
+        sqlx::query(statement).execute(&mut *self.conn().await).await.expect("a change");
     }
 
     async fn conn(&self) -> sqlx::pool::PoolConnection<sqlx::Postgres> {
@@ -171,6 +180,7 @@ impl Shop {
         let kind = match claimed.kind.as_str() {
             "invoice.issue" => Kind::of::<Issue>(),
             "invoice.render" => Kind::of::<Render>(),
+            "invoice.hand_over" => Kind::of::<HandOver>(),
             other => panic!("no handler here for {other}"),
         };
         kind.run(claimed.payload.get(), &self.context(claimed, steps)).await
@@ -224,13 +234,13 @@ async fn invoice_goes_from_payload_to_pdf_and_message_and_leaves_no_clear_text()
     assert!(matches!(shop.run_next().await, Ok(Done::Acked)));
 
     let mut conn = shop.conn().await;
-    let [recorded] = <[_; 1]>::try_from(list_invoices(&mut conn, shop.business, None, 50).await.expect("a page"))
+    let [recorded] = <[_; 1]>::try_from(list_invoices(&mut conn, Some(shop.business), None, 50).await.expect("a page"))
         .expect("one invoice");
     // The digest changes with every change of the template.
     let mut shown = serde_json::to_value(&recorded).expect("JSON");
     (shown["invoice_id"], shown["pdf_digest"]) = (json!("[id]"), json!("[digest]"));
     insta::assert_json_snapshot!(shown);
-    let pdf = load_pdf(&shop.deps, shop.business, recorded.invoice_id).await.expect("files").expect("a PDF");
+    let pdf = load_pdf(shop.objects.as_ref(), &recorded).await.expect("files").expect("a PDF");
     assert_eq!(pdf.file_name, "SM-26-27-00042.pdf");
     assert_eq!(Some(files::digest_of(&pdf.bytes)), recorded.pdf_digest);
     let message: (String, String, String) =
@@ -253,17 +263,84 @@ async fn invoice_goes_from_payload_to_pdf_and_message_and_leaves_no_clear_text()
 }
 
 #[tokio::test]
+async fn without_an_account_the_paper_is_made_and_its_message_waits_a_day_and_a_retry() {
+    let shop = Shop::open().await;
+    shop.execute("delete from muneem.messaging_accounts").await;
+    shop.enqueue(payload(&samples::phone())).await;
+    shop.run_next().await.expect("issued");
+    assert!(matches!(shop.run_next().await, Ok(Done::Acked)));
+    let recorded = list_invoices(&mut *shop.conn().await, None, None, 1).await.expect("a page").remove(0);
+    assert!(load_pdf(shop.objects.as_ref(), &recorded).await.expect("files").is_some());
+    assert_eq!(shop.count("messaging_messages").await, 0);
+
+    let claimed = shop.claim().await.expect("the hand-over waits");
+    assert_eq!(claimed.kind, "invoice.hand_over");
+    let failure = shop.handle(&claimed, StopAt::never()).await.expect_err("no account yet");
+    let soon = FixedClock.now() + chrono::TimeDelta::seconds(15);
+    assert_eq!((failure.cause, failure.disposition), ("messaging.no_account", queue::Disposition::Snooze(soon)));
+
+    shop.execute("update muneem.invoice_invoices set issued_at = issued_at - interval '24 hours'").await;
+    let failure = shop.handle(&claimed, StopAt::never()).await.expect_err("no account for a day");
+    assert_eq!((failure.cause, failure.disposition), ("messaging.no_account", queue::Disposition::Fail));
+    let held = Held { job: claimed.job, attempt: claimed.attempt };
+    let buried = [Buried { held, cause: failure.cause, error: failure.error }];
+    work::bury(&mut *shop.conn().await, shop.worker, &buried).await.expect("a burial");
+    assert!(!shop.queue_text().await.contains("9876543210"));
+
+    shop.add_account().await;
+    assert!(queue::retry(&mut *shop.conn().await, claimed.job).await.expect("a retry"));
+    assert!(matches!(shop.run_next().await, Ok(Done::Acked)));
+    assert_eq!(shop.claim().await.expect("a message goes out").kind, "messaging.send");
+    assert_eq!(shop.count("messaging_messages").await, 1);
+    assert_eq!(shop.count("invoice_invoices where deliver is not null").await, 0);
+}
+
+#[tokio::test]
+async fn what_messaging_will_never_take_is_on_paper_too() {
+    let shop = Shop::open().await;
+    shop.enqueue(payload(&samples::phone())).await;
+    shop.run_next().await.expect("issued");
+    shop.execute("update muneem.invoice_invoices set deliver = jsonb_set(deliver, '{whatsapp,to}', '\"none\"')").await;
+    shop.run_next().await.expect("rendered");
+    assert_eq!(shop.count("invoice_invoices where state = 'issued'").await, 1);
+    let failure = shop.run_next().await.expect_err("nowhere to go");
+    assert_eq!((failure.cause, failure.disposition), ("invoice.bad_phone", queue::Disposition::Fail));
+}
+
+/// Killed after each step and run again, the hand-over ends in one message.
+#[tokio::test]
+async fn crash_of_the_hand_over_ends_in_one_message() {
+    let shop = Shop::open().await;
+    shop.execute("delete from muneem.messaging_accounts").await;
+    shop.enqueue(payload(&samples::phone())).await;
+    shop.run_next().await.expect("issued");
+    shop.run_next().await.expect("rendered");
+    shop.add_account().await;
+    let claimed = shop.claim().await.expect("the hand-over");
+    let stop = StopAt::step(0);
+    tokio::select! {
+        _ = shop.handle(&claimed, Arc::clone(&stop)) => panic!("it has a step"),
+        () = stop.stopped.notified() => {}
+    }
+    let held = Held { job: claimed.job, attempt: claimed.attempt };
+    let back = PutBack { held, run_at: None, counts: true, cause: Some("test.killed"), error: None };
+    work::put_back(&mut *shop.conn().await, shop.worker, &[back]).await.expect("put back");
+    shop.run_next().await.expect("the second attempt ends well");
+    assert_eq!(shop.count("messaging_messages").await, 1);
+}
+
+#[tokio::test]
 async fn another_business_sees_nothing() {
     let shop = Shop::open().await;
     shop.enqueue(payload(&samples::phone())).await;
     shop.run_next().await.expect("issued");
     shop.run_next().await.expect("rendered");
     let mut conn = shop.conn().await;
-    let id = list_invoices(&mut conn, shop.business, None, 1).await.expect("a page")[0].invoice_id;
+    let id = list_invoices(&mut conn, Some(shop.business), None, 1).await.expect("a page")[0].invoice_id;
     let other = BusinessId(Uuid::from_u128(2));
-    assert!(find_invoice(&mut conn, other, id).await.expect("an answer").is_none());
-    assert!(list_invoices(&mut conn, other, None, 50).await.expect("a page").is_empty());
-    assert!(load_pdf(&shop.deps, other, id).await.expect("an answer").is_none());
+    assert!(find_invoice(&mut conn, Some(other), id).await.expect("an answer").is_none());
+    assert!(list_invoices(&mut conn, Some(other), None, 50).await.expect("a page").is_empty());
+    assert!(find_invoice(&mut conn, None, id).await.expect("an answer").is_some());
 }
 
 #[tokio::test]

@@ -2,11 +2,15 @@
 //!
 //! ```text
 //! frontend ──enqueue──▶ invoice.issue ──row, state received──▶ invoice.render ──PDF, state issued──▶ messaging.send
-//!                            │ refused: row of invoice_refusals, dead letter
+//!                            │ refused: row of invoice_refusals, dead letter   │ not taken yet          ▲
+//!                                                                              └──▶ invoice.hand_over ──┘
 //! ```
 //!
 //! The payload of [`Issue`] is the whole document, so no frontend has to teach us its tables. Its first step moves the
 //! document into our tables and leaves an id in the job: a finished or dead job holds no clear text.
+//!
+//! The paper never waits for the post. What messaging does not take, for want of a WhatsApp account above all, is left
+//! to [`HandOver`], which waits a day for the account and is then a dead letter that a retry sends.
 //!
 //! # Law
 //!
@@ -22,6 +26,7 @@
 //! What it does not do: it judges the form of a document, not the choice of rate or HSN.
 
 mod error;
+mod hand_over;
 mod issue;
 mod model;
 mod numbers;
@@ -35,9 +40,10 @@ mod words;
 use bytes::Bytes;
 use sqlx::PgConnection;
 
-use crate::{Deps, files, people::BusinessId};
+use crate::{files, outbound::ObjectStore, people::BusinessId};
 
 pub use error::Error;
+pub use hand_over::HandOver;
 pub use issue::Issue;
 pub use model::{
     Address, Buyer, Deliver, EInvoice, EInvoicing, Exact, Invoice, InvoiceId, Kind, Line, NewInvoice, OriginalInvoice,
@@ -48,38 +54,38 @@ pub use rules::{Problem, check};
 pub use tax::{Amounts, Heads, LineAmounts, Tax};
 pub use words::{amount_in_words, grouped};
 
-/// One document of a business, or nothing.
+/// One document, or nothing: also when it is not of this business. `None` sees those of all.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn find_invoice(
     conn: &mut PgConnection,
-    business: BusinessId,
+    business: Option<BusinessId>,
     id: InvoiceId,
 ) -> Result<Option<Recorded>, Error> {
     store::find_recorded(conn, business, id).await
 }
 
-/// A page of a business's documents, newest first: those older than `before`, at most `limit` (1 to 200).
+/// A page of a business's documents, or of all, newest first: those older than `before`, at most `limit` (1 to 1000).
 ///
 /// # Errors
 /// When the database fails.
 pub async fn list_invoices(
     conn: &mut PgConnection,
-    business: BusinessId,
+    business: Option<BusinessId>,
     before: Option<InvoiceId>,
     limit: u16,
 ) -> Result<Vec<Recorded>, Error> {
-    store::list_recorded(conn, business, before, i64::from(limit.clamp(1, 200))).await
+    store::list_recorded(conn, business, before, i64::from(limit.clamp(1, 1000))).await
 }
 
-/// A document refused, with what was wrong, or nothing. Holds personal values.
+/// A document refused, with what was wrong, or nothing; `business` as in [`find_invoice`]. Holds personal values.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn find_refusal(
     conn: &mut PgConnection,
-    business: BusinessId,
+    business: Option<BusinessId>,
     id: RefusalId,
 ) -> Result<Option<(NewInvoice, Vec<Problem>)>, Error> {
     store::find_refusal(conn, business, id).await
@@ -94,19 +100,14 @@ pub struct Pdf {
     pub bytes: Bytes,
 }
 
-/// The PDF of a document, or nothing when the document is not there or not issued yet.
+/// The PDF of a document, or nothing while it is not issued. Hold no connection meanwhile: the store may be far away.
 ///
 /// # Errors
-/// When the database or the object store fails, or the file is damaged.
-pub async fn load_pdf(deps: &Deps, business: BusinessId, id: InvoiceId) -> Result<Option<Pdf>, Error> {
-    let mut conn = deps.db.acquire().await?;
-    let recorded = store::find_recorded(&mut conn, business, id).await?;
-    drop(conn);
-    let Some((number, digest)) = recorded.and_then(|recorded| Some((recorded.number, recorded.pdf_digest?))) else {
-        return Ok(None);
-    };
-    let bytes = files::load(deps, &digest).await?;
-    Ok(Some(Pdf { file_name: file_name(&number), bytes }))
+/// When the object store fails, or the file is damaged or gone.
+pub async fn load_pdf(objects: &dyn ObjectStore, recorded: &Recorded) -> Result<Option<Pdf>, Error> {
+    let Some(digest) = &recorded.pdf_digest else { return Ok(None) };
+    let bytes = files::load(objects, digest).await?;
+    Ok(Some(Pdf { file_name: file_name(&recorded.number), bytes }))
 }
 
 /// Makes the PDF of a checked document. Takes tens of milliseconds of CPU: call it where blocking is allowed.

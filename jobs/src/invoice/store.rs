@@ -84,17 +84,23 @@ pub(super) async fn find_by_number(
 
 /// A recorded document with all that its paper needs.
 pub(super) struct Draft {
-    pub(super) state: State,
     pub(super) invoice: Invoice,
     pub(super) deliver: Option<Deliver>,
     pub(super) keep_until: NaiveDate,
+    pub(super) issued: Option<Issued>,
+}
+
+/// What there is once a document is on paper.
+pub(super) struct Issued {
+    pub(super) pdf_digest: String,
+    pub(super) at: DateTime<Utc>,
 }
 
 /// Reads a document.
 pub(super) async fn load_draft(conn: &mut PgConnection, business: BusinessId, id: InvoiceId) -> Result<Draft, Error> {
     let row = sqlx::query!(
         r#"
-        select i.state as "state: State", i.document, i.deliver, i.keep_until
+        select i.document, i.deliver, i.keep_until, i.pdf_digest, i.issued_at
         from muneem.invoice_invoices i
         where i.business_id = $1 and i.invoice_id = $2
         "#,
@@ -105,29 +111,45 @@ pub(super) async fn load_draft(conn: &mut PgConnection, business: BusinessId, id
     .await?
     .ok_or(Error::NotFound(id))?;
     Ok(Draft {
-        state: row.state,
         invoice: serde_json::from_value(row.document).map_err(Error::Unreadable)?,
         deliver: row.deliver.map(serde_json::from_value).transpose().map_err(Error::Unreadable)?,
         keep_until: row.keep_until,
+        issued: row.pdf_digest.zip(row.issued_at).map(|(pdf_digest, at)| Issued { pdf_digest, at }),
     })
 }
 
-/// Marks a document issued and forgets where it goes, once; says whether it did.
+/// Marks a document issued, once; says whether it did. Where it goes is forgotten unless it `waits` to go there.
 pub(super) async fn mark_issued(
     conn: &mut PgConnection,
     id: InvoiceId,
-    pdf_digest: &str,
-    now: DateTime<Utc>,
+    issued: &Issued,
+    waits: bool,
 ) -> Result<bool, Error> {
     let updated = sqlx::query!(
         r#"
         update muneem.invoice_invoices
-        set state = 'issued', pdf_digest = $2, issued_at = $3, deliver = null
+        set state = 'issued', pdf_digest = $2, issued_at = $3, deliver = case when $4 then deliver end
         where invoice_id = $1 and state = 'received'
         "#,
         id.0,
-        pdf_digest,
-        now,
+        issued.pdf_digest,
+        issued.at,
+        waits,
+    )
+    .execute(conn)
+    .await?;
+    Ok(updated.rows_affected() == 1)
+}
+
+/// Forgets where a document goes: it is on its way. Once; says whether it did.
+pub(super) async fn forget_deliver(conn: &mut PgConnection, id: InvoiceId) -> Result<bool, Error> {
+    let updated = sqlx::query!(
+        r#"
+        update muneem.invoice_invoices
+        set deliver = null
+        where invoice_id = $1 and deliver is not null
+        "#,
+        id.0,
     )
     .execute(conn)
     .await?;
@@ -158,19 +180,19 @@ pub(super) async fn insert_refusal(
     Ok(())
 }
 
-/// A refused document with what was wrong.
+/// A refused document with what was wrong; of any business when `business` is absent.
 pub(super) async fn find_refusal(
     conn: &mut PgConnection,
-    business: BusinessId,
+    business: Option<BusinessId>,
     id: RefusalId,
 ) -> Result<Option<(NewInvoice, Vec<Problem>)>, Error> {
     let row = sqlx::query!(
         r#"
         select r.payload, r.problems
         from muneem.invoice_refusals r
-        where r.business_id = $1 and r.refusal_id = $2
+        where ($1::uuid is null or r.business_id = $1) and r.refusal_id = $2
         "#,
-        business.0,
+        business.map(|business| business.0),
         id.0,
     )
     .fetch_optional(conn)
@@ -221,10 +243,10 @@ impl From<Row> for Recorded {
     }
 }
 
-/// One document.
+/// One document; of any business when `business` is absent.
 pub(super) async fn find_recorded(
     conn: &mut PgConnection,
-    business: BusinessId,
+    business: Option<BusinessId>,
     id: InvoiceId,
 ) -> Result<Option<Recorded>, Error> {
     let row = sqlx::query_as!(
@@ -234,9 +256,9 @@ pub(super) async fn find_recorded(
             i.business_id as "business_id: BusinessId", i.invoice_id as "invoice_id: InvoiceId", i.kind as "kind: Kind",
             i.number, i.issued_on, i.state as "state: State", i.taxable, i.tax, i.total, i.pdf_digest, i.keep_until
         from muneem.invoice_invoices i
-        where i.business_id = $1 and i.invoice_id = $2
+        where ($1::uuid is null or i.business_id = $1) and i.invoice_id = $2
         "#,
-        business.0,
+        business.map(|business| business.0),
         id.0,
     )
     .fetch_optional(conn)
@@ -244,10 +266,10 @@ pub(super) async fn find_recorded(
     Ok(row.map(Recorded::from))
 }
 
-/// A page of documents, newest first.
+/// A page of documents, newest first; of all businesses when `business` is absent.
 pub(super) async fn list_recorded(
     conn: &mut PgConnection,
-    business: BusinessId,
+    business: Option<BusinessId>,
     before: Option<InvoiceId>,
     limit: i64,
 ) -> Result<Vec<Recorded>, Error> {
@@ -258,11 +280,11 @@ pub(super) async fn list_recorded(
             i.business_id as "business_id: BusinessId", i.invoice_id as "invoice_id: InvoiceId", i.kind as "kind: Kind",
             i.number, i.issued_on, i.state as "state: State", i.taxable, i.tax, i.total, i.pdf_digest, i.keep_until
         from muneem.invoice_invoices i
-        where i.business_id = $1 and ($2::uuid is null or i.invoice_id < $2)
+        where ($1::uuid is null or i.business_id = $1) and ($2::uuid is null or i.invoice_id < $2)
         order by i.invoice_id desc
         limit $3
         "#,
-        business.0,
+        business.map(|business| business.0),
         before.map(|id| id.0),
         limit,
     )

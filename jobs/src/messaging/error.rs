@@ -16,6 +16,9 @@ pub enum Error {
     /// The number belongs to another business.
     #[error("this WhatsApp number belongs to another business")]
     NumberTaken,
+    /// The id of the WhatsApp Business Account is none.
+    #[error("a WhatsApp Business Account id is 1 to 32 digits: copy it from WhatsApp Manager, API setup")]
+    BadWabaId,
     /// A template parameter that the carrier would refuse.
     #[error("template parameter {field} {mend}")]
     BadParameter {
@@ -73,6 +76,7 @@ impl JobError for Error {
         match self {
             Self::NoAccount
             | Self::NumberTaken
+            | Self::BadWabaId
             | Self::BadParameter { .. }
             | Self::BadDocument { .. }
             | Self::NoMessage(_)
@@ -88,6 +92,7 @@ impl JobError for Error {
         match self {
             Self::NoAccount => "messaging.no_account",
             Self::NumberTaken => "messaging.number_taken",
+            Self::BadWabaId => "messaging.bad_waba_id",
             Self::BadParameter { .. } => "messaging.bad_parameter",
             Self::BadDocument { .. } => "messaging.bad_document",
             Self::NoMessage(_) => "messaging.no_message",

@@ -47,9 +47,21 @@ use crate::{
 /// Adds the WhatsApp number that a business sends from, or changes what is known of it.
 ///
 /// # Errors
-/// [`Error::NumberTaken`] when another business has the number.
+/// [`Error::NumberTaken`] when another business has the number; [`Error::BadWabaId`].
 pub async fn set_account(conn: &mut PgConnection, clock: &dyn Clock, account: &Account) -> Result<(), Error> {
+    let waba_id = &account.waba_id;
+    if !(1..=32).contains(&waba_id.len()) || !waba_id.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Error::BadWabaId);
+    }
     store::upsert_account(conn, account, clock.now()).await
+}
+
+/// The numbers of a business, or of all, oldest first; a business sends from its first.
+///
+/// # Errors
+/// When the database fails.
+pub async fn list_accounts(conn: &mut PgConnection, business: Option<BusinessId>) -> Result<Vec<Account>, Error> {
+    store::list_accounts(conn, business).await
 }
 
 /// Asks for a message, in the caller's transaction: the row and the job that sends it appear on commit or not at all.
@@ -98,38 +110,38 @@ fn check_document(new: &NewMessage) -> Result<(), Error> {
     Err(Error::BadDocument { template, mend })
 }
 
-/// One message of a business, or nothing.
+/// One message, or nothing: also when it is not of this business. `None` sees those of all.
 ///
 /// # Errors
 /// When the database fails.
 pub async fn find_message(
     conn: &mut PgConnection,
-    business: BusinessId,
+    business: Option<BusinessId>,
     id: MessageId,
 ) -> Result<Option<Message>, Error> {
     store::find_message(conn, business, id).await
 }
 
-/// A page of a business's messages, newest first: those older than `before`, at most `limit` (1 to 200).
+/// A page of a business's messages, or of all, newest first: those older than `before`, at most `limit` (1 to 1000).
 ///
 /// # Errors
 /// When the database fails.
 pub async fn list_messages(
     conn: &mut PgConnection,
-    business: BusinessId,
+    business: Option<BusinessId>,
     before: Option<MessageId>,
     limit: u16,
 ) -> Result<Vec<Message>, Error> {
-    store::list_messages(conn, business, before, i64::from(limit.clamp(1, 200))).await
+    store::list_messages(conn, business, before, i64::from(limit.clamp(1, 1000))).await
 }
 
-/// A message with its attempts and statuses, or nothing.
+/// A message with its attempts and statuses, or nothing; `business` as in [`find_message`].
 ///
 /// # Errors
 /// When the database fails.
 pub async fn find_timeline(
     conn: &mut PgConnection,
-    business: BusinessId,
+    business: Option<BusinessId>,
     id: MessageId,
 ) -> Result<Option<Timeline>, Error> {
     let Some(message) = store::find_message(conn, business, id).await? else { return Ok(None) };

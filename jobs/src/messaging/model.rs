@@ -156,6 +156,8 @@ pub struct Message {
     pub message_id: MessageId,
     /// Where it stands.
     pub state: State,
+    /// Whom it is for: the last two digits of the number, `…21`.
+    pub recipient: String,
     /// Why it was said.
     pub purpose: String,
     /// Folder of its words.

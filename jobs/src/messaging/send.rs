@@ -109,7 +109,7 @@ async fn upload(ctx: &JobContext, id: MessageId, envelope: &Envelope) -> Result<
     if let Some(media) = known {
         return Ok(header(media));
     }
-    let content = files::load(&ctx.deps, digest).await.map_err(|source| Error::File(id, source))?;
+    let content = files::load(ctx.deps.objects.as_ref(), digest).await.map_err(|source| Error::File(id, source))?;
     let media = Media { content, mime_type: "application/pdf", filename: filename.clone() };
     let uploaded_at = ctx.now();
     match ctx.deps.carrier.upload_media(&envelope.number, &media).await {

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     outbound::{
-        Wamid,
+        Phone, Wamid,
         carrier::{MediaId, NumberId},
     },
     people::BusinessId,
@@ -38,6 +38,27 @@ pub(super) async fn upsert_account(
     .await?
     .rows_affected();
     if changed == 1 { Ok(()) } else { Err(Error::NumberTaken) }
+}
+
+/// The numbers of a business, or all when `business` is absent; the first of each is the one it sends from.
+pub(super) async fn list_accounts(
+    conn: &mut PgConnection,
+    business: Option<BusinessId>,
+) -> Result<Vec<Account>, Error> {
+    let accounts = sqlx::query_as!(
+        Account,
+        r#"
+        select business_id as "business: BusinessId", phone_number_id as "number: NumberId", waba_id,
+            display_phone as "display_phone: Phone"
+        from muneem.messaging_accounts
+        where $1::uuid is null or business_id = $1
+        order by business_id, created_at, phone_number_id
+        "#,
+        business.map(|business| business.0),
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(accounts)
 }
 
 /// The number that a business sends from: its first.
@@ -556,48 +577,48 @@ pub(super) async fn delete_media(conn: &mut PgConnection, number: &NumberId, dig
     Ok(())
 }
 
-/// One message as people see it.
+/// One message as people see it; of any business when `business` is absent.
 pub(super) async fn find_message(
     conn: &mut PgConnection,
-    business: BusinessId,
+    business: Option<BusinessId>,
     id: MessageId,
 ) -> Result<Option<Message>, Error> {
     let message = sqlx::query_as!(
         Message,
         r#"
-        select message_id as "message_id: MessageId", state as "state: State", purpose, template, language,
+        select message_id as "message_id: MessageId", state as "state: State", '…' || right(to_phone, 2) as "recipient!", purpose, template, language,
             document_filename, held_scope, error_code, error_details, duplicate_delivered_at, expires_at, created_at,
             updated_at
         from muneem.messaging_messages
-        where message_id = $1 and business_id = $2
+        where message_id = $1 and ($2::uuid is null or business_id = $2)
         "#,
         id.0,
-        business.0,
+        business.map(|business| business.0),
     )
     .fetch_optional(conn)
     .await?;
     Ok(message)
 }
 
-/// A page of messages, newest first, older than `before`.
+/// A page of messages, newest first, older than `before`; of all businesses when `business` is absent.
 pub(super) async fn list_messages(
     conn: &mut PgConnection,
-    business: BusinessId,
+    business: Option<BusinessId>,
     before: Option<MessageId>,
     limit: i64,
 ) -> Result<Vec<Message>, Error> {
     let messages = sqlx::query_as!(
         Message,
         r#"
-        select message_id as "message_id: MessageId", state as "state: State", purpose, template, language,
+        select message_id as "message_id: MessageId", state as "state: State", '…' || right(to_phone, 2) as "recipient!", purpose, template, language,
             document_filename, held_scope, error_code, error_details, duplicate_delivered_at, expires_at, created_at,
             updated_at
         from muneem.messaging_messages
-        where business_id = $1 and ($2::uuid is null or message_id < $2)
+        where ($1::uuid is null or business_id = $1) and ($2::uuid is null or message_id < $2)
         order by message_id desc
         limit $3
         "#,
-        business.0,
+        business.map(|business| business.0),
         before.map(|before| before.0),
         limit,
     )
@@ -627,7 +648,7 @@ pub(super) async fn list_attempts(conn: &mut PgConnection, id: MessageId) -> Res
 /// The statuses of a message, by arrival.
 pub(super) async fn list_events(
     conn: &mut PgConnection,
-    business: BusinessId,
+    business: Option<BusinessId>,
     id: MessageId,
 ) -> Result<Vec<Event>, Error> {
     let events = sqlx::query_as!(
@@ -636,11 +657,11 @@ pub(super) async fn list_events(
         select a.number as "attempt?", e.status, e.error_code, e.at, e.received_at
         from muneem.messaging_attempts a
         join muneem.messaging_events e on e.ref = a.ref or e.wamid = a.wamid
-        where a.message_id = $1 and e.business_id = $2 and e.kind = 'status'
+        where a.message_id = $1 and ($2::uuid is null or e.business_id = $2) and e.kind = 'status'
         order by e.received_at, e.at, e.position
         "#,
         id.0,
-        business.0,
+        business.map(|business| business.0),
     )
     .fetch_all(conn)
     .await?;
