@@ -140,6 +140,7 @@ fn routes(app: &App, metrics: metrics_exporter_prometheus::PrometheusHandle, has
         db: deps.db.clone(),
         clock: Arc::clone(&deps.clock),
         chance: Arc::clone(&deps.chance),
+        objects: Arc::clone(&deps.objects),
         settings: server.clone(),
         metrics,
         workers_beat: has_workers.then(|| -> Arc<dyn Fn() -> bool + Send + Sync> { Arc::new(move || pulse.beats()) }),

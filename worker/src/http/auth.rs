@@ -8,6 +8,8 @@ use axum::{
 };
 use muneem_jobs::people::{self, BusinessId, Presented, Scope};
 
+use sqlx::PgConnection;
+
 use super::{
     Api,
     problem::{Problem, ProblemId},
@@ -44,6 +46,18 @@ impl Caller {
             return Ok(());
         }
         Err(Problem::new(ProblemId::MissingScope, format!("this needs the scope `{scope}`")))
+    }
+
+    /// The business that a list is narrowed to: the token's own, or the one asked for by its handle. To a token of one
+    /// business there is no other.
+    pub(super) async fn business_asked(
+        &self,
+        db: &mut PgConnection,
+        asked: Option<&str>,
+    ) -> Result<Option<BusinessId>, Problem> {
+        let Some(asked) = asked else { return Ok(self.business) };
+        let business = people::load_business(db, asked).await?.business_id;
+        if self.sees(business) { Ok(Some(business)) } else { Err(ProblemId::NoSuchBusiness.into()) }
     }
 
     /// Whether things of `business` exist for this caller.

@@ -7,8 +7,12 @@
 mod auth;
 mod body;
 mod cursor;
+#[cfg(test)]
+mod duty_tests;
 mod envelope;
 mod health;
+mod invoice;
+mod messaging;
 mod post;
 pub mod problem;
 mod query;
@@ -23,7 +27,7 @@ use std::sync::Arc;
 
 use axum::{Router, middleware, routing::get};
 use metrics_exporter_prometheus::PrometheusHandle;
-use muneem_jobs::outbound::{Chance, Clock};
+use muneem_jobs::outbound::{Chance, Clock, ObjectStore};
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use utoipa::{
@@ -47,6 +51,8 @@ pub struct Api {
     pub clock: Arc<dyn Clock>,
     /// The one source of chance.
     pub chance: Arc<dyn Chance>,
+    /// Where files lie.
+    pub objects: Arc<dyn ObjectStore>,
     /// `[server]`
     pub settings: config::Server,
     /// What `/metrics` shows.
@@ -97,6 +103,8 @@ fn described() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
     let (routes, mut description) = OpenApiRouter::with_openapi(Description::openapi())
         .merge(queue::routes())
         .merge(schedule::routes())
+        .merge(invoice::routes())
+        .merge(messaging::routes())
         .split_for_parts();
     complete(&mut description);
     (routes, description)

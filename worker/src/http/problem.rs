@@ -11,7 +11,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
-use muneem_jobs::{people, queue, schedule};
+use muneem_jobs::{invoice, messaging, people, queue, schedule};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -86,6 +86,8 @@ problems! {
     NotEnqueued "schedule.not_enqueued" 422 "The schedule's job was refused" "Mend the entry as `detail` says.";
     NoSuchMessage "messaging.no_such_message" 404 "There is no such message" "GET /v1/messaging/messages lists those of your business.";
     NoSuchInvoice "invoice.no_such_invoice" 404 "There is no such invoice" "GET /v1/invoice/invoices lists those of your business.";
+    NotIssued "invoice.not_issued" 409 "The invoice's PDF is not made yet" "Try again after the seconds that `retry-after` says.";
+    NoSuchRefusal "invoice.no_such_refusal" 404 "There is no such refused document" "Take the id from the error of the dead `invoice.issue` job; a document that was issued after all has none.";
 }
 
 impl ProblemId {
@@ -280,6 +282,24 @@ impl From<schedule::Error> for Problem {
             schedule::Error::NotFound(_) => ProblemId::NoSuchSchedule.into(),
             schedule::Error::Database { source, .. } => source.into(),
             error @ schedule::Error::NotEnqueued { .. } => Self::new(ProblemId::NotEnqueued, error.to_string()),
+            error => Self::internal(&error),
+        }
+    }
+}
+
+impl From<invoice::Error> for Problem {
+    fn from(error: invoice::Error) -> Self {
+        match error {
+            invoice::Error::Database(error) => error.into(),
+            error => Self::internal(&error),
+        }
+    }
+}
+
+impl From<messaging::Error> for Problem {
+    fn from(error: messaging::Error) -> Self {
+        match error {
+            messaging::Error::Database(error) => error.into(),
             error => Self::internal(&error),
         }
     }

@@ -20,6 +20,7 @@ use crate::{
     outbound::{
         chance::OsChance,
         clock::{MovedClock, SystemClock},
+        object_store::Objects,
     },
 };
 
@@ -54,22 +55,24 @@ impl Job for Count {
 }
 
 /// Two shops, a token for each and one for both.
-struct House {
-    db: TestDb,
+pub(super) struct House {
+    pub(super) db: TestDb,
+    pub(super) objects: Arc<Objects>,
+    _files: tempfile::TempDir,
     router: Router,
-    all: String,
-    sharma: String,
-    verma: String,
+    pub(super) all: String,
+    pub(super) sharma: String,
+    pub(super) verma: String,
 }
 
-struct Answered {
-    status: StatusCode,
-    headers: axum::http::HeaderMap,
-    body: Value,
+pub(super) struct Answered {
+    pub(super) status: StatusCode,
+    pub(super) headers: axum::http::HeaderMap,
+    pub(super) body: Value,
 }
 
 impl House {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         Self::with(|api| router(Arc::new(api))).await
     }
 
@@ -88,17 +91,21 @@ impl House {
         let (_, all) = people::create_token(&mut owner, NewToken::bootstrap(), &clock, &chance).await.expect("a token");
         let environment = [("HOME".to_owned(), "/tmp".to_owned())].into_iter().collect();
         let config = Config::read(None, &environment).expect("the defaults");
+        let files = tempfile::tempdir().expect("a directory");
+        let objects = Arc::new(Objects::in_directory(files.path()).expect("a store"));
         let api = Api {
             db: db.app_pool(),
             clock: Arc::new(clock),
             chance: Arc::new(chance),
+            objects: Arc::clone(&objects) as Arc<dyn ObjectStore>,
             settings: config.server,
             metrics: metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle(),
             workers_beat: None,
         };
         let verma = tokens.pop().expect("two");
         let sharma = tokens.pop().expect("two");
-        Self { router: built(api), db, all: all.expose_secret().to_owned(), sharma, verma }
+        let all = all.expose_secret().to_owned();
+        Self { router: built(api), db, objects, _files: files, all, sharma, verma }
     }
 
     #[expect(clippy::too_many_arguments, reason = "a request has that many parts")]
@@ -129,11 +136,11 @@ impl House {
         }
     }
 
-    async fn get(&self, path: &str, token: &str) -> Answered {
+    pub(super) async fn get(&self, path: &str, token: &str) -> Answered {
         self.send(Method::GET, path, token, None, Body::empty()).await
     }
 
-    async fn post(&self, path: &str, token: &str, key: Option<&str>, body: &Value) -> Answered {
+    pub(super) async fn post(&self, path: &str, token: &str, key: Option<&str>, body: &Value) -> Answered {
         self.send(Method::POST, path, token, key, body.to_string()).await
     }
 
@@ -147,7 +154,7 @@ fn count_to(till: u32) -> Value {
 }
 
 #[track_caller]
-fn is_problem(answered: &Answered, status: u16, id: &str) {
+pub(super) fn is_problem(answered: &Answered, status: u16, id: &str) {
     assert_eq!(
         (answered.status.as_u16(), answered.body["type"].as_str()),
         (status, Some(format!("/problems/{id}").as_str())),
@@ -287,7 +294,7 @@ async fn what_is_not_there_is_a_problem_too() {
     is_problem(&house.get("/v1/queue/jobs?limit=0", &house.all).await, 400, "http.bad_query");
     is_problem(&house.get("/v1/queue/jobs?kind=%00", &house.all).await, 400, "http.bad_query");
     is_problem(&house.get("/v1/queue/jobs?state=lost", &house.all).await, 400, "http.bad_query");
-    is_problem(&house.get("/v1/invoice/invoices/not-a-uuid", &house.all).await, 404, "http.no_such_address");
+    is_problem(&house.get("/v1/invoice/invoices/not-a-uuid", &house.all).await, 404, "invoice.no_such_invoice");
     let wrong = house.send(Method::DELETE, "/v1/queue/jobs", &house.all, None, "").await;
     is_problem(&wrong, 405, "http.no_such_method");
     assert!(wrong.headers.contains_key("allow"));
