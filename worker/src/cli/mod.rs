@@ -5,7 +5,9 @@ mod config;
 mod demo;
 mod doctor;
 mod enqueue;
+mod invoice;
 mod jobs;
+mod messaging;
 mod migrate;
 mod output;
 mod people;
@@ -47,6 +49,8 @@ enum Command {
     Enqueue(enqueue::Args),
     Jobs(jobs::Args),
     Schedule(schedule::Args),
+    Invoice(invoice::Args),
+    Messaging(messaging::Args),
     People(people::Args),
     Sandbox(sandbox::Args),
     Bench(bench::Args),
@@ -88,6 +92,8 @@ impl Cli {
             Command::Serve(args) => serve::run(&args, Config::load(self.config.as_deref())?).await,
             Command::Enqueue(args) => enqueue::run(args, Config::load(self.config.as_deref())?).await,
             Command::Jobs(args) => jobs::run(args, Config::load(self.config.as_deref())?).await,
+            Command::Invoice(args) => invoice::run(args, Config::load(self.config.as_deref())?).await,
+            Command::Messaging(args) => messaging::run(args, Config::load(self.config.as_deref())?).await,
             Command::People(args) => people::run(args, Config::load(self.config.as_deref())?).await,
             Command::Schedule(args) => schedule::run(args, Config::load(self.config.as_deref())?).await,
         }

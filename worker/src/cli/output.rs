@@ -64,6 +64,14 @@ pub(crate) fn json_line<T: Serialize>(item: &T) -> anyhow::Result<()> {
     text(&(serde_json::to_string(item)? + "\n"))
 }
 
+/// A state or an amount by the word that machines read of it; nothing for what is no word.
+pub(crate) fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
+
 fn align(headings: &[&str], rows: &[Vec<String>]) -> String {
     let width_of = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count());
