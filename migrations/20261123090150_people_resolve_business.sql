@@ -33,7 +33,7 @@ begin
     ) c;
     if candidates = 0 then
         raise exception 'no business is set up'
-            using errcode = 'MN003', hint = 'add one: muneem people business add HANDLE --name NAME';
+            using errcode = 'MN003', hint = 'add one: muneem people business add HANDLE LEGAL_NAME';
     elsif candidates > 1 then
         raise exception 'which business? there are several'
             using errcode = 'MN004', hint = 'name one: business => ''handle''';

@@ -27,7 +27,10 @@ pub enum Error {
         login: String,
     },
     /// The login is no member of the app role.
-    #[error("login `{login}` may not serve: {}", mend())]
+    #[error(
+        "login `{login}` may not serve yet: let it, as the database's owner: grant muneem_app to {}",
+        quoted(login)
+    )]
     NotMember {
         /// Who connected.
         login: String,
@@ -46,7 +49,12 @@ pub enum Error {
     Database(#[source] sqlx::Error),
 }
 
-/// The SQL that puts a login right.
+/// As an identifier in SQL.
+fn quoted(login: &str) -> String {
+    format!("\"{}\"", login.replace('"', "\"\""))
+}
+
+/// The SQL that makes a login which may serve and no more.
 fn mend() -> String {
     "make one that may only serve, and put it into DATABASE_URL: \
      create role muneem_serve login password '…' in role muneem_app"
@@ -128,7 +136,12 @@ pub async fn check(db: &PgPool) -> Result<(), Error> {
     let standing: (String, bool, bool, bool) = sqlx::query_as(
         "select
             current_user::text,
-            to_regnamespace('muneem') is not null and to_regclass('muneem._sqlx_migrations') is not null,
+            -- Not to_regclass: it refuses to look into a schema that the login may not use.
+            exists (
+                select
+                from pg_class c
+                join pg_namespace n on n.oid = c.relnamespace
+                where n.nspname = 'muneem' and c.relname = '_sqlx_migrations'),
             coalesce((select r.rolsuper from pg_roles r where r.rolname = current_user), true)
                 or coalesce((
                     select pg_has_role(n.nspowner, 'usage') from pg_namespace n where n.nspname = 'muneem'), false),

@@ -43,6 +43,8 @@ use crate::{
 const PRIVATE_DATABASE: &str = "muneem";
 /// Login of the private Postgres that is a member of the app role only.
 const PRIVATE_LOGIN: &str = "muneem";
+/// Longest wait for the private Postgres, which may have a crash to recover from.
+const PRIVATE_PATIENCE: Duration = Duration::from_secs(30);
 /// In the data directory: how other commands reach the private Postgres while a process of ours runs it.
 const PRIVATE_SOCKET: &str = "postgres.socket";
 
@@ -55,6 +57,7 @@ pub struct Database {
     /// For LISTEN.
     pub listen: PgConnectOptions,
     private: bool,
+    acquire: Duration,
     socket_note: Option<PathBuf>,
     _server: Option<Server>,
 }
@@ -74,7 +77,15 @@ impl Database {
                 None => app.clone(),
             };
             let owner = app.clone();
-            return Ok(Self { app, owner, listen, private: false, socket_note: None, _server: None });
+            return Ok(Self {
+                app,
+                owner,
+                listen,
+                private: false,
+                acquire: config.database.acquire_timeout,
+                socket_note: None,
+                _server: None,
+            });
         }
         let dir = &config.data.dir;
         std::fs::create_dir_all(dir).with_context(|| format!("cannot make the data directory {}", dir.display()))?;
@@ -117,6 +128,7 @@ impl Database {
             app,
             owner: as_login("postgres"),
             private: true,
+            acquire: PRIVATE_PATIENCE,
             socket_note: note,
             _server: server,
         }
@@ -140,7 +152,7 @@ impl Database {
         if self.private {
             self.create_private_database().await?;
         }
-        let pool = pool(self.owner.clone(), 1, Duration::from_secs(30)).await?;
+        let pool = pool(self.owner.clone(), 1, self.acquire).await?;
         let mut conn = pool.acquire().await?;
         schema::migrate(&mut conn).await?;
         if self.private {
@@ -152,7 +164,7 @@ impl Database {
     }
 
     async fn create_private_database(&self) -> anyhow::Result<()> {
-        let pool = pool(self.owner.clone().database("postgres"), 1, Duration::from_secs(30)).await?;
+        let pool = pool(self.owner.clone().database("postgres"), 1, self.acquire).await?;
         schema::create_private_database(&mut *pool.acquire().await?).await?;
         pool.close().await;
         Ok(())

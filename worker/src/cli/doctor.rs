@@ -66,8 +66,8 @@ fn fail(check: &'static str, found: impl Into<String>, mend: impl Into<String>) 
 }
 
 /// A failure whose text says the mend after its first colon, as errors of ours do.
-fn failed(check: &'static str, error: &dyn std::fmt::Display) -> Check {
-    let text = format!("{error:#}").replace('\n', " ");
+fn failed(check: &'static str, error: impl std::fmt::Display) -> Check {
+    let text = error.to_string().replace('\n', " ");
     match text.split_once(": ") {
         Some((found, mend)) => fail(check, found, mend),
         None => Check { mend: None, ..fail(check, text, "") },
@@ -166,7 +166,7 @@ fn disk(dir: &Path) -> Vec<Check> {
     }
     let free = match rustix::fs::statvfs(dir) {
         Ok(room) => room.f_bavail.saturating_mul(room.f_frsize),
-        Err(error) => return vec![ok("data directory", shown.to_string()), failed("free disk", &error)],
+        Err(error) => return vec![ok("data directory", shown.to_string()), failed("free disk", error)],
     };
     #[expect(clippy::cast_precision_loss, reason = "a tenth of a GiB is enough to know")]
     let found = format!("{:.1} GiB", free as f64 / f64::from(1 << 30));
@@ -182,11 +182,11 @@ fn disk(dir: &Path) -> Vec<Check> {
 async fn database(config: &Config) -> (Option<Database>, Vec<Check>) {
     let opened = match Database::open(config, None) {
         Ok(database) => database,
-        Err(error) => return (None, vec![failed("database", &error)]),
+        Err(error) => return (None, vec![failed("database", super::chain(&error))]),
     };
     let mut checks = Vec::new();
     if let Err(error) = ask(config, &opened, &mut checks).await {
-        checks.push(failed("database", &error));
+        checks.push(failed("database", super::chain(&error)));
     }
     (Some(opened), checks)
 }
@@ -210,7 +210,7 @@ async fn ask(config: &Config, database: &Database, checks: &mut Vec<Check>) -> a
     let can_ask = matches!(standing, Ok(()) | Err(schema::Error::TooPowerful { .. }));
     checks.push(match standing {
         Ok(()) => ok("schema", "up to date, and the login may serve and no more"),
-        Err(error) => failed("schema", &error),
+        Err(error) => failed("schema", super::chain(&error.into())),
     });
     if can_ask {
         checks.extend(work(&db).await?);
@@ -222,7 +222,7 @@ async fn server(conn: &mut PgConnection, is_private: bool) -> anyhow::Result<Vec
     let before = SystemClock.now();
     let server = match schema::ask_server(conn).await {
         Ok(server) => server,
-        Err(error @ schema::Error::TooOld(_)) => return Ok(vec![failed("database", &error)]),
+        Err(error @ schema::Error::TooOld(_)) => return Ok(vec![failed("database", error)]),
         Err(error) => return Err(error.into()),
     };
     let after = SystemClock.now();
@@ -322,6 +322,6 @@ mod tests {
     fn a_line_says_outcome_check_and_mend() {
         let line = in_words(&warn("free disk", "1.2 GiB", "make room"));
         assert_eq!(line, "warn  free disk       1.2 GiB: make room\n");
-        assert_eq!(in_words(&failed("schema", &"not there: run it")), "fail  schema          not there: run it\n");
+        assert_eq!(in_words(&failed("schema", "not there: run it")), "fail  schema          not there: run it\n");
     }
 }

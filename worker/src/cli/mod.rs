@@ -29,8 +29,8 @@ use crate::{
 /// The duties of an Indian business, beside any frontend, on its Postgres.
 #[derive(Debug, Parser)]
 #[command(name = "muneem", version, arg_required_else_help = true, disable_help_subcommand = true)]
-#[command(after_help = "Example:\n  muneem demo            sells a phone in a sample shop and sends the invoice\n\
-                        \n  muneem serve           works on the queue and answers HTTP, beside your frontend")]
+#[command(after_help = "Example:\n  muneem demo            sells a phone in a sample shop and sends the invoice\n  \
+                        muneem serve           works on the queue and answers HTTP, beside your frontend")]
 struct Cli {
     /// Settings file [default: ./muneem.toml, else $XDG_CONFIG_HOME/muneem/muneem.toml]
     #[arg(long, global = true, value_name = "FILE")]
@@ -119,11 +119,13 @@ fn explain(error: &clap::Error) -> ExitCode {
                 .into_iter()
                 .find_map(|kind| error.get(kind));
             let mend = match (missing, nearest) {
-                (Some(missing), _) => format!("give {missing}"),
-                (None, Some(nearest)) => format!("did you mean `{nearest}`?"),
-                (None, None) => "see `muneem --help`".to_owned(),
+                (Some(missing), _) => format!(": give {missing}"),
+                (None, Some(nearest)) => format!(": did you mean `{nearest}`?"),
+                // Our own types say in their refusal what they take.
+                (None, None) if what.contains(": take ") => String::new(),
+                (None, None) => ": see `muneem --help`".to_owned(),
             };
-            complain(&format!("{what}: {mend}"));
+            complain(&format!("{what}{mend}"));
             ExitCode::from(2)
         }
     }
@@ -133,8 +135,22 @@ fn explain(error: &clap::Error) -> ExitCode {
 fn lines_of(error: &anyhow::Error) -> Vec<String> {
     match error.downcast_ref::<Problems>() {
         Some(Problems(problems)) => problems.iter().map(|problem| format!("config: {problem}")).collect(),
-        None => vec![format!("{error:#}").replace('\n', " ")],
+        None => vec![chain(error)],
     }
+}
+
+/// What was attempted and its causes, on one line. Libraries repeat a cause in the text of what it caused: once is
+/// enough.
+fn chain(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for text in error.chain().map(ToString::to_string) {
+        if line.is_empty() {
+            line = text;
+        } else if !line.ends_with(&text) {
+            line = format!("{line}: {text}");
+        }
+    }
+    line.replace('\n', " ")
 }
 
 /// The database and what works on it. A private Postgres is brought up to date first: nobody else would.

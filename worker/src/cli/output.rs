@@ -28,13 +28,14 @@ impl Output {
         text(&align(headings, &rows))
     }
 
-    /// One thing as `name  value` lines; with `--json` the object itself.
+    /// One thing as `name  value` lines, those that say something; with `--json` the object itself.
     pub(crate) fn item<T: Serialize>(self, item: &T, fields: &[(&str, String)]) -> anyhow::Result<()> {
         if self.json {
             return json_line(item);
         }
         let width = fields.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
-        let lines: String = fields.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect();
+        let said = fields.iter().filter(|(_, value)| !value.is_empty());
+        let lines: String = said.map(|(name, value)| format!("{name:<width$}  {value}\n")).collect();
         text(&lines)
     }
 

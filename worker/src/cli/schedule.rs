@@ -27,13 +27,13 @@ enum Command {
         output: Output,
     },
     /// Let a schedule rest
-    #[command(after_help = "Example:\n  muneem schedule pause queue.sweep")]
+    #[command(after_help = "Example:\n  muneem schedule pause queue.forget-finished")]
     Pause(One),
     /// Let a schedule run again, from now
-    #[command(after_help = "Example:\n  muneem schedule resume queue.sweep")]
+    #[command(after_help = "Example:\n  muneem schedule resume queue.forget-finished")]
     Resume(One),
     /// Make a schedule's job now
-    #[command(after_help = "Example:\n  muneem schedule trigger queue.sweep")]
+    #[command(after_help = "Example:\n  muneem schedule trigger queue.forget-finished")]
     Trigger(One),
 }
 

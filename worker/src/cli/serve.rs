@@ -55,6 +55,8 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
     let app = Arc::new(App::build(config, &database, size).await?);
     schema::check(&app.deps.db).await?;
 
+    // From here on it ends in order, however early it is asked to.
+    let mut terminate = tokio::signal::unix::signal(SignalKind::terminate())?;
     let does = |part| args.only.is_empty() || args.only.contains(&part);
     let lanes = if args.lanes.is_empty() { Lane::ALL.to_vec() } else { args.lanes.clone() };
     let stop = CancellationToken::new();
@@ -94,7 +96,6 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
         });
     }
 
-    let mut terminate = tokio::signal::unix::signal(SignalKind::terminate())?;
     let ended = tokio::select! {
         interrupted = tokio::signal::ctrl_c() => interrupted.map_err(anyhow::Error::from),
         _ = terminate.recv() => Ok(()),
