@@ -1,0 +1,394 @@
+//! The built binary, as an operator meets it: what it prints, what it complains of, and how it ends.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use muneem::outbound::http::{Timeouts, client};
+use muneem_postgres::testing::TestDb;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A machine with nothing of muneem on it but the binary.
+struct House {
+    home: TempDir,
+    environment: Vec<(&'static str, String)>,
+}
+
+/// What a command said.
+struct Told {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl House {
+    fn new() -> Self {
+        Self { home: tempfile::tempdir().expect("a temporary directory"), environment: Vec::new() }
+    }
+
+    fn on(url: &str) -> Self {
+        Self::new().with("DATABASE_URL", url)
+    }
+
+    fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.to_owned()));
+        self
+    }
+
+    fn settings(self, toml: &str) -> Self {
+        std::fs::write(self.home.path().join("muneem.toml"), toml).expect("a file");
+        self
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_muneem"));
+        command
+            .args(arguments)
+            .env_clear()
+            .envs(std::env::vars().filter(|(name, _)| ["PATH", "PG_BIN_DIR", "TMPDIR"].contains(&&**name)))
+            .env("HOME", self.home.path())
+            .envs(self.environment.iter().map(|(name, value)| (*name, value.as_str())))
+            .current_dir(self.home.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn muneem(&self, arguments: &[&str]) -> Told {
+        let output = self.command(arguments).output().expect("the binary starts");
+        Told {
+            code: output.status.code(),
+            out: self.steady(&String::from_utf8(output.stdout).expect("UTF-8")),
+            err: self.steady(&String::from_utf8(output.stderr).expect("UTF-8")),
+        }
+    }
+
+    /// Without what differs between two runs.
+    fn steady(&self, text: &str) -> String {
+        text.replace(&*self.home.path().to_string_lossy(), "~")
+    }
+
+    /// Runs a command that must end well, and answers what it printed.
+    #[track_caller]
+    fn well(&self, arguments: &[&str]) -> String {
+        let told = self.muneem(arguments);
+        assert_eq!((told.code, told.err.as_str()), (Some(0), ""), "muneem {}\n{}", arguments.join(" "), told.out);
+        told.out
+    }
+
+    /// Runs commands that must fail on one line, and answers those lines with their exit codes.
+    #[track_caller]
+    fn complaints(&self, commands: &[&[&str]]) -> String {
+        let mut lines = String::new();
+        for arguments in commands {
+            let told = self.muneem(arguments);
+            assert_eq!(told.out, "", "muneem {}", arguments.join(" "));
+            lines += &format!("$ muneem {}\n{}[{}]\n\n", arguments.join(" "), told.err, told.code.unwrap_or(-1));
+        }
+        lines
+    }
+}
+
+/// The commands that a help lists.
+fn listed(help: &str) -> Vec<String> {
+    let list = help.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    // Further in stands the rest of a long description.
+    let named = list.filter_map(|line| line.strip_prefix("  ").filter(|line| !line.starts_with(' ')));
+    named.filter_map(|line| Some(line.split(' ').next()?.to_owned())).collect()
+}
+
+/// The help of a command and of all below it.
+fn help_of(house: &House, command: &mut Vec<String>) -> String {
+    let arguments: Vec<&str> = command.iter().map(String::as_str).chain(["--help"]).collect();
+    let help = house.well(&arguments);
+    let below = listed(&help);
+    assert!(!below.is_empty() || help.contains("Example:"), "muneem {} has no example", command.join(" "));
+    let mut all = format!("$ muneem {}\n{help}\n", arguments.join(" "));
+    for name in below {
+        command.push(name);
+        all += &help_of(house, command);
+        command.pop();
+    }
+    all
+}
+
+#[test]
+fn muneem_alone_prints_its_help_and_every_command_has_help_with_an_example() {
+    let house = House::new();
+    let alone = house.muneem(&[]);
+    assert_eq!((alone.code, alone.err.as_str()), (Some(2), ""));
+    assert_eq!(alone.out, house.well(&["--help"]));
+    insta::assert_snapshot!("help", alone.out);
+    let commands = listed(&alone.out);
+    assert!(commands.len() > 10, "{commands:?}");
+    for command in commands {
+        insta::assert_snapshot!(format!("help_{command}"), help_of(&house, &mut vec![command]));
+    }
+    assert_eq!(house.well(&["--version"]), concat!("muneem ", env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[test]
+fn mistakes_in_the_arguments_are_told_on_one_line() {
+    insta::assert_snapshot!(
+        "mistakes_in_the_arguments",
+        House::new().complaints(&[
+            &["serv"],
+            &["jobs", "lst"],
+            &["frobnicate"],
+            &["serve", "--only", "worker"],
+            &["serve", "--lanes", "fast"],
+            &["serve", "--nowait"],
+            &["jobs", "list", "--limit", "0"],
+            &["jobs", "list", "--state", "lost"],
+            &["jobs", "show"],
+            &["jobs", "show", "x"],
+            &["people", "token", "create"],
+            &["people", "token", "create", "--label", "till", "--scope", "queue:wriet"],
+            &["enqueue", "invoice.issue", "{}", "--at", "soon"],
+            &["enqueue", "invoice.issue", "{"],
+            &["sandbox", "--listen", "8788"],
+            &["jobs", "list", "--config", "none.toml"],
+        ])
+    );
+}
+
+#[test]
+fn mistakes_in_the_settings_are_told_all_at_once() {
+    let toml =
+        "[queue]\nleese_secs = 5\nconcurrency = \"many\"\n[database]\nurl = \"postgres://asha:hunter2@db/shop\"\n";
+    let house = House::new().settings(toml).with("MUNEEM__SERVER__LISTEN", "8787");
+    let told = house.complaints(&[&["config", "check"], &["jobs", "list"]]);
+    assert!(!told.contains("hunter2"));
+    insta::assert_snapshot!("mistakes_in_the_settings", told);
+    let doctor = house.muneem(&["doctor"]);
+    assert_eq!(doctor.code, Some(1));
+    assert_eq!(
+        doctor.out.lines().count(),
+        doctor.out.lines().filter(|line| line.starts_with("fail  settings ")).count()
+    );
+}
+
+#[test]
+fn a_database_that_does_not_answer_is_told_with_the_cause() {
+    let house =
+        House::on("postgres://asha:hunter2@127.0.0.1:1/shop").with("MUNEEM__DATABASE__ACQUIRE_TIMEOUT_SECS", "1");
+    let told = house.complaints(&[&["jobs", "list"], &["migrate"], &["serve"]]);
+    insta::assert_snapshot!("no_database", told);
+    let doctor = house.muneem(&["doctor"]);
+    assert_eq!(doctor.code, Some(1));
+    assert!(doctor.out.contains("\nfail  database        does not answer ("), "{}", doctor.out);
+    assert!(!(told + &doctor.out).contains("hunter2"));
+}
+
+/// `url` for another login.
+fn as_login(url: &str, login: &str) -> String {
+    let (scheme, rest) = url.split_once("://").expect("a URL");
+    let rest = rest.split_once('@').map_or(rest, |(_, rest)| rest);
+    format!("{scheme}://{login}@{rest}")
+}
+
+async fn as_owner(db: &TestDb, statement: String) {
+    sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&db.pool()).await.expect("the owner may");
+}
+
+#[tokio::test]
+async fn a_database_is_set_up_and_worked_with_by_commands_alone() {
+    let db = TestDb::empty().await;
+    let owner = House::on(&db.url());
+    let login = format!("serve_{}", db.name());
+    as_owner(&db, format!("create role {login} login")).await;
+    // Whatever listens on this machine already is not looked at.
+    let house = House::on(&as_login(&db.url(), &login)).with("MUNEEM__SERVER__LISTEN", "127.0.0.1:0");
+    let steady = |text: String| text.replace(&login, "muneem_serve");
+
+    insta::assert_snapshot!("not_migrated", owner.complaints(&[&["serve"]]));
+    let doctor = owner.muneem(&["doctor"]);
+    assert_eq!(doctor.code, Some(1));
+    assert!(doctor.out.contains("fail  schema          the schema is not there yet: run `muneem migrate`"));
+    assert_eq!(owner.well(&["migrate"]), "the schema is up to date\n");
+    assert_eq!(owner.well(&["migrate"]), "the schema is up to date\n", "again is no error");
+
+    // Who may do too much, or too little, is told the statement that puts it right; and that statement does.
+    let told = owner.complaints(&[&["serve"]]) + &steady(house.complaints(&[&["serve"]]));
+    insta::assert_snapshot!("logins_that_do_not_serve", told);
+    as_owner(&db, format!("grant muneem_app to {login}")).await;
+
+    let told = steady(story(&house));
+    // What differs from day to day. The year 2099 is ours.
+    let filters = [
+        (r"202\d-\d\d-\d\d[T ][\d:.]+( UTC|Z)", "(instant)"),
+        (r"\d+\.\d GiB.*", "(so much)"),
+        (r"(ok|warn)( +free disk)", "ok$2"),
+        (r"Postgres \d+\.\d+", "Postgres (version)"),
+        (r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f-]{21}", "(uuid)"),
+    ];
+    insta::with_settings!({ filters => filters }, { insta::assert_snapshot!("a_working_day", told) });
+    secrets_are_not_stored(&house, &db).await;
+    drop(db);
+    let server = TestDb::empty().await;
+    as_owner(&server, format!("drop role {login}")).await;
+}
+
+/// A day's commands and what they print.
+fn story(house: &House) -> String {
+    let mut told = String::new();
+    let mut say = |arguments: &[&str]| {
+        let said = house.muneem(arguments);
+        told += &format!("$ muneem {}\n{}{}[{}]\n\n", arguments.join(" "), said.out, said.err, said.code.unwrap_or(-1));
+    };
+    say(&["people", "business", "list"]);
+    say(&["enqueue", "queue.reap_leases", "{}"]);
+    say(&["people", "business", "add", "sharma-mobiles", "Sharma Mobiles"]);
+    say(&["people", "business", "add", "sharma-mobiles", "Sharma Mobiles"]);
+    say(&["people", "business", "add", "Sharma Mobiles", "Sharma Mobiles"]);
+    say(&["enqueue", "queue.reap_leases", "{}", "--key", "k-1", "--at", "2099-01-01T00:00:00Z"]);
+    say(&["enqueue", "queue.reap_leases", "{}", "--key", "k-1", "--json"]);
+    say(&["enqueue", "invoice.isue", "{}"]);
+    say(&["enqueue", "invoice.issue", "{}"]);
+    say(&["enqueue", "queue.reap_leases", "{}", "--business", "verma-phones"]);
+    say(&["enqueue", "queue.reap_leases", "{}", "--lane", "fast"]);
+    say(&["jobs", "show", "1"]);
+    say(&["jobs", "show", "999999"]);
+    say(&["jobs", "list"]);
+    say(&["jobs", "list", "--json"]);
+    say(&["jobs", "stats"]);
+    say(&["jobs", "cancel", "1"]);
+    say(&["jobs", "cancel", "1"]);
+    say(&["jobs", "retry", "1"]);
+    say(&["jobs", "retry"]);
+    say(&["jobs", "retry", "--kind", "invoice.issue"]);
+    say(&["schedule", "list"]);
+    say(&["schedule", "pause", "queue.reap-leases"]);
+    say(&["schedule", "pause", "queue.sweep"]);
+    say(&["schedule", "resume", "queue.reap-leases"]);
+    say(&["schedule", "trigger", "queue.forget-finished"]);
+    say(&["people", "token", "revoke", "0123456789abcdef"]);
+    say(&["doctor"]);
+    told
+}
+
+async fn secrets_are_not_stored(house: &House, db: &TestDb) {
+    let made = house.well(&["people", "token", "create", "--scope", "queue:write", "--label", "till", "--json"]);
+    let made: Value = serde_json::from_str(&made).expect("JSON");
+    let (bearer, public_id) = (made["token"].as_str().expect("a token"), made["public_id"].as_str().expect("an id"));
+    let secret = bearer.split('_').nth(2).expect("the secret part");
+    let rows: Vec<String> =
+        sqlx::query_scalar("select t::text from muneem.people_tokens t").fetch_all(&db.pool()).await.expect("rows");
+    assert!(rows.len() == 1 && rows[0].contains(public_id) && !rows[0].contains(secret));
+    let listed = house.well(&["people", "token", "list"]) + &house.well(&["people", "token", "list", "--json"]);
+    assert!(listed.contains(public_id) && !listed.contains(secret));
+    assert_eq!(house.well(&["people", "token", "revoke", public_id]), format!("revoked {public_id}\n"));
+}
+
+/// `muneem serve` in the background; killed with the value.
+struct Serving(Child);
+
+impl Serving {
+    fn start(house: &House) -> Self {
+        Self(house.command(&["serve"]).spawn().expect("the binary starts"))
+    }
+
+    /// The lines of standard error until one says where it listens: those lines, and the address.
+    fn listening(&mut self) -> (String, String) {
+        let mut log = BufReader::new(self.0.stderr.take().expect("piped"));
+        let mut seen = String::new();
+        loop {
+            let before = seen.len();
+            assert!(log.read_line(&mut seen).expect("readable") > 0, "it ended: {seen}");
+            if let Some((_, address)) = seen[before..].split_once("listening on ") {
+                let address = address.trim().to_owned();
+                self.0.stderr = Some(log.into_inner());
+                return (seen, address);
+            }
+        }
+    }
+
+    /// Ends it as a service manager does; what it still had to say on both streams.
+    fn end(mut self) -> (String, String) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+        let began = Instant::now();
+        let status = loop {
+            if let Some(status) = self.0.try_wait().expect("a child") {
+                break status;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "it does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        let (mut out, mut err) = (String::new(), String::new());
+        self.0.stdout.take().expect("piped").read_to_string(&mut out).expect("UTF-8");
+        self.0.stderr.take().expect("piped").read_to_string(&mut err).expect("UTF-8");
+        assert!(status.success(), "{status}: {err}");
+        (out, err)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn serve_on_a_fresh_machine_shows_the_first_token_once() {
+    let house = House::new().with("MUNEEM__SERVER__LISTEN", "127.0.0.1:0").with("MUNEEM__SANDBOX__ENABLED", "true");
+    let mut serving = Serving::start(&house);
+    let (log, address) = serving.listening();
+    let http = client(Timeouts::DEFAULT).expect("a client");
+    let began = Instant::now();
+    // Workers join beside the API; ready is when they have.
+    while http.get(format!("{address}/health/ready")).send().await.expect("answered").status() != 200 {
+        assert!(began.elapsed() < Duration::from_secs(10), "not ready");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let moved = http.post(format!("{address}/sandbox/clock")).json(&json!({ "advance_secs": 60 })).send().await;
+    assert_eq!(moved.expect("answered").status(), 200);
+
+    // Another command joins the private Postgres that this process runs.
+    let listen = address.trim_start_matches("http://").to_owned();
+    let doctor = doctor_beside(house.home.path(), &listen);
+    for line in
+        [", private\n", "ok    schema          up to date", "ok    workers         1 at work", "a muneem answers"]
+    {
+        assert!(doctor.contains(line), "`{line}` is missing:\n{doctor}");
+    }
+
+    let stats = format!("{address}/v1/queue/stats");
+    assert_eq!(http.get(&stats).send().await.expect("answered").status(), 401);
+    let out = serving.0.stdout.as_mut().expect("piped");
+    let mut shown = String::new();
+    let mut lines = BufReader::new(out);
+    while !shown.contains("Use it:") {
+        assert!(lines.read_line(&mut shown).expect("readable") > 0, "{shown}");
+    }
+    let bearer = shown.split_whitespace().find(|word| word.starts_with("mnm_")).expect("a token").to_owned();
+    assert_eq!(http.get(&stats).bearer_auth(&bearer).send().await.expect("answered").status(), 200);
+    let (_, rest) = serving.end();
+    assert!(!(log + &rest).contains("mnm_"), "a token in the log");
+
+    let mut again = Serving::start(&house);
+    again.listening();
+    let (out, _) = again.end();
+    assert_eq!(out, "", "shown once");
+}
+
+fn doctor_beside(home: &Path, listen: &str) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_muneem"))
+        .arg("doctor")
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", home)
+        .env("MUNEEM__SERVER__LISTEN", listen)
+        .current_dir(home)
+        .output()
+        .expect("the binary starts");
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{out}");
+    out
+}
