@@ -1,23 +1,11 @@
 //! `muneem demo --exit`, the built binary, from an empty directory to its end.
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
-
-/// The binary beside the test: `target/debug/muneem` for `target/debug/deps/it-…`.
-fn binary() -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows where it is");
-    let folder = test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
-    let binary = folder.join("muneem");
-    assert!(binary.exists(), "{} is not built: run `cargo build --workspace` first", binary.display());
-    binary
-}
+use std::process::{Command, Stdio};
 
 #[test]
 fn the_demo_tells_its_story_and_ends_with_status_0_only_if_all_of_it_happened() {
     let home = tempfile::tempdir().expect("a temporary directory");
-    let told = Command::new(binary())
+    let told = Command::new(muneem_tests::binary::path())
         .args(["demo", "--exit", "--dir"])
         .arg(home.path().join("demo"))
         .env_remove("DATABASE_URL")

@@ -3,3 +3,4 @@
 mod demo;
 mod migrations;
 mod queue;
+mod serve;

@@ -1,6 +1,7 @@
 //! What the tests of the whole system share: a database, a clock that is moved by hand, workers in process, and jobs
 //! that do as they are told.
 
+pub mod binary;
 pub mod outside;
 pub mod probe;
 pub mod workers;

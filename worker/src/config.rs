@@ -195,6 +195,9 @@ pub struct Telemetry {
     /// Collector for traces; `None`: off.
     #[serde(deserialize_with = "unless_empty")]
     pub otlp_endpoint: Option<String>,
+    /// Where a process without the API shows health and metrics; `None`: nowhere.
+    #[serde(deserialize_with = "address_unless_empty")]
+    pub listen: Option<SocketAddr>,
 }
 
 /// Shape of log lines.
@@ -680,6 +683,11 @@ fn millis<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration,
 
 fn unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     String::deserialize(deserializer).map(|text| Some(text).filter(|text| !text.is_empty()))
+}
+
+fn address_unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(serde::de::Error::custom) }
 }
 
 #[cfg(test)]

@@ -81,15 +81,22 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
             Ok(())
         });
     }
-    if does(Part::Api) {
-        let listen = app.config.server.listen;
+    let api = does(Part::Api);
+    if let Some(listen) = if api { Some(app.config.server.listen) } else { app.config.telemetry.listen } {
+        let setting = if api { "server.listen" } else { "telemetry.listen" };
         let listener = TcpListener::bind(listen)
             .await
-            .with_context(|| format!("cannot listen on {listen}; set `server.listen` to a free address"))?;
+            .with_context(|| format!("cannot listen on {listen}; set `{setting}` to a free address"))?;
         let at = listener.local_addr()?;
         tracing::info!("listening on http://{at}");
-        show_first_token(&app, at).await?;
-        let router = routes(&app, metrics, does(Part::Workers)).into_make_service_with_connect_info::<SocketAddr>();
+        let shown = shown(&app, metrics, does(Part::Workers));
+        let router = if api {
+            show_first_token(&app, at).await?;
+            routes(&app, shown)
+        } else {
+            http::router_for_watchers(shown)
+        };
+        let router = router.into_make_service_with_connect_info::<SocketAddr>();
         let stop = stop.clone();
         parts.spawn(async move {
             axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await.context("HTTP ended")
@@ -133,19 +140,22 @@ async fn show_first_token(app: &App, at: SocketAddr) -> anyhow::Result<()> {
     ))
 }
 
-fn routes(app: &App, metrics: metrics_exporter_prometheus::PrometheusHandle, has_workers: bool) -> Router {
+fn shown(app: &App, metrics: metrics_exporter_prometheus::PrometheusHandle, has_workers: bool) -> Arc<Api> {
     let deps = &app.deps;
-    let server = &app.config.server;
     let pulse = app.pulse.clone();
-    let api = Arc::new(Api {
+    Arc::new(Api {
         db: deps.db.clone(),
         clock: Arc::clone(&deps.clock),
         chance: Arc::clone(&deps.chance),
         objects: Arc::clone(&deps.objects),
-        settings: server.clone(),
+        settings: app.config.server.clone(),
         metrics,
         workers_beat: has_workers.then(|| -> Arc<dyn Fn() -> bool + Send + Sync> { Arc::new(move || pulse.beats()) }),
-    });
+    })
+}
+
+fn routes(app: &App, api: Arc<Api>) -> Router {
+    let deps = &app.deps;
     let mut others = Router::new();
     if let Some(credentials) = &app.credentials {
         others = others.merge(whatsapp::routes(whatsapp::Intake {
@@ -153,7 +163,7 @@ fn routes(app: &App, metrics: metrics_exporter_prometheus::PrometheusHandle, has
             clock: Arc::clone(&deps.clock),
             chance: Arc::clone(&deps.chance),
             credentials: credentials.clone(),
-            body_limit_bytes: server.webhook_body_limit_bytes,
+            body_limit_bytes: app.config.server.webhook_body_limit_bytes,
         }));
     }
     if let Some(clock) = &app.moved_clock {

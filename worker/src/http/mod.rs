@@ -86,17 +86,27 @@ pub fn router_with(api: Arc<Api>, others: Router) -> Router {
         .merge(others)
         .layer(middleware::from_fn_with_state((api.clone(), places), envelope::limits));
     let open = Router::new()
-        .route("/health/live", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/metrics", get(health::metrics))
         .route("/problems", get(problem::pages))
         .route("/problems/{id}", get(problem::page))
+        .merge(watched())
         .with_state(api.clone());
     Router::new()
         .merge(limited)
         .merge(open)
         .merge(SwaggerUi::new("/docs").url("/openapi.json", description))
         .layer(middleware::from_fn_with_state(api, envelope::envelope))
+}
+
+/// Health and metrics alone: for a process without the API.
+pub fn router_for_watchers(api: Arc<Api>) -> Router {
+    watched().with_state(api.clone()).layer(middleware::from_fn_with_state(api, envelope::envelope))
+}
+
+fn watched() -> Router<Arc<Api>> {
+    Router::new()
+        .route("/health/live", get(health::live))
+        .route("/health/ready", get(health::ready))
+        .route("/metrics", get(health::metrics))
 }
 
 fn described() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {

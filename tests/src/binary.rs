@@ -1,0 +1,69 @@
+//! The built `muneem`, as an operator starts it.
+
+use std::{
+    io::Read,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+/// The binary beside the test: `target/debug/muneem` for `target/debug/deps/it-…`.
+///
+/// # Panics
+/// When it is not built.
+pub fn path() -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows where it is");
+    let folder = test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
+    let binary = folder.join("muneem");
+    assert!(binary.exists(), "{} is not built: run `cargo build --workspace` first", binary.display());
+    binary
+}
+
+/// A running `muneem`; killed when dropped.
+pub struct Running(Child);
+
+impl Running {
+    /// Starts it with nothing of this machine's settings.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn start(arguments: &[&str], home: &Path, environment: &[(&str, String)]) -> Self {
+        let child = Command::new(path())
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", home)
+            .envs(environment.iter().map(|(name, value)| (*name, value.as_str())))
+            .current_dir(home)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        Self(child)
+    }
+
+    /// Sends SIGTERM and waits for the end: whether it ended in peace, and all it said.
+    ///
+    /// # Panics
+    /// When it cannot be asked.
+    pub fn terminate(mut self) -> (bool, String) {
+        let asked = Command::new("kill").arg(self.0.id().to_string()).status().expect("kill is there");
+        assert!(asked.success(), "it has ended already");
+        let status = self.0.wait().expect("it ends");
+        let mut said = String::new();
+        for stream in [
+            self.0.stdout.take().map(|out| Box::new(out) as Box<dyn Read>),
+            self.0.stderr.take().map(|err| Box::new(err) as Box<dyn Read>),
+        ] {
+            stream.expect("it is piped").read_to_string(&mut said).expect("it is text");
+        }
+        (status.success(), said)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
