@@ -1,7 +1,9 @@
 //! The built binary, as an operator meets it: what it prints, what it complains of, and how it ends.
 
 use std::{
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpListener,
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -183,6 +185,41 @@ fn a_database_that_does_not_answer_is_told_with_the_cause() {
     assert_eq!(doctor.code, Some(1));
     assert!(doctor.out.contains("\nfail  database        does not answer ("), "{}", doctor.out);
     assert!(!(told + &doctor.out).contains("hunter2"));
+}
+
+#[test]
+fn doctor_tells_what_to_mend() {
+    // Somebody else's program at our address, and nobody where the Cloud API should be.
+    let other = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let listen = other.local_addr().expect("bound").to_string();
+    std::thread::spawn(move || {
+        for stream in other.incoming().flatten() {
+            let _ = (&stream).write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi");
+        }
+    });
+    let settings = "[messaging.whatsapp]\nbase_url = \"http://127.0.0.1:1\"\naccess_token_file = \"token\"\n";
+    let house = House::on("postgres://asha:hunter2@127.0.0.1:1/shop")
+        .settings(settings)
+        .with("MUNEEM__DATABASE__ACQUIRE_TIMEOUT_SECS", "1")
+        .with("MUNEEM__SERVER__LISTEN", &listen)
+        .with("MUNEEM__MESSAGING__WHATSAPP__APP_SECRETS", "app-secret")
+        .with("MUNEEM__MESSAGING__WHATSAPP__VERIFY_TOKEN", "verify-token");
+    let token = house.home.path().join("token");
+    std::fs::write(&token, "EAAG").expect("a file");
+    std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o644)).expect("ours");
+
+    let told = house.muneem(&["doctor"]);
+    assert_eq!((told.code, told.err.as_str()), (Some(1), ""));
+    let filters = [(r"127\.0\.0\.1:\d{2,}", "127.0.0.1:(port)"), (r"(ok|warn)( +free disk +).*", "ok$2(so much)")];
+    insta::with_settings!({ filters => filters }, { insta::assert_snapshot!("doctor", told.out) });
+
+    let told = house.muneem(&["doctor", "--json"]);
+    assert_eq!(told.code, Some(1));
+    let checks: Vec<Value> = told.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let outcome_of = |name: &str| checks.iter().find(|check| check["check"] == name).map(|check| &check["outcome"]);
+    assert_eq!(outcome_of("secret files"), Some(&json!("warn")));
+    assert_eq!(outcome_of("database"), Some(&json!("fail")));
+    assert!(checks.iter().all(|check| check["outcome"] == "ok" || check["mend"].is_string()));
 }
 
 /// `url` for another login.

@@ -91,6 +91,9 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
         tracing::info!("listening on http://{at}");
         let shown = shown(&app, metrics, does(Part::Workers));
         let router = if api {
+            if app.moved_clock.is_some() && !at.ip().is_loopback() {
+                tracing::warn!("sandbox mode, and not on loopback: whoever reaches {at} may move the clock");
+            }
             show_first_token(&app, at).await?;
             routes(&app, shown)
         } else {
