@@ -35,9 +35,9 @@ impl Steps for NoSteps {
 
 /// Claims as a worker that then dies: joins with a lease of no length.
 async fn die_with_jobs_in_hand(system: &QueueUnderTest) -> (i64, Vec<work::Claimed>) {
-    let mut conn = system.pool.acquire().await.expect("the test database answers");
-    let dead = work::join(&mut conn, "doomed", Duration::ZERO).await.expect("anybody may join");
-    let claimed = work::claim(&mut conn, dead, &[WANT]).await.expect("and claim");
+    let mut conn = system.pool.acquire().await.unwrap();
+    let dead = work::join(&mut conn, "doomed", Duration::ZERO).await.unwrap();
+    let claimed = work::claim(&mut conn, dead, &[WANT]).await.unwrap();
     (dead, claimed)
 }
 

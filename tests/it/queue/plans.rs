@@ -13,9 +13,9 @@ async fn pages(conn: &mut PgConnection, sql: &str) -> i64 {
         sqlx::query_scalar(AssertSqlSafe(format!("explain (analyze, buffers, format json) {sql}")))
             .fetch_one(conn)
             .await
-            .expect("the statement runs");
-    let blocks = |name: &str| plan[0]["Plan"][name].as_i64().expect("the plan counts them");
-    blocks("Shared Hit Blocks") + blocks("Shared Read Blocks")
+            .unwrap();
+    let root = &plan[0]["Plan"];
+    root["Shared Hit Blocks"].as_i64().unwrap() + root["Shared Read Blocks"].as_i64().unwrap()
 }
 
 async fn sequential_scans(conn: &mut PgConnection) -> i64 {
@@ -23,14 +23,14 @@ async fn sequential_scans(conn: &mut PgConnection) -> i64 {
         .fetch_one(&mut *conn)
         .await
         .map(|_: String| ())
-        .expect("the owner may flush");
-    sqlx::query("select pg_stat_clear_snapshot()").execute(&mut *conn).await.expect("and look anew");
+        .unwrap();
+    sqlx::query("select pg_stat_clear_snapshot()").execute(&mut *conn).await.unwrap();
     sqlx::query_scalar(
         "select seq_scan from pg_stat_user_tables where schemaname = 'muneem' and relname = 'queue_jobs'",
     )
     .fetch_one(conn)
     .await
-    .expect("the table is counted")
+    .unwrap()
 }
 
 #[tokio::test]
