@@ -9,6 +9,8 @@ create table muneem.queue_kinds (
     schema jsonb not null,
     -- The required fields and types of the schema as one predicate, evaluated at each enqueue.
     rule jsonpath not null,
+    -- Whether frontends may enqueue it; the others are muneem's own.
+    open boolean not null default false,
     max_attempts smallint not null constraint queue_kinds_max_attempts_positive check (max_attempts > 0),
     -- How long a used key refuses a second job; null is for ever (statutory kinds and invoices).
     key_memory interval,

@@ -11,7 +11,10 @@ create table muneem.queue_jobs (
     claimed_at timestamptz,
     -- The worker incarnation that holds the lease; with attempt the fencing token.
     claimed_by bigint,
+    -- Counts every claim and never goes back: it is half of the fencing token.
     attempt integer not null default 0,
+    -- Those of them that do not count against max_attempts: snoozes, and claims handed back unbegun.
+    uncounted integer not null default 0,
     lane muneem.queue_lane not null,
     priority smallint not null,
     -- Times that a worker died with this job in hand.
@@ -64,6 +67,8 @@ create index queue_keys_forget_at on muneem.queue_keys (forget_at) where forget_
 create table muneem.queue_workers (
     worker_id bigint generated always as identity primary key,
     name text not null,
+    -- The most it runs at once in one lane: what it claimed beyond that had not begun.
+    places integer not null,
     started_at timestamptz not null,
     -- Past it, whoever looks next takes its jobs back. By the database's own time.
     lease_until timestamptz not null,
@@ -118,7 +123,7 @@ grant select, insert, update, delete on muneem.queue_jobs, muneem.queue_slots, m
     muneem.queue_dead to muneem_app;
 grant select, insert on muneem.queue_history to muneem_app;
 grant usage on all sequences in schema muneem to muneem_app;
-grant select (job_id, business_id, enqueued_at, claimed_at, run_at, attempt, lane, kind, parked, crashes, last_cause)
+grant select (job_id, business_id, enqueued_at, claimed_at, run_at, attempt, uncounted, lane, kind, parked, crashes, last_cause)
     on muneem.queue_jobs to muneem_auditor;
 grant select on muneem.queue_history, muneem.queue_workers to muneem_auditor;
 grant select (job_id, business_id, enqueued_at, died_at, attempt, lane, kind, cause) on muneem.queue_dead to muneem_auditor;

@@ -41,6 +41,22 @@ begin
 end
 $$;
 
+-- The same for a frontend, which may not give muneem its own work.
+create function muneem.queue_load_open_kind(kind text) returns muneem.queue_kinds
+language plpgsql stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    found_kind muneem.queue_kinds := muneem.queue_load_kind(kind);
+begin
+    if not found_kind.open then
+        raise exception 'job kind % is muneem''s own', quote_literal(kind)
+            using errcode = 'MN001', hint = 'select kind from muneem.queue_kinds where open lists those for frontends';
+    end if;
+    return found_kind;
+end
+$$;
+
 create function muneem.queue_check_lane(lane text, priority smallint) returns void
 language plpgsql immutable
 set search_path = pg_catalog, pg_temp
@@ -53,6 +69,19 @@ begin
     if priority not between -1000 and 1000 then
         raise exception 'priority % is out of range', priority
             using errcode = 'MN008', hint = 'take -1000 to 1000; one point is a minute''s head start';
+    end if;
+end
+$$;
+
+-- A job for a day beyond every clock is a mistake, and infinity is no instant.
+create function muneem.queue_check_run_at(run_at timestamptz, present timestamptz) returns void
+language plpgsql immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+    if run_at > present + interval '10 years' then
+        raise exception 'run_at is more than ten years away'
+            using errcode = 'MN008', hint = 'take an instant within ten years; a schedule suits what comes again';
     end if;
 end
 $$;
@@ -122,6 +151,7 @@ declare
     slot text := muneem.queue_slot_key(kind, business_id, payload);
     into_lane muneem.queue_lane := coalesce(lane::muneem.queue_lane, kind.lane);
 begin
+    perform muneem.queue_check_run_at(run_at, present);
     if key is not null then
         if key !~ '^[^[:cntrl:]]{1,200}$' then
             raise exception 'key must have 1 to 200 characters, none of them a control character'
@@ -129,10 +159,12 @@ begin
         end if;
         loop
             insert into muneem.queue_keys as k (business_id, kind, key, job_id, forget_at)
-            values (business_id, kind.kind, key, new_id, present + kind.key_memory)
+            values (business_id, kind.kind, key, new_id, due_at + kind.key_memory)
             on conflict on constraint queue_keys_pkey do update
                 set job_id = excluded.job_id, forget_at = excluded.forget_at
                 where k.forget_at <= present
+                    and not exists (select from muneem.queue_jobs j where j.job_id = k.job_id)
+                    and not exists (select from muneem.queue_dead d where d.job_id = k.job_id)
             returning job_id into first_id;
             exit when found;
             select k.job_id into first_id
@@ -164,7 +196,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-    declared muneem.queue_kinds := muneem.queue_load_kind(kind);
+    declared muneem.queue_kinds := muneem.queue_load_open_kind(kind);
 begin
     perform muneem.queue_check_lane(lane, priority);
     if pg_column_size(payload) > 1048576 then
@@ -228,7 +260,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
-    declared muneem.queue_kinds := muneem.queue_load_kind(kind);
+    declared muneem.queue_kinds := muneem.queue_load_open_kind(kind);
     owner_id uuid := muneem.people_resolve_business(business);
     into_lane muneem.queue_lane;
     present timestamptz := muneem.now();
@@ -236,9 +268,10 @@ declare
     timed boolean := coalesce(run_at > greatest(present, now()), false);
     points smallint := coalesce(priority, 0);
     taken bigint;
-    place integer;
+    one record;
 begin
     perform muneem.queue_check_lane(lane, priority);
+    perform muneem.queue_check_run_at(run_at, present);
     into_lane := coalesce(lane::muneem.queue_lane, declared.lane);
     if keys is null then
         -- One pass over the payloads: what is off is not inserted, and then nothing is.
@@ -268,8 +301,12 @@ begin
         then
             perform muneem.queue_refuse_first(declared, payloads);
         end if;
-        for place in 1 .. cardinality(payloads) loop
-            return next muneem.queue_insert(declared, payloads[place], owner_id, keys[place], run_at, lane, priority);
+        for one in
+            select p.payload, p.key
+            from unnest(payloads, keys) with ordinality p (payload, key, place)
+            order by p.place
+        loop
+            return next muneem.queue_insert(declared, one.payload, owner_id, one.key, run_at, lane, priority);
         end loop;
     end if;
 end
@@ -312,7 +349,7 @@ set search_path = pg_catalog, pg_temp
 as $$
     with gone as (
         delete from muneem.queue_jobs j where j.job_id = any (ids)
-        returning j.job_id, j.business_id, j.enqueued_at, j.claimed_at, j.attempt, j.lane, j.kind, j.key
+        returning j.job_id, j.business_id, j.enqueued_at, j.claimed_at, j.attempt, j.uncounted, j.lane, j.kind, j.key
     ),
     freed as (
         delete from muneem.queue_slots s using gone where s.job_id = gone.job_id
@@ -320,7 +357,7 @@ as $$
     kept as (
         insert into muneem.queue_history (
             job_id, business_id, enqueued_at, claimed_at, finished_at, attempt, lane, cancelled, kind, key)
-        select job_id, business_id, enqueued_at, claimed_at, muneem.now(), attempt, lane, true, kind, key
+        select job_id, business_id, enqueued_at, claimed_at, muneem.now(), attempt - uncounted, lane, true, kind, key
         from gone
         returning 1
     )
@@ -328,8 +365,8 @@ as $$
 $$;
 
 revoke all on function muneem.queue_refuse_payload(text, jsonb),
-    muneem.queue_refuse_first(muneem.queue_kinds, jsonb[]), muneem.queue_load_kind(text),
-    muneem.queue_check_lane(text, smallint), muneem.queue_slot_key(muneem.queue_kinds, uuid, jsonb),
+    muneem.queue_refuse_first(muneem.queue_kinds, jsonb[]), muneem.queue_load_kind(text), muneem.queue_load_open_kind(text),
+    muneem.queue_check_lane(text, smallint), muneem.queue_check_run_at(timestamptz, timestamptz), muneem.queue_slot_key(muneem.queue_kinds, uuid, jsonb),
     muneem.queue_wake(muneem.queue_lane, timestamptz, boolean),
     muneem.queue_insert(muneem.queue_kinds, jsonb, uuid, text, timestamptz, text, smallint),
     muneem.queue_enqueue(text, jsonb, uuid, text, timestamptz, text, smallint),
@@ -337,8 +374,8 @@ revoke all on function muneem.queue_refuse_payload(text, jsonb),
     muneem.enqueue_many(text, jsonb[], text, text[], timestamptz, text, smallint),
     muneem.cancel_job(bigint), muneem.queue_end_cancelled(bigint[]) from public;
 grant execute on function muneem.queue_refuse_payload(text, jsonb),
-    muneem.queue_refuse_first(muneem.queue_kinds, jsonb[]), muneem.queue_load_kind(text),
-    muneem.queue_check_lane(text, smallint), muneem.queue_slot_key(muneem.queue_kinds, uuid, jsonb),
+    muneem.queue_refuse_first(muneem.queue_kinds, jsonb[]), muneem.queue_load_kind(text), muneem.queue_load_open_kind(text),
+    muneem.queue_check_lane(text, smallint), muneem.queue_check_run_at(timestamptz, timestamptz), muneem.queue_slot_key(muneem.queue_kinds, uuid, jsonb),
     muneem.queue_wake(muneem.queue_lane, timestamptz, boolean),
     muneem.queue_insert(muneem.queue_kinds, jsonb, uuid, text, timestamptz, text, smallint),
     muneem.queue_enqueue(text, jsonb, uuid, text, timestamptz, text, smallint),

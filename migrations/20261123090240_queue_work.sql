@@ -7,8 +7,8 @@
 create function muneem.queue_claim(
     worker bigint, lanes muneem.queue_lane[], wanted integer[], after uuid[]
 ) returns table (
-    job_id bigint, lane muneem.queue_lane, business_id uuid, attempt integer, enqueued_at timestamptz, kind text,
-    payload jsonb
+    job_id bigint, lane muneem.queue_lane, business_id uuid, attempt integer, uncounted integer, enqueued_at timestamptz,
+    claimed_at timestamptz, kind text, payload jsonb
 )
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -29,6 +29,13 @@ declare
     claim_time timestamptz := clock_timestamp();
 begin
     perform set_config('synchronous_commit', 'off', true);
+    -- Nobody claims under a lease that ran out; until the commit, the reaper passes this worker by.
+    perform from muneem.queue_workers w
+    where w.worker_id = worker and w.lease_until > clock_timestamp()
+    for key share;
+    if not found then
+        return;
+    end if;
     for place in 1 .. cardinality(lanes) loop
         one_lane := lanes[place];
         left_to_take := wanted[place];
@@ -53,7 +60,8 @@ begin
                     set claimed_by = worker, claimed_at = claim_time, attempt = j.attempt + 1
                     from picked
                     where j.ctid = picked.place_of and j.claimed_by is null
-                    returning j.job_id, j.lane, j.business_id, j.attempt, j.enqueued_at, j.kind, j.payload;
+                    returning j.job_id, j.lane, j.business_id, j.attempt, j.uncounted, j.enqueued_at, j.claimed_at, j.kind,
+                        j.payload;
                 get diagnostics taken = row_count;
                 if taken = least(share, left_to_take) then
                     still_waiting := still_waiting || one_business;
@@ -82,7 +90,7 @@ begin
     while cardinality(answer) < most loop
         select j.business_id into next_one
         from muneem.queue_jobs j
-        where j.lane = one_lane and j.parked is null and j.business_id > seen
+        where j.lane = one_lane and j.parked is null and j.claimed_by is null and j.business_id > seen
         order by j.business_id
         limit 1;
         if not found then
@@ -110,8 +118,8 @@ as $$
         delete from muneem.queue_jobs j
         using unnest(ids, attempts, results) e (job_id, attempt, result)
         where j.job_id = e.job_id and j.attempt = e.attempt and j.claimed_by = worker
-        returning j.job_id, j.business_id, j.enqueued_at, j.claimed_at, j.attempt, j.lane, j.kind, j.key, j.slot_key,
-            j.quarantined, e.result
+        returning j.job_id, j.business_id, j.enqueued_at, j.claimed_at, j.attempt - j.uncounted as attempt, j.lane, j.kind,
+            j.key, j.slot_key, j.quarantined, e.result
     ),
     freed as (
         delete from muneem.queue_slots s
@@ -125,33 +133,50 @@ as $$
     returning job_id
 $$;
 
--- Puts jobs back: at `run_at` (null: in line at once), with the cause; `counts` false gives the attempt back.
+-- Puts jobs back: at `run_at` (null: in line at once), with the cause; `counts` false forgives the attempt. A handler that
+-- ended by itself kills no worker: with a cause, suspicion ends. What somebody cancelled meanwhile ends here.
 create function muneem.queue_put_back(
     worker bigint, ids bigint[], attempts integer[], run_ats timestamptz[], counts boolean[], causes text[], errors text[]
 ) returns setof bigint
-language sql
+language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+    put bigint[];
+    cancelled bigint[];
+begin
     with back as (
         update muneem.queue_jobs j
         set claimed_by = null,
             claimed_at = null,
-            attempt = case when e.counts then j.attempt else j.attempt - 1 end,
+            uncounted = case when e.counts then j.uncounted else j.uncounted + 1 end,
             run_at = coalesce(e.run_at, j.run_at),
+            crashes = case when e.cause is null then j.crashes else 0 end,
+            quarantined = j.quarantined and e.cause is null,
             parked = case
                 when e.run_at is not null then 't'
-                when j.slot_key is not null or j.quarantined then 's'
+                when j.slot_key is not null or (j.quarantined and e.cause is null) then 's'
             end::"char",
             last_cause = coalesce(e.cause, j.last_cause),
             last_error = coalesce(e.error, j.last_error)
         from unnest(ids, attempts, run_ats, counts, causes, errors) e (job_id, attempt, run_at, counts, cause, error)
         where j.job_id = e.job_id and j.attempt = e.attempt and j.claimed_by = worker
-        returning j.job_id
+        returning j.job_id, j.quarantined, j.cancel_requested
     ),
     freed as (
-        delete from muneem.queue_slots s using back where s.job_id = back.job_id
+        -- A suspect keeps the slot of its own key while it waits for the quarantine.
+        delete from muneem.queue_slots s
+        using back
+        where s.job_id = back.job_id and (not back.quarantined or s.slot_key = 'quarantine')
     )
-    select job_id from back
+    select array_agg(back.job_id), array_agg(back.job_id) filter (where back.cancel_requested)
+    into put, cancelled
+    from back;
+    if cancelled is not null then
+        perform muneem.queue_end_cancelled(cancelled);
+    end if;
+    return query select unnest(put);
+end
 $$;
 
 -- Gives jobs up, with the cause.
@@ -172,8 +197,8 @@ as $$
     insert into muneem.queue_dead (
         job_id, business_id, enqueued_at, claimed_at, died_at, attempt, crashes, lane, priority, kind, key, slot_key,
         cause, error, payload)
-    select job_id, business_id, enqueued_at, claimed_at, muneem.now(), attempt, crashes, lane, priority, kind, key,
-        slot_key, cause, error, payload
+    select job_id, business_id, enqueued_at, claimed_at, muneem.now(), attempt - uncounted, crashes, lane, priority, kind,
+        key, slot_key, cause, error, payload
     from gone
     returning job_id
 $$;
@@ -244,12 +269,12 @@ end
 $$;
 
 -- Registers a worker incarnation.
-create function muneem.queue_join(name text, lease interval) returns bigint
+create function muneem.queue_join(name text, lease interval, places integer) returns bigint
 language sql
 set search_path = pg_catalog, pg_temp
 as $$
-    insert into muneem.queue_workers (name, started_at, lease_until)
-    values (name, clock_timestamp(), clock_timestamp() + lease)
+    insert into muneem.queue_workers (name, places, started_at, lease_until)
+    values (name, places, clock_timestamp(), clock_timestamp() + lease)
     returning worker_id
 $$;
 
@@ -259,7 +284,10 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    update muneem.queue_workers w set lease_until = clock_timestamp() + lease where w.worker_id = worker;
+    -- A lease that ran out stays out: its jobs may be somebody else's in a moment.
+    update muneem.queue_workers w
+    set lease_until = clock_timestamp() + lease
+    where w.worker_id = worker and w.lease_until > clock_timestamp();
     return found;
 end
 $$;
@@ -283,17 +311,56 @@ language sql
 set search_path = pg_catalog, pg_temp
 as $$ select j.job_id from muneem.queue_jobs j where j.job_id = any (ids) and j.cancel_requested $$;
 
--- Leaves: what it still holds goes to whoever looks next, at once and without blame.
+-- Leaves: what it still holds goes in line at once, without blame.
 create function muneem.queue_leave(worker bigint) returns void
-language sql
+language plpgsql
 set search_path = pg_catalog, pg_temp
-as $$ delete from muneem.queue_workers w where w.worker_id = worker $$;
+as $$
+begin
+    delete from muneem.queue_workers w where w.worker_id = worker;
+    perform muneem.queue_release(worker, '-infinity');
+end
+$$;
+
+-- Puts in line what a worker claimed after an instant: claims whose answer was lost on the way.
+create function muneem.queue_release(worker bigint, claimed_after timestamptz) returns bigint
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+    released bigint[];
+    cancelled bigint[];
+begin
+    with back as (
+        update muneem.queue_jobs j
+        set claimed_by = null,
+            claimed_at = null,
+            uncounted = j.uncounted + 1,
+            parked = case when j.slot_key is not null or j.quarantined then 's' end::"char"
+        where j.claimed_by = worker and j.claimed_at > claimed_after
+        returning j.job_id, j.quarantined, j.cancel_requested
+    ),
+    freed as (
+        delete from muneem.queue_slots s
+        using back
+        where s.job_id = back.job_id and (not back.quarantined or s.slot_key = 'quarantine')
+    )
+    select array_agg(back.job_id), array_agg(back.job_id) filter (where back.cancel_requested)
+    into released, cancelled
+    from back;
+    if cancelled is not null then
+        perform muneem.queue_end_cancelled(cancelled);
+    end if;
+    return coalesce(cardinality(released), 0);
+end
+$$;
 
 -- Puts timed jobs in line, gives free slots to who waits for them, takes jobs back from the dead. Answers when the next
 -- timed job is due. Any number of workers may call it at any time.
 create function muneem.queue_tick() returns table (promoted bigint, reaped bigint, next_due timestamptz)
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '2s'
 as $$
 begin
     reaped := muneem.queue_reap();
@@ -406,23 +473,50 @@ begin
     if dead_workers is null then
         return 0;
     end if;
-    delete from muneem.queue_workers w where w.worker_id = any (dead_workers);
-    return muneem.queue_take_back(dead_workers);
+    taken := muneem.queue_take_back(dead_workers);
+    -- A row that a dying connection still holds is taken back by a later tick.
+    delete from muneem.queue_workers w
+    where w.worker_id = any (dead_workers)
+        and not exists (select from muneem.queue_jobs j where j.claimed_by = w.worker_id);
+    return taken;
 end
 $$;
 
--- The jobs of workers that are no more.
+-- The jobs of workers that are no more. Blame falls on those that can have begun: the first `places` of a lane.
 create function muneem.queue_take_back(dead_workers bigint[]) returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+    held bigint[];
+    suspects bigint[];
+    cancelled bigint[];
     taken bigint;
-    given_up bigint;
 begin
+    select array_agg(h.job_id) into held
+    from (
+        select j.job_id
+        from muneem.queue_jobs j
+        where j.claimed_by = any (dead_workers)
+        for update skip locked
+    ) h;
+    if held is null then
+        return 0;
+    end if;
+    select array_agg(r.job_id) into suspects
+    from (
+        select j.job_id, w.places,
+            row_number() over (partition by j.claimed_by, j.lane order by j.claimed_at, j.rank_at, j.job_id) as place
+        from muneem.queue_jobs j
+        join muneem.queue_workers w on w.worker_id = j.claimed_by
+        where j.job_id = any (held)
+    ) r
+    where r.place <= r.places;
+    suspects := coalesce(suspects, '{}');
+
     with gone as (
         delete from muneem.queue_jobs j
-        where j.claimed_by = any (dead_workers) and j.crashes >= 2
+        where j.job_id = any (held) and j.job_id = any (suspects) and j.crashes >= 2 and not j.cancel_requested
         returning j.*
     ),
     freed as (
@@ -431,27 +525,38 @@ begin
     insert into muneem.queue_dead (
         job_id, business_id, enqueued_at, claimed_at, died_at, attempt, crashes, lane, priority, kind, key, slot_key,
         cause, error, payload)
-    select job_id, business_id, enqueued_at, claimed_at, muneem.now(), attempt, crashes + 1, lane, priority, kind, key,
-        slot_key, 'queue.poison', 'three workers died with this job in hand', payload
+    select job_id, business_id, enqueued_at, claimed_at, muneem.now(), attempt - uncounted, crashes + 1, lane, priority,
+        kind, key, slot_key, 'queue.poison', 'three workers died with this job in hand', payload
     from gone;
-    get diagnostics given_up = row_count;
-    -- A suspect keeps the slot of its own key, so that jobs of that key go on one at a time; it waits for the
-    -- quarantine slot as well.
-    delete from muneem.queue_slots s
-    using muneem.queue_jobs j
-    where s.job_id = j.job_id and j.claimed_by = any (dead_workers)
-        and (s.slot_key = 'quarantine' or j.crashes = 0);
-    update muneem.queue_jobs j
-    set claimed_by = null,
-        claimed_at = null,
-        crashes = j.crashes + 1,
-        quarantined = j.crashes >= 1,
-        parked = case when j.slot_key is not null or j.crashes >= 1 then 's' end::"char",
-        last_cause = 'queue.worker_died',
-        last_error = 'the worker died with this job in hand'
-    where j.claimed_by = any (dead_workers);
-    get diagnostics taken = row_count;
-    return taken + given_up;
+
+    with back as (
+        update muneem.queue_jobs j
+        set claimed_by = null,
+            claimed_at = null,
+            crashes = j.crashes + (j.job_id = any (suspects))::integer,
+            quarantined = j.quarantined or (j.crashes >= 1 and j.job_id = any (suspects)),
+            parked = case
+                when j.slot_key is not null or j.quarantined or (j.crashes >= 1 and j.job_id = any (suspects)) then 's'
+            end::"char",
+            last_cause = 'queue.worker_died',
+            last_error = 'the worker died with this job in hand'
+        where j.job_id = any (held)
+        returning j.job_id, j.quarantined, j.cancel_requested
+    ),
+    freed as (
+        -- A suspect keeps the slot of its own key, so that jobs of that key go on one at a time.
+        delete from muneem.queue_slots s
+        using back
+        where s.job_id = back.job_id and (not back.quarantined or s.slot_key = 'quarantine')
+    )
+    select array_agg(back.job_id) filter (where back.cancel_requested)
+    into cancelled
+    from back;
+    if cancelled is not null then
+        perform muneem.queue_end_cancelled(cancelled);
+    end if;
+    taken := cardinality(held);
+    return taken;
 end
 $$;
 
@@ -486,6 +591,8 @@ $$;
 create function muneem.queue_rotate_history(keep interval) returns integer
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
+-- Behind a long reader it gives up at once: every acknowledgement would queue behind it. The job tries again.
+set lock_timeout = '1s'
 as $$
 declare
     day date;
@@ -537,7 +644,8 @@ begin
         where n.nspname = 'muneem' and p.proname in (
             'queue_claim', 'queue_waiting_businesses', 'queue_finish', 'queue_put_back', 'queue_bury',
             'queue_finish_cancelled', 'queue_hold', 'queue_complete', 'queue_replace_payload', 'queue_set_progress',
-            'queue_join', 'queue_beat', 'queue_stay_awake', 'queue_cancel_requests', 'queue_leave', 'queue_tick',
+            'queue_join', 'queue_beat', 'queue_stay_awake', 'queue_cancel_requests', 'queue_leave', 'queue_release',
+            'queue_tick',
             'queue_admit', 'queue_reap', 'queue_take_back', 'queue_revive', 'queue_rotate_history')
     loop
         execute format('revoke all on function %s from public', f);

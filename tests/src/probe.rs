@@ -204,6 +204,7 @@ const QUICK: Settings = Settings {
     timeout: Duration::from_millis(300),
     backoff: Duration::from_millis(20),
     backoff_max: Duration::from_millis(80),
+    open: true,
     ..Settings::DEFAULT
 };
 

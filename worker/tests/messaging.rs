@@ -151,7 +151,7 @@ impl Shop {
             .execute(&mut *owner)
             .await
             .expect("a business");
-        let worker = work::join(&mut owner, "test", Duration::from_secs(3600)).await.expect("a worker");
+        let worker = work::join(&mut owner, "test", Duration::from_secs(3600), 16).await.expect("a worker");
         drop(owner);
         let shop = Self {
             db,

@@ -72,7 +72,7 @@ impl JsonSchema for Issue {
 impl Job for Issue {
     const KIND: &'static str = "invoice.issue";
     const LANE: Lane = Lane::Transactional;
-    const SETTINGS: Settings = Settings { key_memory: KeyMemory::Forever, ..Settings::DEFAULT };
+    const SETTINGS: Settings = Settings { key_memory: KeyMemory::Forever, open: true, ..Settings::DEFAULT };
     type Error = Error;
 
     async fn run(self, ctx: &JobContext) -> Result<Done, Error> {

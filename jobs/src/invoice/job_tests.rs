@@ -130,7 +130,7 @@ impl Shop {
         }
         let kinds = [Kind::of::<Issue>(), Kind::of::<Render>(), Kind::of::<HandOver>(), Kind::of::<messaging::Send>()];
         queue::sync_kinds(&mut conn, &kinds).await.expect("kinds");
-        let worker = work::join(&mut conn, "test", std::time::Duration::from_secs(60)).await.expect("a worker");
+        let worker = work::join(&mut conn, "test", std::time::Duration::from_secs(60), 16).await.expect("a worker");
         let shop = Self { db, deps, objects, business, worker };
         shop.add_account().await;
         shop

@@ -160,10 +160,13 @@ pub struct Settings {
     pub key_memory: KeyMemory,
     /// Concurrency over all machines.
     pub slots: Slots,
+    /// Whether frontends may enqueue it; the others are muneem's own steps and housekeeping.
+    pub open: bool,
 }
 
 impl Settings {
-    /// Ten attempts from 2 s to 1 h apart, a minute each, no limit on concurrency, keys for thirty days.
+    /// Ten attempts from 2 s to 1 h apart, a minute each, no limit on concurrency, keys for thirty days, muneem's
+    /// own.
     pub const DEFAULT: Self = Self {
         max_attempts: 10,
         timeout: Duration::from_secs(60),
@@ -171,5 +174,6 @@ impl Settings {
         backoff_max: Duration::from_secs(3600),
         key_memory: KeyMemory::Days30,
         slots: Slots::Unlimited,
+        open: false,
     };
 }

@@ -31,6 +31,6 @@ pub use kinds::{JobFailure, Kind};
 pub use model::{Health, JobFilter, JobState, JobView, LaneDepth, NewJob};
 pub use reap_leases::ReapLeases;
 pub use store::{
-    KindView, Named, cancel, enqueue, enqueue_for, find_job, health, list_jobs, list_kinds, retry, retry_many, stats,
-    sync_kinds,
+    KindView, Named, cancel, enqueue, enqueue_for, enqueue_own, find_job, health, list_jobs, list_kinds, retry,
+    retry_many, stats, sync_kinds,
 };

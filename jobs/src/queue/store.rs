@@ -68,6 +68,26 @@ pub async fn enqueue_for(conn: &mut PgConnection, job: &Named<'_>) -> Result<Job
     Ok(JobId(id))
 }
 
+/// The same for muneem itself and its operator: also the kinds that are not open to frontends.
+///
+/// # Errors
+/// [`Error::Refused`] as `muneem.enqueue` refuses; the transaction is aborted then.
+pub async fn enqueue_own(conn: &mut PgConnection, job: &Named<'_>) -> Result<JobId, Error> {
+    let id = sqlx::query_scalar!(
+        r#"select muneem.queue_enqueue($1, $2, muneem.people_resolve_business($3), $4, $5, $6, $7) as "id!""#,
+        job.kind,
+        job.payload,
+        job.business,
+        job.key,
+        job.run_at,
+        job.lane,
+        job.priority,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(JobId(id))
+}
+
 /// Writes the declared kinds and what enqueue checks of them. Kinds that this program does not know are left: an older
 /// or newer program beside it may.
 ///
@@ -102,6 +122,7 @@ pub async fn sync_kinds(conn: &mut PgConnection, kinds: &[Kind]) -> Result<(), E
             &rules.iter().map(|rule| rule.path.clone()).collect::<Vec<_>>(),
             &rules.iter().map(|rule| rule.demand.clone()).collect::<Vec<_>>(),
             &rules.iter().map(|rule| rule.predicate.clone()).collect::<Vec<_>>(),
+            kind.settings.open,
         )
         .execute(&mut *conn)
         .await?;
@@ -120,6 +141,8 @@ pub struct KindView {
     pub schema: serde_json::Value,
     /// Attempts before the dead letters.
     pub max_attempts: i16,
+    /// Whether frontends may enqueue it.
+    pub open: bool,
 }
 
 /// All kinds, by name.
@@ -130,7 +153,7 @@ pub async fn list_kinds(conn: &mut PgConnection) -> Result<Vec<KindView>, Error>
     Ok(sqlx::query_as!(
         KindView,
         r#"
-        select kind, lane as "lane: Lane", schema, max_attempts
+        select kind, lane as "lane: Lane", schema, max_attempts, open
         from muneem.queue_kinds
         order by kind
         "#
@@ -316,6 +339,8 @@ pub(super) async fn forget_keys(conn: &mut PgConnection, limit: i64) -> Result<u
             select o.business_id, o.kind, o.key
             from muneem.queue_keys o
             where o.forget_at <= muneem.now()
+                and not exists (select from muneem.queue_jobs j where j.job_id = o.job_id)
+                and not exists (select from muneem.queue_dead d where d.job_id = o.job_id)
             order by o.forget_at
             limit $1
             for update skip locked

@@ -19,10 +19,14 @@ pub struct Claimed {
     pub lane: Lane,
     /// The business it is for.
     pub business: BusinessId,
-    /// Which attempt this is, from 1.
+    /// Which claim this is, from 1: half of the fencing token.
     pub attempt: i32,
+    /// Those of the claims that do not count against the kind's attempts.
+    pub uncounted: i32,
     /// When it was enqueued.
     pub enqueued_at: DateTime<Utc>,
+    /// When it was claimed, by the database's time.
+    pub claimed_at: DateTime<Utc>,
     /// Its kind, perhaps unknown to this program.
     pub kind: String,
     /// Its payload, unparsed.
@@ -101,7 +105,7 @@ pub async fn claim(conn: &mut PgConnection, worker: i64, wants: &[Want]) -> Resu
     let rows = sqlx::query!(
         r#"
         select job_id as "job_id!", lane as "lane!: Lane", business_id as "business_id!", attempt as "attempt!",
-            enqueued_at as "enqueued_at!", kind as "kind!", payload as "payload!: AnyJson"
+            uncounted as "uncounted!", enqueued_at as "enqueued_at!", claimed_at as "claimed_at!", kind as "kind!", payload as "payload!: AnyJson"
         from muneem.queue_claim($1, $2::text[]::muneem.queue_lane[], $3, $4)
         "#,
         worker,
@@ -118,7 +122,9 @@ pub async fn claim(conn: &mut PgConnection, worker: i64, wants: &[Want]) -> Resu
             lane: row.lane,
             business: BusinessId(row.business_id),
             attempt: row.attempt,
+            uncounted: row.uncounted,
             enqueued_at: row.enqueued_at,
+            claimed_at: row.claimed_at,
             kind: row.kind,
             payload: row.payload.0,
         })
@@ -215,12 +221,14 @@ fn columns<'a>(held: impl Iterator<Item = &'a Held>) -> (Vec<i64>, Vec<i32>) {
     held.map(|one| (one.job.0, one.attempt)).unzip()
 }
 
-/// Registers a worker incarnation; its id is half of every fencing token.
+/// Registers a worker incarnation that runs at most `places` jobs of a lane at once; its id is half of every fencing
+/// token.
 ///
 /// # Errors
 /// [`Error::Database`].
-pub async fn join(conn: &mut PgConnection, name: &str, lease: Duration) -> Result<i64, Error> {
-    Ok(sqlx::query_scalar!(r#"select muneem.queue_join($1, $2) as "id!""#, name, interval(lease))
+pub async fn join(conn: &mut PgConnection, name: &str, lease: Duration, places: usize) -> Result<i64, Error> {
+    let places = i32::try_from(places).unwrap_or(i32::MAX);
+    Ok(sqlx::query_scalar!(r#"select muneem.queue_join($1, $2, $3) as "id!""#, name, interval(lease), places)
         .fetch_one(conn)
         .await?)
 }
@@ -256,7 +264,21 @@ pub async fn cancel_requests(conn: &mut PgConnection, jobs: &[JobId]) -> Result<
     Ok(wanted.into_iter().map(JobId).collect())
 }
 
-/// Leaves; nothing may be in hand any more.
+/// Puts in line what this worker claimed after an instant (none: ever): claims whose answer was lost on the way.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn release(conn: &mut PgConnection, worker: i64, claimed_after: Option<DateTime<Utc>>) -> Result<i64, Error> {
+    Ok(sqlx::query_scalar!(
+        r#"select muneem.queue_release($1, coalesce($2::timestamptz, '-infinity')) as "released!""#,
+        worker,
+        claimed_after
+    )
+    .fetch_one(conn)
+    .await?)
+}
+
+/// Leaves; what is still in hand goes in line.
 ///
 /// # Errors
 /// [`Error::Database`].

@@ -31,6 +31,7 @@ async fn refusal(system: &QueueUnderTest, sql: &str) -> String {
 #[tokio::test]
 async fn what_is_off_is_refused_with_a_reason_and_a_mend() {
     let system = QueueUnderTest::new().await;
+    muneem_jobs::schema::migrate(&mut system.owner.acquire().await.unwrap()).await.unwrap();
     let mut said = Vec::new();
     for call in [
         r#"muneem.enqueue('test.unknown', '{}', 'sharma-mobiles')"#,
@@ -50,6 +51,8 @@ async fn what_is_off_is_refused_with_a_reason_and_a_mend() {
             (select string_agg(md5(i::text), '') from generate_series(1, 330000) i)), 'sharma-mobiles')"#,
         r#"muneem.enqueue('test.quick', '{"probe": 1, "n": 1, "group": "a\u0000b"}', 'sharma-mobiles')"#,
         r#"muneem.enqueue('test.quick', '{"probe": 1, "n": 1, "group": "\ud800"}', 'sharma-mobiles')"#,
+        r#"muneem.enqueue('test.quick', '{"probe": 1, "n": 1}', 'sharma-mobiles', run_at => 'infinity')"#,
+        r#"muneem.enqueue('queue.forget_finished', '{"keep_days": 1}', 'sharma-mobiles')"#,
         r#"muneem.enqueue_many('test.quick', array['{"probe": 1, "n": 1}', '{"probe": 1}']::jsonb[], 'sharma-mobiles')"#,
     ] {
         said.push(refusal(&system, &format!("select {call}")).await);

@@ -33,12 +33,34 @@ impl Steps for NoSteps {
     }
 }
 
-/// Claims as a worker that then dies: joins with a lease of no length.
-async fn die_with_jobs_in_hand(system: &QueueUnderTest) -> (i64, Vec<work::Claimed>) {
+/// Joins as a worker with `places` and takes up to ten jobs.
+async fn claim_as(system: &QueueUnderTest, places: usize) -> (i64, Vec<work::Claimed>) {
     let mut conn = system.pool.acquire().await.unwrap();
-    let dead = work::join(&mut conn, "doomed", Duration::ZERO).await.unwrap();
-    let claimed = work::claim(&mut conn, dead, &[WANT]).await.unwrap();
+    let worker = work::join(&mut conn, "doomed", Duration::from_secs(60), places).await.unwrap();
+    let claimed = work::claim(&mut conn, worker, &[WANT]).await.unwrap();
+    (worker, claimed)
+}
+
+/// Lets a worker's lease run out.
+async fn let_run_out(system: &QueueUnderTest, worker: i64) {
+    sqlx::query(
+        "update muneem.queue_workers set lease_until = clock_timestamp() - interval '1 ms' where worker_id = $1",
+    )
+    .bind(worker)
+    .execute(&system.owner)
+    .await
+    .unwrap();
+}
+
+/// Claims as a worker that then dies.
+async fn die_with_jobs_in_hand(system: &QueueUnderTest) -> (i64, Vec<work::Claimed>) {
+    let (dead, claimed) = claim_as(system, 16).await;
+    let_run_out(system, dead).await;
     (dead, claimed)
+}
+
+fn held(claimed: &work::Claimed) -> Held {
+    Held { job: claimed.job, attempt: claimed.attempt }
 }
 
 #[tokio::test]
@@ -212,4 +234,109 @@ async fn a_clock_set_back_neither_loses_nor_repeats() {
     assert_eq!(probe.count(), 5);
     let mut conn = system.pool.acquire().await.unwrap();
     assert!(queue::list_jobs(&mut conn, &queue::JobFilter::default(), 10).await.unwrap().len() == 3);
+}
+
+#[tokio::test]
+async fn a_lease_that_ran_out_claims_nothing_and_stays_out() {
+    let system = QueueUnderTest::new().await;
+    let (number, _) = Probe::new();
+    let (worker, _) = claim_as(&system, 16).await;
+    let_run_out(&system, worker).await;
+    system.enqueue(&patient(number, 1, Act::Succeed)).await;
+    let mut conn = system.pool.acquire().await.unwrap();
+    assert_eq!(work::claim(&mut conn, worker, &[WANT]).await.unwrap().len(), 0);
+    assert!(!work::beat(&mut conn, worker, Duration::from_secs(60)).await.unwrap());
+    assert_eq!(work::claim(&mut conn, worker, &[WANT]).await.unwrap().len(), 0, "the beat did not bring it back");
+}
+
+#[tokio::test]
+async fn who_leaves_hands_back_what_it_holds_and_a_lost_claim_goes_back_too() {
+    let system = QueueUnderTest::new().await;
+    let (number, _) = Probe::new();
+    let first = system.enqueue(&patient(number, 1, Act::Succeed)).await;
+    let (worker, claimed) = claim_as(&system, 16).await;
+    let second = system.enqueue(&patient(number, 2, Act::Succeed)).await;
+    let mut conn = system.pool.acquire().await.unwrap();
+    let lost = work::claim(&mut conn, worker, &[WANT]).await.unwrap();
+    assert_eq!(lost.len(), 1, "its answer never arrives");
+    assert_eq!(work::release(&mut conn, worker, Some(claimed[0].claimed_at)).await.unwrap(), 1);
+    assert_eq!(system.job(second).await.state, JobState::Ready);
+    assert_eq!(system.job(first).await.state, JobState::Running, "what it knows of stays in its hand");
+    work::leave(&mut conn, worker).await.unwrap();
+    let back = system.job(first).await;
+    assert_eq!((back.state, back.attempt), (JobState::Ready, 0), "and costs no attempt");
+}
+
+#[tokio::test]
+async fn a_forgiven_attempt_does_not_bring_its_fencing_token_back() {
+    let system = QueueUnderTest::new().await;
+    let (number, _) = Probe::new();
+    let id = system.enqueue(&patient(number, 1, Act::Succeed)).await;
+    let (worker, claimed) = claim_as(&system, 16).await;
+    let mut conn = system.pool.acquire().await.unwrap();
+    let back = work::PutBack { held: held(&claimed[0]), run_at: None, counts: false, cause: None, error: None };
+    assert_eq!(work::put_back(&mut conn, worker, std::slice::from_ref(&back)).await.unwrap(), [id]);
+    let again = work::claim(&mut conn, worker, &[WANT]).await.unwrap();
+    assert_eq!(work::put_back(&mut conn, worker, &[back]).await.unwrap(), [], "the repeated write is the old hold's");
+    assert_eq!(work::finish(&mut conn, worker, &[(held(&again[0]), None)]).await.unwrap(), [id]);
+    assert_eq!(system.job(id).await.attempt, 1);
+}
+
+#[tokio::test]
+async fn a_cancelled_job_that_fails_or_loses_its_worker_does_not_run_again() {
+    let system = QueueUnderTest::new().await;
+    let (number, _) = Probe::new();
+    let failing = system.enqueue(&patient(number, 1, Act::Succeed)).await;
+    let (worker, claimed) = claim_as(&system, 16).await;
+    let orphan = system.enqueue(&patient(number, 2, Act::Succeed)).await;
+    let (dead, _) = die_with_jobs_in_hand(&system).await;
+    assert_ne!(worker, dead);
+    let mut conn = system.owner.acquire().await.unwrap();
+    for id in [failing, orphan] {
+        assert!(queue::cancel(&mut conn, id).await.unwrap());
+    }
+    let back = work::PutBack { held: held(&claimed[0]), run_at: None, counts: true, cause: Some("x"), error: None };
+    work::put_back(&mut conn, worker, &[back]).await.unwrap();
+    work::tick(&mut conn).await.unwrap();
+    for id in [failing, orphan] {
+        assert_eq!(system.job(id).await.state, JobState::Cancelled);
+    }
+}
+
+#[tokio::test]
+async fn blame_falls_on_what_can_have_begun_and_ends_when_a_handler_ends_by_itself() {
+    let system = QueueUnderTest::new().await;
+    let (number, _) = Probe::new();
+    for n in 0..5 {
+        system.enqueue(&patient(number, n, Act::Succeed)).await;
+    }
+    let (dead, claimed) = claim_as(&system, 2).await;
+    assert_eq!(claimed.len(), 5);
+    let_run_out(&system, dead).await;
+    let mut conn = system.pool.acquire().await.unwrap();
+    assert_eq!(work::tick(&mut conn).await.unwrap().reaped, 5);
+    let blamed = "select count(*) from muneem.queue_jobs where crashes > 0";
+    assert_eq!(sqlx::query_scalar::<_, i64>(blamed).fetch_one(&system.owner).await.unwrap(), 2);
+    let (worker, claimed) = claim_as(&system, 16).await;
+    let back: Vec<work::PutBack> = claimed
+        .iter()
+        .map(|one| work::PutBack { held: held(one), run_at: None, counts: true, cause: Some("x"), error: None })
+        .collect();
+    work::put_back(&mut conn, worker, &back).await.unwrap();
+    assert_eq!(sqlx::query_scalar::<_, i64>(blamed).fetch_one(&system.owner).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_business_whose_jobs_all_run_does_not_stand_in_the_way() {
+    let system = QueueUnderTest::new().await;
+    let (number, _) = Probe::new();
+    system.enqueue(&patient(number, 1, Act::Succeed)).await;
+    let (worker, claimed) = claim_as(&system, 16).await;
+    assert_eq!(claimed.len(), 1);
+    let waiting = queue::NewJob::of(muneem_tests::workers::VERMA, &patient(number, 2, Act::Succeed)).unwrap();
+    let waiting = system.enqueue_as(waiting).await;
+    let mut conn = system.pool.acquire().await.unwrap();
+    let one = Want { jobs: 1, after: Uuid::nil(), ..WANT };
+    let got = work::claim(&mut conn, worker, &[one]).await.unwrap();
+    assert_eq!(got.iter().map(|one| one.job).collect::<Vec<_>>(), [waiting]);
 }

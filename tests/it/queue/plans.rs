@@ -48,7 +48,7 @@ async fn a_million_waiting_jobs_cost_the_hot_statements_nothing() {
     .execute(&mut *conn)
     .await
     .unwrap();
-    let worker = work::join(&mut conn, "planner", std::time::Duration::from_secs(600)).await.unwrap();
+    let worker = work::join(&mut conn, "planner", std::time::Duration::from_secs(600), 100).await.unwrap();
     let scans = sequential_scans(&mut conn).await;
 
     let nil = "00000000-0000-0000-0000-000000000000";

@@ -56,7 +56,7 @@ struct Nothing {
 impl Job for Nothing {
     const KIND: &'static str = "bench.nothing";
     const LANE: Lane = Lane::Transactional;
-    const SETTINGS: Settings = Settings::DEFAULT;
+    const SETTINGS: Settings = Settings { open: true, ..Settings::DEFAULT };
     type Error = queue::Error;
 
     async fn run(self, _: &JobContext) -> Result<Done, queue::Error> {
@@ -76,6 +76,7 @@ struct Tell {
 impl Job for Tell {
     const KIND: &'static str = "bench.tell";
     const LANE: Lane = Lane::Transactional;
+    const SETTINGS: Settings = Settings { open: true, ..Settings::DEFAULT };
     type Error = queue::Error;
 
     async fn run(self, _: &JobContext) -> Result<Done, queue::Error> {

@@ -119,7 +119,7 @@ impl House {
             messaging: messaging::Settings::DEFAULT,
         });
         let mut conn = self.db.pool().acquire().await.expect("a connection");
-        let worker = work::join(&mut conn, "test", std::time::Duration::from_secs(60)).await.expect("a worker");
+        let worker = work::join(&mut conn, "test", std::time::Duration::from_secs(60), 16).await.expect("a worker");
         for _ in 0..most {
             let want = Want { lane: Lane::Transactional, jobs: 1, after: Uuid::nil() };
             let Some(job) = work::claim(&mut conn, worker, &[want]).await.expect("a claim").pop() else { return };

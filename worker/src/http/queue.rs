@@ -317,12 +317,14 @@ struct Kind {
     schema: Value,
     /// Attempts before the dead letters.
     max_attempts: i16,
+    /// Whether frontends may enqueue it; the others are muneem's own.
+    open: bool,
 }
 
 impl From<KindView> for Kind {
     fn from(kind: KindView) -> Self {
-        let KindView { kind, lane, schema, max_attempts } = kind;
-        Self { kind, lane: lane.to_string(), schema, max_attempts }
+        let KindView { kind, lane, schema, max_attempts, open } = kind;
+        Self { kind, lane: lane.to_string(), schema, max_attempts, open }
     }
 }
 

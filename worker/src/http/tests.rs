@@ -7,7 +7,7 @@ use axum::{
 use http_body_util::BodyExt;
 use muneem_jobs::{
     people::{self, NewToken, Scope},
-    queue::{Done, Job, JobContext, JobError, Kind, Lane},
+    queue::{Done, Job, JobContext, JobError, Kind, Lane, Settings},
 };
 use muneem_postgres::testing::TestDb;
 use secrecy::ExposeSecret;
@@ -47,6 +47,7 @@ impl JobError for CannotCount {
 impl Job for Count {
     const KIND: &'static str = "test.count";
     const LANE: Lane = Lane::Bulk;
+    const SETTINGS: Settings = Settings { open: true, ..Settings::DEFAULT };
     type Error = CannotCount;
 
     async fn run(self, _: &JobContext) -> Result<Done, CannotCount> {

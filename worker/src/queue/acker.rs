@@ -3,7 +3,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use apalis_core::error::BoxDynError;
 use chrono::{DateTime, Utc};
 use muneem_jobs::queue::{
-    Disposition, Done, JobFailure, Settings, Slots,
+    Disposition, Done, Error, JobFailure, Settings, Slots,
     work::{self, Buried, Held, PutBack},
 };
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -112,12 +112,12 @@ impl Outcome {
                 tracing::error!(%job, kind = in_hand.claimed.kind, cause, error, "job given up");
                 bury(error)
             }
-            Disposition::Retry if in_hand.claimed.attempt >= i32::from(settings.max_attempts) => {
+            Disposition::Retry if in_hand.counted() >= i32::from(settings.max_attempts) => {
                 tracing::error!(%job, kind = in_hand.claimed.kind, cause, error, "job given up: no attempt left");
                 bury(error)
             }
             Disposition::Retry => {
-                let pause = backoff(&settings, in_hand.claimed.attempt, shared.deps.chance.unit());
+                let pause = backoff(&settings, in_hand.counted(), shared.deps.chance.unit());
                 tracing::warn!(%job, kind = in_hand.claimed.kind, cause, error, ?pause, "job will be tried again");
                 let at =
                     shared.deps.clock.now() + chrono::TimeDelta::from_std(pause).unwrap_or(chrono::TimeDelta::hours(1));
@@ -223,6 +223,10 @@ impl Acker {
                     }
                     return;
                 }
+                // One outcome that Postgres cannot hold must not keep back the others.
+                Err(Error::Database(error)) if is_about_data(&error) => {
+                    return self.write_one_by_one(worker, batch).await;
+                }
                 Err(error) => {
                     tracing::warn!(worker, %error, "outcomes not written yet");
                     if self.shared.draining.is_cancelled() {
@@ -239,8 +243,38 @@ impl Acker {
         }
     }
 
-    async fn try_write(&self, worker: i64, batch: &Batch) -> Result<usize, muneem_jobs::queue::Error> {
-        let mut conn = self.shared.db.acquire().await.map_err(muneem_jobs::queue::Error::Database)?;
+    async fn write_one_by_one(&self, worker: i64, batch: &Batch) {
+        for (held, result) in &batch.finish {
+            let one = Batch { finish: vec![(*held, result.clone())], ..Batch::default() };
+            if self.try_write(worker, &one).await.is_err() {
+                tracing::error!(worker, job = %held.job, "the job's result cannot be stored; given up");
+                let error = "its result is not something Postgres can hold".to_owned();
+                let bury = vec![Buried { held: *held, cause: "queue.bad_outcome", error }];
+                if let Err(error) = self.try_write(worker, &Batch { bury, ..Batch::default() }).await {
+                    tracing::error!(worker, job = %held.job, %error, "left to the lease");
+                }
+            }
+        }
+        let rest = Batch {
+            back: batch.back.clone(),
+            bury: batch.bury.clone(),
+            cancelled: batch.cancelled.clone(),
+            finish: Vec::new(),
+        };
+        if let Err(error) = self.try_write(worker, &rest).await {
+            tracing::error!(worker, %error, "outcomes left to the lease");
+        }
+    }
+
+    async fn try_write(&self, worker: i64, batch: &Batch) -> Result<usize, Error> {
+        // A connection that is gone without a word is given up while the lease still holds.
+        tokio::time::timeout(self.shared.settings.lease, self.write_batch(worker, batch))
+            .await
+            .unwrap_or(Err(Error::Database(sqlx::Error::PoolTimedOut)))
+    }
+
+    async fn write_batch(&self, worker: i64, batch: &Batch) -> Result<usize, Error> {
+        let mut conn = self.shared.db.acquire().await.map_err(Error::Database)?;
         let mut lost = 0;
         if !batch.finish.is_empty() {
             lost += batch.finish.len() - work::finish(&mut conn, worker, &batch.finish).await?.len();
@@ -256,6 +290,12 @@ impl Acker {
         }
         Ok(lost)
     }
+}
+
+/// SQLSTATE classes 22 (data exception) and 23 (integrity): the same statement will never succeed.
+fn is_about_data(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
 }
 
 #[cfg(test)]

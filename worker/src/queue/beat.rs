@@ -12,6 +12,8 @@ use super::{Shared, inhand::Stop};
 pub(super) async fn beat(shared: Arc<Shared>, stop: CancellationToken) {
     let lease = shared.settings.lease;
     let mut renewed = Instant::now();
+    // Its jobs were told to stop although the database may still think them held: this incarnation is over.
+    let mut given_up = false;
     loop {
         let pause = if renewed.elapsed() > lease / 2 { lease / 20 } else { lease / 3 };
         tokio::select! {
@@ -20,7 +22,7 @@ pub(super) async fn beat(shared: Arc<Shared>, stop: CancellationToken) {
         }
         let worker = shared.hands.worker();
         let asked = Instant::now();
-        match tokio::time::timeout(lease / 3, renew(&shared, worker, lease)).await {
+        match tokio::time::timeout(lease / 3, renew(&shared, worker, given_up)).await {
             Ok(Ok(Some(same))) if same == worker => {
                 renewed = asked;
                 shared.settings.pulse.renewed(asked, lease);
@@ -30,6 +32,7 @@ pub(super) async fn beat(shared: Arc<Shared>, stop: CancellationToken) {
                 shared.hands.set_worker(new);
                 shared.hands.stop_of(worker);
                 renewed = asked;
+                given_up = false;
                 shared.settings.pulse.renewed(asked, lease);
                 shared.want_tick();
             }
@@ -38,22 +41,26 @@ pub(super) async fn beat(shared: Arc<Shared>, stop: CancellationToken) {
             Err(_) => tracing::warn!(worker, "the lease could not be renewed yet: no answer"),
         }
         if renewed.elapsed() > lease {
+            given_up = true;
             shared.hands.stop_of(worker);
         }
     }
 }
 
 /// The incarnation that holds the lease now: the same, or a new one.
-async fn renew(shared: &Shared, worker: i64, lease: Duration) -> Result<Option<i64>, muneem_jobs::queue::Error> {
+async fn renew(shared: &Shared, worker: i64, given_up: bool) -> Result<Option<i64>, muneem_jobs::queue::Error> {
+    let lease = shared.settings.lease;
     let mut conn = shared.db.acquire().await.map_err(muneem_jobs::queue::Error::Database)?;
-    if work::beat(&mut conn, worker, lease).await? {
+    if given_up {
+        work::leave(&mut conn, worker).await?;
+    } else if work::beat(&mut conn, worker, lease).await? {
         return Ok(Some(worker));
     }
     if shared.draining.is_cancelled() {
         shared.hands.stop_of(worker);
         return Ok(None);
     }
-    work::join(&mut conn, &shared.settings.name, lease).await.map(Some)
+    work::join(&mut conn, &shared.settings.name, lease, shared.settings.concurrency).await.map(Some)
 }
 
 /// Stops running jobs that somebody cancelled: told by NOTIFY, and looking by itself now and then.

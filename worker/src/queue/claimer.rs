@@ -4,6 +4,7 @@ use std::{
     time::Duration,
 };
 
+use chrono::{DateTime, Utc};
 use muneem_jobs::queue::{
     Error, Lane,
     work::{self, Claimed, Want},
@@ -21,6 +22,10 @@ pub(super) struct Claimer {
     awake_until: Option<Instant>,
     last_tick: Option<Instant>,
     next_due: Option<Instant>,
+    /// The last instant of a claim whose answer arrived, by the database's time.
+    last_claim: Option<DateTime<Utc>>,
+    /// A claim's answer was lost: what it took must go back before the next.
+    claim_lost: bool,
     /// Start of, and jobs claimed in, the present slice of time.
     slice: (Instant, usize),
     /// Jobs claimed in the last whole slice.
@@ -60,14 +65,26 @@ impl Claimer {
                 (lane, LaneState { queue, after: Uuid::nil(), ahead: 0, settled_before: 0, looked_at: now })
             })
             .collect();
-        Self { shared, lanes, awake_until: None, last_tick: None, next_due: None, slice: (now, 0), last_slice: 0 }
+        Self {
+            shared,
+            lanes,
+            awake_until: None,
+            last_tick: None,
+            next_due: None,
+            last_claim: None,
+            claim_lost: false,
+            slice: (now, 0),
+            last_slice: 0,
+        }
     }
 
     /// Claims until the process drains; dropping the queues' ends then closes the lanes.
     pub(super) async fn run(mut self) {
         let mut trouble = Duration::from_millis(50);
         while !self.shared.draining.is_cancelled() {
-            match self.look().await {
+            // A connection that is gone without a word must not take the claimer with it.
+            let look = tokio::time::timeout(self.shared.settings.lease, self.look()).await;
+            match look.unwrap_or(Err(Error::Database(sqlx::Error::PoolTimedOut))) {
                 Ok(0) => {
                     trouble = Duration::from_millis(50);
                     self.rest().await;
@@ -100,7 +117,14 @@ impl Claimer {
         }
         let worker = self.shared.hands.worker();
         let mut conn = self.shared.db.acquire().await.map_err(Error::Database)?;
+        if self.claim_lost {
+            let released = work::release(&mut conn, worker, self.last_claim).await?;
+            tracing::warn!(worker, released, "a claim's answer was lost; what it took is back in line");
+        }
+        self.claim_lost = true;
         let mut claimed = work::claim(&mut conn, worker, &wants).await?;
+        self.claim_lost = false;
+        self.last_claim = claimed.iter().map(|one| one.claimed_at).max().or(self.last_claim);
         drop(conn);
         let got = claimed.len();
         // The database updates in the order it likes; within a lane and business, the line's order is the id's.
@@ -119,7 +143,8 @@ impl Claimer {
         self.last_tick = Some(now);
         self.next_due = tick.next_due.map(|due| {
             let wait = (due - self.shared.deps.clock.now()).to_std().unwrap_or_default();
-            now + wait.min(TICK)
+            // Two clocks differ a little, and a due row may be held for a moment: never a busy loop.
+            now + wait.clamp(Duration::from_millis(5), TICK)
         });
         if tick.reaped > 0 {
             tracing::warn!(jobs = tick.reaped, "took jobs back from a dead worker");

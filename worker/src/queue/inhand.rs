@@ -47,6 +47,11 @@ impl InHand {
         Held { job: self.claimed.job, attempt: self.claimed.attempt }
     }
 
+    /// Attempts that count, this one included.
+    pub(super) fn counted(&self) -> i32 {
+        self.claimed.attempt - self.claimed.uncounted
+    }
+
     pub(super) fn stop(&self, why: Stop) {
         // The first reason stands.
         let _ = self.why.set(why);

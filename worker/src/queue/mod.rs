@@ -19,7 +19,14 @@ mod handler;
 mod inhand;
 mod pulse;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use apalis_core::{
     monitor::Monitor,
@@ -82,7 +89,7 @@ struct Shared {
     /// Something may be claimable, or there is room again.
     wake: Notify,
     /// Slots were freed or something new may be due: tick before the next claim.
-    tick_wanted: std::sync::atomic::AtomicBool,
+    tick_wanted: AtomicBool,
     /// Somebody wants a running job cancelled.
     cancel_wanted: Notify,
     /// Nothing new is begun.
@@ -92,7 +99,7 @@ struct Shared {
 
 impl Shared {
     fn want_tick(&self) {
-        self.tick_wanted.store(true, std::sync::atomic::Ordering::Release);
+        self.tick_wanted.store(true, Ordering::Release);
         self.wake.notify_one();
     }
 }
@@ -104,6 +111,32 @@ impl Steps for TracedSteps {
     fn reached<'a>(&'a self, step: &'static str) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
         tracing::debug!(step, "step");
         Box::pin(std::future::ready(()))
+    }
+}
+
+/// Parts without which a worker would live on and do nothing: when one ends before its time, the process ends, loudly,
+/// and whoever watches it starts it anew.
+struct Vital {
+    draining: CancellationToken,
+    failed: Arc<AtomicBool>,
+}
+
+impl Vital {
+    fn watch(
+        &self,
+        name: &'static str,
+        part: impl Future<Output = ()> + Send + 'static,
+    ) -> tokio::task::JoinHandle<()> {
+        let (draining, failed) = (self.draining.clone(), Arc::clone(&self.failed));
+        let part = tokio::spawn(part);
+        tokio::spawn(async move {
+            let ended = part.await;
+            if ended.is_err() || !draining.is_cancelled() {
+                tracing::error!(part = name, "a vital part of the worker ended before its time; ending the worker");
+                failed.store(true, Ordering::Release);
+                draining.cancel();
+            }
+        })
     }
 }
 
@@ -124,7 +157,7 @@ pub async fn run(
     let Connections { db, listen } = connections;
     let mut conn = db.acquire().await.map_err(muneem_jobs::queue::Error::Database)?;
     let asked = tokio::time::Instant::now();
-    let worker = work::join(&mut conn, &settings.name, settings.lease).await?;
+    let worker = work::join(&mut conn, &settings.name, settings.lease, settings.concurrency).await?;
     settings.pulse.renewed(asked, settings.lease);
     drop(conn);
     tracing::info!(worker, name = settings.name, "worker joined");
@@ -137,7 +170,7 @@ pub async fn run(
         hands: Hands::new(worker),
         outcomes,
         wake: Notify::new(),
-        tick_wanted: std::sync::atomic::AtomicBool::new(true),
+        tick_wanted: AtomicBool::new(true),
         cancel_wanted: Notify::new(),
         draining: shutdown,
         steps: Arc::new(TracedSteps),
@@ -158,9 +191,11 @@ pub async fn run(
                 .build(Handler::new(Arc::clone(&shared)))
         });
     }
-    let claimer = tokio::spawn(Claimer::new(Arc::clone(&shared), queues).run());
-    let acker = tokio::spawn(Acker::new(Arc::clone(&shared), outcomes_in).run());
-    let beat = tokio::spawn(beat::beat(Arc::clone(&shared), stop_helpers.clone()));
+    let failed = Arc::new(AtomicBool::new(false));
+    let vital = Vital { draining: shared.draining.clone(), failed: Arc::clone(&failed) };
+    let claimer = vital.watch("claimer", Claimer::new(Arc::clone(&shared), queues).run());
+    let acker = vital.watch("acker", Acker::new(Arc::clone(&shared), outcomes_in).run());
+    let beat = vital.watch("beat", beat::beat(Arc::clone(&shared), stop_helpers.clone()));
     let cancels = tokio::spawn(beat::hear_cancellations(Arc::clone(&shared), stop_helpers.clone()));
     let listener = tokio::spawn(beat::listen(Arc::clone(&shared), listen, stop_helpers.clone()));
 
@@ -201,5 +236,8 @@ pub async fn run(
         Err(error) => tracing::warn!(%error, "could not leave; the lease will run out"),
     }
     tracing::info!(worker, "worker left");
+    if failed.load(Ordering::Acquire) {
+        return Err(muneem_jobs::queue::Error::Database(sqlx::Error::WorkerCrashed));
+    }
     Ok(())
 }

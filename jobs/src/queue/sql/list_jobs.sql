@@ -2,7 +2,7 @@
 select *
 from (
     (
-        select j.job_id, j.business_id, j.kind, j.lane::text as lane, s.state, j.key, j.attempt, j.enqueued_at, j.run_at,
+        select j.job_id, j.business_id, j.kind, j.lane::text as lane, s.state, j.key, j.attempt - j.uncounted as attempt, j.enqueued_at, j.run_at,
             j.claimed_at, null::timestamptz as finished_at, j.last_cause as cause, j.last_error as error, j.progress,
             null::jsonb as result
         from muneem.queue_jobs j
