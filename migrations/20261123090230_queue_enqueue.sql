@@ -79,9 +79,9 @@ language plpgsql immutable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-    if run_at > present + interval '10 years' then
-        raise exception 'run_at is more than ten years away'
-            using errcode = 'MN008', hint = 'take an instant within ten years; a schedule suits what comes again';
+    if run_at > present + interval '100 years' then
+        raise exception 'run_at is more than a hundred years away'
+            using errcode = 'MN008', hint = 'take an instant within a hundred years; a schedule suits what comes again';
     end if;
 end
 $$;
