@@ -404,7 +404,11 @@ async fn serve_on_a_fresh_machine_shows_the_first_token_once() {
     while !shown.contains("Use it:") {
         assert!(lines.read_line(&mut shown).expect("readable") > 0, "{shown}");
     }
-    let bearer = shown.split_whitespace().find(|word| word.starts_with("mnm_")).expect("a token").to_owned();
+    assert!(!shown.contains("mnm_"), "standard output may be a journal: {shown}");
+    let file = shown.split_whitespace().find(|word| word.ends_with("/first-token.")).expect("a file");
+    let file = Path::new(file.trim_end_matches('.'));
+    assert_eq!(std::fs::metadata(file).expect("a file").permissions().mode() & 0o777, 0o600);
+    let bearer = std::fs::read_to_string(file).expect("readable").trim().to_owned();
     assert_eq!(http.get(&stats).bearer_auth(&bearer).send().await.expect("answered").status(), 200);
     let (_, rest) = serving.end();
     assert!(!(log + &rest).contains("mnm_"), "a token in the log");

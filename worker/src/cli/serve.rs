@@ -1,4 +1,6 @@
-use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    io::IsTerminal, net::SocketAddr, os::unix::fs::OpenOptionsExt, process::ExitCode, sync::Arc, time::Duration,
+};
 
 use anyhow::Context;
 use axum::Router;
@@ -129,7 +131,8 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
     Ok(ExitCode::SUCCESS)
 }
 
-/// On an installation that nobody holds a token of, makes the first one and shows it, once and not in the log.
+/// On an installation that nobody holds a token of, makes the first one and shows it, once and not in the log: where
+/// standard output is no terminal but somebody's journal, in a file that only we can read.
 async fn show_first_token(app: &App, at: SocketAddr) -> anyhow::Result<()> {
     let deps = &app.deps;
     let mut db = deps.db.acquire().await?;
@@ -137,9 +140,30 @@ async fn show_first_token(app: &App, at: SocketAddr) -> anyhow::Result<()> {
         return Ok(());
     };
     let bearer = bearer.expose_secret();
+    if std::io::stdout().is_terminal() {
+        return output::text(&format!(
+            "\nThe first token of this installation. It may do everything; keep it now, it is not shown again:\n\n  \
+             {bearer}\n\nUse it:  curl -H 'authorization: Bearer {bearer}' http://{at}/v1/queue/stats\n\n"
+        ));
+    }
+    let file = app.config.data.dir.join("first-token");
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&file)
+        .and_then(|mut open| std::io::Write::write_all(&mut open, format!("{bearer}\n").as_bytes()))
+        .with_context(|| {
+            format!(
+                "cannot write the first token to {}; make one: muneem people token create --bootstrap",
+                file.display()
+            )
+        })?;
     output::text(&format!(
-        "\nThe first token of this installation. It may do everything; keep it now, it is not shown again:\n\n  \
-         {bearer}\n\nUse it:  curl -H 'authorization: Bearer {bearer}' http://{at}/v1/queue/stats\n\n"
+        "The first token of this installation is in {0}. It may do everything: take it and delete the file.\n\
+         Use it:  curl -H \"authorization: Bearer $(cat {0})\" http://{at}/v1/queue/stats\n",
+        file.display()
     ))
 }
 
