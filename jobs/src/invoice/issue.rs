@@ -1,13 +1,14 @@
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Deserializer, Serialize, de};
-use serde_json::json;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{json, value::RawValue};
+use serde_path_to_error::Segment;
 use sqlx::PgConnection;
 
 use super::{
     Error, Problem, Render,
-    model::{Deliver, Invoice, InvoiceId, NewInvoice, RefusalId},
+    model::{InvoiceId, NewInvoice, RefusalId},
     rules,
     store::{self, NewRow},
     tax::Amounts,
@@ -23,8 +24,8 @@ use crate::{
 #[derive(Clone, Debug, Serialize)]
 #[serde(untagged)]
 pub enum Issue {
-    /// What a frontend hands over: the published schema is that of [`NewInvoice`].
-    New(Box<NewInvoice>),
+    /// What a frontend hands over: the published schema is that of [`super::NewInvoice`].
+    New(HandedOver),
     /// What is left in a job whose document was refused: a retry reads it from our table and checks it again.
     Refused {
         /// Row of `muneem.invoice_refusals`.
@@ -39,23 +40,61 @@ pub enum Issue {
 
 impl<'de> Deserialize<'de> for Issue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // One struct rather than serde's `untagged`: the error must name the field of the document.
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
-        struct Wire {
-            invoice: Option<Box<Invoice>>,
-            deliver: Option<Deliver>,
+        struct Left {
             refusal_id: Option<RefusalId>,
             invoice_id: Option<InvoiceId>,
         }
 
-        let wire = Wire::deserialize(deserializer)?;
-        match (wire.invoice, wire.deliver, wire.refusal_id, wire.invoice_id) {
-            (Some(invoice), deliver, None, None) => Ok(Self::New(Box::new(NewInvoice { invoice: *invoice, deliver }))),
-            (None, None, Some(refusal_id), None) => Ok(Self::Refused { refusal_id }),
-            (None, None, None, Some(invoice_id)) => Ok(Self::Recorded { invoice_id }),
-            _ => Err(de::Error::missing_field("invoice")),
-        }
+        let payload = Box::<RawValue>::deserialize(deserializer)?;
+        Ok(match serde_json::from_str(payload.get()) {
+            Ok(Left { refusal_id: Some(refusal_id), invoice_id: None }) => Self::Refused { refusal_id },
+            Ok(Left { refusal_id: None, invoice_id: Some(invoice_id) }) => Self::Recorded { invoice_id },
+            _ => Self::New(HandedOver(payload)),
+        })
+    }
+}
+
+/// A document as it was handed over, not read yet: one that does not read must leave its job like any other refused one.
+#[derive(Clone, Serialize)]
+#[serde(transparent)]
+pub struct HandedOver(pub(super) Box<RawValue>);
+
+impl std::fmt::Debug for HandedOver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("HandedOver(redacted)")
+    }
+}
+
+impl HandedOver {
+    /// Reads it, to the letter of the schema.
+    pub(super) fn read(&self) -> Result<NewInvoice, Problem> {
+        let json = &mut serde_json::Deserializer::from_str(self.0.get());
+        serde_path_to_error::deserialize(json).map_err(|error| Problem {
+            field: field_at(error.path()),
+            // serde's own text repeats the value.
+            wrong: "is unknown, incomplete or not of the form that the schema asks for".to_owned(),
+            mend: "write it as the schema of invoice.issue in muneem.queue_kinds says".to_owned(),
+        })
+    }
+}
+
+/// Where a document does not read: below `invoice`, or below the payload. A name that cannot be one of ours is not
+/// repeated: it may be personal.
+fn field_at(path: &serde_path_to_error::Path) -> String {
+    let ours = |name: &str| name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let whole: String = path
+        .iter()
+        .map(|segment| match segment {
+            Segment::Seq { index } => format!("[{index}]"),
+            Segment::Map { key } | Segment::Enum { variant: key } if ours(key) => format!(".{key}"),
+            _ => ".?".to_owned(),
+        })
+        .collect();
+    match whole.trim_start_matches('.') {
+        "" => "payload".to_owned(),
+        field => field.strip_prefix("invoice.").unwrap_or(field).to_owned(),
     }
 }
 
@@ -76,34 +115,40 @@ impl Job for Issue {
     type Error = Error;
 
     async fn run(self, ctx: &JobContext) -> Result<Done, Error> {
-        let (new, refusal) = match self {
-            Self::New(new) => (*new, None),
+        let (handed_over, refusal) = match self {
+            Self::New(handed_over) => (handed_over, None),
             Self::Refused { refusal_id } => (load_refused(ctx, refusal_id).await?, Some(refusal_id)),
             Self::Recorded { .. } => return Ok(Done::OK),
         };
-        match rules::check(&new, india_date(ctx.now())) {
-            Ok(amounts) => record(ctx, &new, &amounts, refusal).await,
+        let checked = handed_over.read().map_err(|problem| vec![problem]).and_then(|new| {
+            let amounts = rules::check(&new, india_date(ctx.now()))?;
+            Ok((new, amounts))
+        });
+        let from = Origin { handed_over: &handed_over, refusal };
+        match checked {
+            Ok((new, amounts)) => record(ctx, &new, &amounts, &from).await,
             Err(problems) => {
-                let refusal = refuse(ctx, &new, &problems, refusal).await?;
+                let refusal = refuse(ctx, &from, &problems).await?;
                 Err(Error::Refused { refusal, problems })
             }
         }
     }
 }
 
-async fn load_refused(ctx: &JobContext, id: RefusalId) -> Result<NewInvoice, Error> {
+/// Where a document comes from.
+struct Origin<'a> {
+    handed_over: &'a HandedOver,
+    /// The refusal that it was kept under.
+    refusal: Option<RefusalId>,
+}
+
+async fn load_refused(ctx: &JobContext, id: RefusalId) -> Result<HandedOver, Error> {
     let mut conn = ctx.deps.db.acquire().await?;
-    let found = store::find_refusal(&mut conn, Some(ctx.business), id).await?;
-    found.map(|(new, _)| new).ok_or(Error::NoRefusal(id))
+    store::find_refused(&mut conn, ctx.business, id).await?.ok_or(Error::NoRefusal(id))
 }
 
 /// Records the document, has it rendered, clears the job and ends it, in one transaction.
-async fn record(
-    ctx: &JobContext,
-    new: &NewInvoice,
-    amounts: &Amounts,
-    refusal: Option<RefusalId>,
-) -> Result<Done, Error> {
+async fn record(ctx: &JobContext, new: &NewInvoice, amounts: &Amounts, from: &Origin<'_>) -> Result<Done, Error> {
     let mut tx = ctx.begin().await?;
     let now = ctx.now();
     let mut id = InvoiceId(ctx.deps.chance.uuid_v7(now));
@@ -118,11 +163,11 @@ async fn record(
         };
         if other != new.invoice {
             tx.rollback().await?;
-            return Err(refuse_number(ctx, new, taken_by, refusal).await?);
+            return Err(refuse_number(ctx, from, taken_by).await?);
         }
         id = taken_by;
     }
-    if let Some(refusal) = refusal {
+    if let Some(refusal) = from.refusal {
         store::delete_refusal(&mut tx, refusal).await?;
     }
     ctx.step("recorded").await;
@@ -132,35 +177,25 @@ async fn record(
     Ok(Done::Acked)
 }
 
-async fn refuse_number(
-    ctx: &JobContext,
-    new: &NewInvoice,
-    taken_by: InvoiceId,
-    refusal: Option<RefusalId>,
-) -> Result<Error, Error> {
+async fn refuse_number(ctx: &JobContext, from: &Origin<'_>, taken_by: InvoiceId) -> Result<Error, Error> {
     let problem = Problem {
         field: "number".to_owned(),
         wrong: "is taken by a different document of this kind and financial year".to_owned(),
         mend: "give it the next number".to_owned(),
     };
-    let refusal = refuse(ctx, new, &[problem], refusal).await?;
+    let refusal = refuse(ctx, from, &[problem]).await?;
     Ok(Error::NumberTaken { refusal, taken_by })
 }
 
 /// Moves a refused document out of the job, which keeps a reference to it.
-async fn refuse(
-    ctx: &JobContext,
-    new: &NewInvoice,
-    problems: &[Problem],
-    before: Option<RefusalId>,
-) -> Result<RefusalId, Error> {
+async fn refuse(ctx: &JobContext, from: &Origin<'_>, problems: &[Problem]) -> Result<RefusalId, Error> {
     let now = ctx.now();
     let id = RefusalId(ctx.deps.chance.uuid_v7(now));
     let mut tx = ctx.begin().await?;
-    if let Some(before) = before {
+    if let Some(before) = from.refusal {
         store::delete_refusal(&mut tx, before).await?;
     }
-    store::insert_refusal(&mut tx, (id, ctx.business), new, problems, now).await?;
+    store::insert_refusal(&mut tx, (id, ctx.business), from.handed_over, problems, now).await?;
     point_to(ctx, &mut tx, id).await?;
     tx.commit().await?;
     Ok(id)

@@ -128,8 +128,7 @@ impl Shop {
                 .await
                 .expect("a business");
         }
-        let kinds = [Kind::of::<Issue>(), Kind::of::<Render>(), Kind::of::<HandOver>(), Kind::of::<messaging::Send>()];
-        queue::sync_kinds(&mut conn, &kinds).await.expect("kinds");
+        queue::sync_kinds(&mut conn, &crate::kinds()).await.expect("kinds");
         let worker = work::join(&mut conn, "test", std::time::Duration::from_secs(60), 16).await.expect("a worker");
         let shop = Self { db, deps, objects, business, worker };
         shop.add_account().await;
@@ -430,6 +429,44 @@ async fn refused_document_leaves_the_job_and_comes_back_on_retry() {
     shop.run_next().await.expect("issued");
     shop.run_next().await.expect("rendered");
     assert_eq!((shop.count("invoice_refusals").await, shop.count("messaging_messages").await), (0, 1));
+}
+
+/// The rule in Postgres asks for presence and types only, so these get as far as the handler.
+#[tokio::test]
+async fn a_document_that_does_not_read_leaves_the_job_too() {
+    let shop = Shop::open().await;
+    let change = |change: fn(&mut Value)| {
+        let mut whole = payload(&samples::phone());
+        change(&mut whole);
+        whole
+    };
+    for (bad, field) in [
+        (change(|whole| whole["invoice"]["lines"][0]["unit_price"] = json!("12,711.02")), "lines[0].unit_price"),
+        (change(|whole| whole["invoice"]["buyer"]["nickname"] = json!("आशा")), "buyer.nickname"),
+        (change(|whole| whole["invoice"]["आशा वर्मा"] = json!(1)), "?"),
+        (change(|whole| whole["invoice"]["issued_on"] = json!("23-11-2026")), "issued_on"),
+        (change(|whole| whole["deliver"]["whatsapp"]["Klingon"] = json!(true)), "deliver.whatsapp.?"),
+        (change(|whole| whole["refusal_id"] = json!(Uuid::nil())), "refusal_id"),
+    ] {
+        let job = shop.enqueue(bad).await;
+        let failure = shop.run_next().await.expect_err("refused");
+        assert_eq!((failure.cause, failure.disposition), ("invoice.refused", queue::Disposition::Fail), "{field}");
+        assert!(failure.error.contains(&format!(": {field} is unknown")), "{field}: {}", failure.error);
+        for personal in ["आशा", "9876543210", "12,711", "Klingon", "490154203237518"] {
+            assert!(!shop.queue_text().await.contains(personal), "{field}: {personal}");
+            assert!(!failure.error.contains(personal), "{field}: {}", failure.error);
+        }
+        // A retry says the same, and keeps one refusal.
+        assert!(queue::retry(&mut *shop.conn().await, job).await.expect("a retry"));
+        assert_eq!(shop.run_next().await.expect_err("refused again").cause, "invoice.refused", "{field}");
+    }
+    assert_eq!((shop.count("invoice_refusals").await, shop.count("invoice_invoices").await), (6, 0));
+    let ids: Vec<Uuid> = sqlx::query_scalar("select refusal_id from muneem.invoice_refusals")
+        .fetch_all(&mut *shop.conn().await)
+        .await
+        .expect("ids");
+    let found = super::find_refusal(&mut *shop.conn().await, Some(shop.business), super::RefusalId(ids[0])).await;
+    assert_eq!(found.expect("an answer").expect("a refusal").0, "SM/26-27/00042");
 }
 
 /// Killed after each step and run again, both jobs end in the same state.

@@ -44,7 +44,7 @@ use crate::{files, outbound::ObjectStore, people::BusinessId};
 
 pub use error::Error;
 pub use hand_over::HandOver;
-pub use issue::Issue;
+pub use issue::{HandedOver, Issue};
 pub use model::{
     Address, Buyer, Deliver, EInvoice, EInvoicing, Exact, Invoice, InvoiceId, Kind, Line, NewInvoice, OriginalInvoice,
     Recorded, RefusalId, State, Supplier, Turnover, WhatsAppDelivery, ZeroRated,
@@ -79,7 +79,8 @@ pub async fn list_invoices(
     store::list_recorded(conn, business, before, i64::from(limit.clamp(1, 1000))).await
 }
 
-/// A document refused, with what was wrong, or nothing; `business` as in [`find_invoice`]. Holds personal values.
+/// The number of a refused document as it was handed over, with what was wrong, or nothing; `business` as in
+/// [`find_invoice`].
 ///
 /// # Errors
 /// When the database fails.
@@ -87,7 +88,7 @@ pub async fn find_refusal(
     conn: &mut PgConnection,
     business: Option<BusinessId>,
     id: RefusalId,
-) -> Result<Option<(NewInvoice, Vec<Problem>)>, Error> {
+) -> Result<Option<(String, Vec<Problem>)>, Error> {
     store::find_refusal(conn, business, id).await
 }
 

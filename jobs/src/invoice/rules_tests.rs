@@ -294,14 +294,20 @@ fn decimals_are_strings_and_nothing_else() {
 
 #[test]
 fn payload_off_schema_is_refused_by_name() {
-    for (payload, expected) in [
-        (json!({}), "missing field `invoice`"),
-        (json!({ "invoice": samples::phone(), "deliver_to": 1 }), "unknown field `deliver_to`"),
-        (json!({ "invoice": with(samples::phone(), &[("/kind", json!("bill"))]) }), "unknown variant `bill`"),
-        (json!({ "refusal_id": 7 }), "invalid type: integer `7`"),
+    for (payload, field) in [
+        (json!({}), "payload"),
+        (json!({ "invoice": samples::phone(), "deliver_to": 1 }), "deliver_to"),
+        (json!({ "invoice": with(samples::phone(), &[("/kind", json!("bill"))]) }), "kind"),
+        (json!({ "invoice": with(samples::phone(), &[("/lines/0/hsn", json!(8517))]) }), "lines[0].hsn"),
+        (json!({ "refusal_id": 7 }), "refusal_id"),
+        (json!({ "invoice_id": uuid::Uuid::nil(), "refusal_id": uuid::Uuid::nil() }), "invoice_id"),
+        (json!([1]), "[0]"),
     ] {
-        let error = serde_json::from_value::<Issue>(payload).expect_err("off schema").to_string();
-        assert!(error.starts_with(expected), "{error}");
+        let issue: Issue = serde_json::from_value(payload).expect("any JSON is taken out of its job");
+        assert_eq!(format!("{issue:?}"), "New(HandedOver(redacted))");
+        let Issue::New(handed_over) = issue else { panic!("{issue:?}") };
+        let Err(problem) = handed_over.read() else { panic!("{field} reads") };
+        assert_eq!(problem.field, field);
     }
 }
 

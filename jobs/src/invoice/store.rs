@@ -1,10 +1,11 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use sqlx::PgConnection;
 
 use super::{
     Error, Problem,
+    issue::HandedOver,
     model::{Deliver, Exact, Invoice, InvoiceId, Kind, NewInvoice, Recorded, RefusalId, State},
     tax::Amounts,
 };
@@ -160,18 +161,18 @@ pub(super) async fn forget_deliver(conn: &mut PgConnection, id: InvoiceId) -> Re
 pub(super) async fn insert_refusal(
     conn: &mut PgConnection,
     (id, business): (RefusalId, BusinessId),
-    new: &NewInvoice,
+    handed_over: &HandedOver,
     problems: &[Problem],
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     sqlx::query!(
         r#"
         insert into muneem.invoice_refusals (refusal_id, business_id, payload, problems, refused_at)
-        values ($1, $2, $3, $4, $5)
+        values ($1, $2, ($3::text)::jsonb, $4, $5)
         "#,
         id.0,
         business.0,
-        serde_json::to_value(new).map_err(Error::Unreadable)?,
+        handed_over.0.get(),
         serde_json::to_value(problems).map_err(Error::Unreadable)?,
         now,
     )
@@ -180,15 +181,35 @@ pub(super) async fn insert_refusal(
     Ok(())
 }
 
-/// A refused document with what was wrong; of any business when `business` is absent.
+/// A refused document as it was handed over.
+pub(super) async fn find_refused(
+    conn: &mut PgConnection,
+    business: BusinessId,
+    id: RefusalId,
+) -> Result<Option<HandedOver>, Error> {
+    let payload = sqlx::query_scalar!(
+        r#"
+        select r.payload::text as "payload!"
+        from muneem.invoice_refusals r
+        where r.business_id = $1 and r.refusal_id = $2
+        "#,
+        business.0,
+        id.0,
+    )
+    .fetch_optional(conn)
+    .await?;
+    payload.map(|payload| RawValue::from_string(payload).map(HandedOver).map_err(Error::Unreadable)).transpose()
+}
+
+/// The number of a refused document with what was wrong; of any business when `business` is absent.
 pub(super) async fn find_refusal(
     conn: &mut PgConnection,
     business: Option<BusinessId>,
     id: RefusalId,
-) -> Result<Option<(NewInvoice, Vec<Problem>)>, Error> {
+) -> Result<Option<(String, Vec<Problem>)>, Error> {
     let row = sqlx::query!(
         r#"
-        select r.payload, r.problems
+        select coalesce(r.payload #>> '{invoice,number}', '') as "number!", r.problems
         from muneem.invoice_refusals r
         where ($1::uuid is null or r.business_id = $1) and r.refusal_id = $2
         "#,
@@ -197,11 +218,7 @@ pub(super) async fn find_refusal(
     )
     .fetch_optional(conn)
     .await?;
-    row.map(|row| {
-        let read = |value: Value| serde_json::from_value(value).map_err(Error::Unreadable);
-        Ok((read(row.payload)?, serde_json::from_value(row.problems).map_err(Error::Unreadable)?))
-    })
-    .transpose()
+    row.map(|row| Ok((row.number, serde_json::from_value(row.problems).map_err(Error::Unreadable)?))).transpose()
 }
 
 /// Removes a refusal whose document was taken after all.

@@ -183,12 +183,12 @@ async fn refusal(
     let id: RefusalId = id.parse().map_err(|_| ProblemId::NoSuchRefusal)?;
     let mut db = api.db.acquire().await?;
     let found = invoice::find_refusal(&mut db, caller.business, id).await?;
-    let (new, problems) = found.ok_or(ProblemId::NoSuchRefusal)?;
+    let (number, problems) = found.ok_or(ProblemId::NoSuchRefusal)?;
     let problems = problems
         .into_iter()
         .map(|invoice::Problem { field, wrong, mend }| FieldProblem { field, problem: wrong, mend })
         .collect();
-    Ok(Json(Refusal { id: id.0, number: new.invoice.number, problems }))
+    Ok(Json(Refusal { id: id.0, number, problems }))
 }
 
 #[cfg(test)]
