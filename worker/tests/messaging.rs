@@ -28,7 +28,7 @@ use muneem_jobs::{
     messaging::{self, Content, Credentials, Document, Language, MessageId, NewMessage, Policy, State, TaxInvoice},
     outbound::{Clock, ObjectError, ObjectStore, Phone, carrier::NumberId},
     people::BusinessId,
-    queue::{self, Disposition, Done, JobContext, Kind, Lane, Steps, work},
+    queue::{self, Disposition, Done, JobContext, JobFailure, Kind, Lane, NewJob, Steps, work},
 };
 use muneem_postgres::testing::TestDb;
 use serde_json::{Value, json};
@@ -75,6 +75,33 @@ impl Steps for KillAt {
             }
         })
     }
+}
+
+/// Holds a job up at one step until it may go on.
+struct HoldAt {
+    step: &'static str,
+    reached: Notify,
+    go_on: Notify,
+}
+
+impl Steps for HoldAt {
+    fn reached<'a>(&'a self, step: &'static str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move {
+            if self.step == step {
+                self.reached.notify_one();
+                self.go_on.notified().await;
+            }
+        })
+    }
+}
+
+/// What the queue does with a job whose worker was killed.
+#[derive(Clone, Copy)]
+enum AfterKill {
+    /// Back in line.
+    Again,
+    /// Given up: killed too often, or cancelled meanwhile.
+    Buried,
 }
 
 struct Shop {
@@ -225,8 +252,50 @@ impl Shop {
             .expect("the clock moves");
     }
 
+    fn context(&self, job: &work::Claimed, steps: Arc<dyn Steps>) -> JobContext {
+        JobContext {
+            deps: Arc::clone(&self.deps),
+            job: job.job,
+            attempt: job.attempt,
+            worker: self.worker,
+            business: job.business,
+            cancelled: CancellationToken::new(),
+            steps,
+        }
+    }
+
+    /// Runs the job that sends until `step`, lets `meanwhile` happen, and then to its end.
+    async fn send_held_at(&self, step: &'static str, meanwhile: impl Future<Output = ()>) -> Result<Done, JobFailure> {
+        let mut conn = self.db.pool().acquire().await.expect("a connection");
+        work::tick(&mut conn).await.expect("a tick");
+        let want = work::Want { lane: Lane::Transactional, jobs: 1, after: Uuid::nil() };
+        let claimed = work::claim(&mut conn, self.worker, &[want]).await.expect("a claim").pop().expect("a job");
+        assert_eq!(claimed.kind, "messaging.send");
+        let steps = Arc::new(HoldAt { step, reached: Notify::new(), go_on: Notify::new() });
+        let ctx = self.context(&claimed, Arc::clone(&steps) as Arc<dyn Steps>);
+        let kind = Kind::of::<messaging::Send>();
+        let mut running = std::pin::pin!(kind.run(claimed.payload.get(), &ctx));
+        tokio::select! {
+            ended = &mut running => panic!("{step} was never reached: {ended:?}"),
+            () = steps.reached.notified() => {}
+        }
+        meanwhile.await;
+        steps.go_on.notify_one();
+        let ended = running.await;
+        if let Err(JobFailure { disposition: Disposition::Snooze(at), .. }) = &ended {
+            let held = work::Held { job: claimed.job, attempt: claimed.attempt };
+            let back = work::PutBack { held, run_at: Some(*at), counts: false, cause: None, error: None };
+            work::put_back(&mut conn, self.worker, &[back]).await.expect("back");
+        }
+        ended
+    }
+
     /// Runs what is due until nothing is. A job killed at `kill` goes back in line as a dead worker's does.
     async fn run_due_jobs(&self, kill: Option<&'static str>) -> bool {
+        self.run_due_jobs_killing(kill, AfterKill::Again).await
+    }
+
+    async fn run_due_jobs_killing(&self, kill: Option<&'static str>, after: AfterKill) -> bool {
         let mut killed = false;
         let mut conn = self.db.pool().acquire().await.expect("a connection");
         loop {
@@ -239,15 +308,7 @@ impl Shop {
             }
             for job in claimed {
                 let steps = Arc::new(KillAt { step: kill.filter(|_| !killed), died: Notify::new() });
-                let ctx = JobContext {
-                    deps: Arc::clone(&self.deps),
-                    job: job.job,
-                    attempt: job.attempt,
-                    worker: self.worker,
-                    business: job.business,
-                    cancelled: CancellationToken::new(),
-                    steps: Arc::clone(&steps) as Arc<dyn Steps>,
-                };
+                let ctx = self.context(&job, Arc::clone(&steps) as Arc<dyn Steps>);
                 let kind = kinds().into_iter().find(|kind| kind.name == job.kind).expect("a kind of ours");
                 let held = work::Held { job: job.job, attempt: job.attempt };
                 let back = |run_at, counts| work::PutBack { held, run_at, counts, cause: None, error: None };
@@ -258,7 +319,15 @@ impl Shop {
                 match ended {
                     None => {
                         killed = true;
-                        work::put_back(&mut conn, self.worker, &[back(None, true)]).await.expect("back");
+                        match after {
+                            AfterKill::Again => {
+                                work::put_back(&mut conn, self.worker, &[back(None, true)]).await.expect("back");
+                            }
+                            AfterKill::Buried => {
+                                let buried = work::Buried { held, cause: "queue.poison", error: String::new() };
+                                work::bury(&mut conn, self.worker, &[buried]).await.expect("buried");
+                            }
+                        }
                     }
                     Some(Ok(Done::Acked)) => {}
                     Some(Ok(Done::Ack(result))) => {
@@ -337,6 +406,7 @@ impl Shop {
         let statement = match what {
             "webhooks" => "select count(*) from muneem.messaging_webhooks",
             "jobs" => "select count(*) from muneem.queue_jobs where kind = 'messaging.apply_webhook'",
+            "sends" => "select count(*) from muneem.queue_jobs where kind = 'messaging.send'",
             "events" => "select count(*) from muneem.messaging_events",
             other => panic!("what are {other}?"),
         };
@@ -566,6 +636,156 @@ async fn a_worker_killed_at_any_step_loses_and_doubles_nothing() {
             .expect("a count");
         assert_eq!(left, 0, "{step}");
     }
+}
+
+#[tokio::test]
+async fn a_message_comes_to_an_end_though_its_job_is_gone() {
+    // With its attempt under way: what became of it is found out all the same.
+    let shop = Shop::open().await;
+    let id = shop.request(ASHA, Policy::AtLeastOnce).await;
+    assert!(shop.run_due_jobs_killing(Some("messaging.posting"), AfterKill::Buried).await);
+    assert_eq!((shop.timeline(id).await.message.state, shop.count("sends").await), (State::Posting, 0));
+    shop.hear_something("wamid.IN").await;
+    shop.advance(TimeDelta::seconds(119)).await;
+    shop.run_due_jobs(None).await;
+    assert_eq!(shop.timeline(id).await.message.state, State::Posting);
+    shop.advance(TimeDelta::seconds(2)).await;
+    let timeline = shop.until(id, State::Read).await;
+    let outcomes: Vec<_> = timeline.attempts.iter().map(|attempt| attempt.outcome).collect();
+    assert_eq!(outcomes, [messaging::AttemptOutcome::PresumedLost, messaging::AttemptOutcome::Accepted]);
+    assert_eq!(shop.shown().await[ASHA], 1);
+
+    // Nothing is heard of it ever: unknown first, and at its expiry for good.
+    let shop = Shop::open().await;
+    let id = shop.request(ASHA, Policy::AtLeastOnce).await;
+    assert!(shop.run_due_jobs_killing(Some("messaging.posting"), AfterKill::Buried).await);
+    shop.advance(TimeDelta::seconds(121)).await;
+    shop.run_due_jobs(None).await;
+    assert_eq!(shop.timeline(id).await.message.state, State::Unknown);
+    shop.advance(TimeDelta::hours(24)).await;
+    shop.until(id, State::UnknownFinal).await;
+
+    // Before any attempt: it expires.
+    let shop = Shop::open().await;
+    let id = shop.request(ASHA, Policy::AtLeastOnce).await;
+    assert!(shop.run_due_jobs_killing(Some("messaging.uploaded"), AfterKill::Buried).await);
+    shop.advance(TimeDelta::hours(23)).await;
+    shop.run_due_jobs(None).await;
+    assert_eq!(shop.timeline(id).await.message.state, State::Queued);
+    shop.advance(TimeDelta::hours(1)).await;
+    let timeline = shop.until(id, State::Failed).await;
+    assert_eq!(timeline.message.error_details.as_deref(), Some("expired before it could be sent"));
+}
+
+#[tokio::test]
+async fn a_failure_told_again_in_another_batch_plans_no_second_attempt() {
+    let shop = Shop::open().await;
+    shop.fault(json!({ "fail_later": { "code": 131_000 } })).await;
+    let id = shop.request(ASHA, Policy::AtLeastOnce).await;
+    for _ in 0..400 {
+        shop.run_due_jobs(None).await;
+        if shop.timeline(id).await.message.error_code == Some(131_000) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(shop.count("sends").await, 1);
+    let (wamid, reference): (String, String) =
+        sqlx::query_as("select wamid, ref from muneem.messaging_attempts where message_id = $1")
+            .bind(id.0)
+            .fetch_one(&shop.db.pool())
+            .await
+            .expect("an attempt");
+    for (status, errors) in [("failed", json!([{ "code": 131_000 }])), ("failed", json!([])), ("sent", json!([]))] {
+        let body = json!({ "entry": [{ "changes": [{ "field": "messages", "value": {
+            "metadata": { "phone_number_id": Options::NUMBER },
+            "statuses": [{ "id": wamid, "status": status, "timestamp": "1764000009", "errors": errors,
+                "biz_opaque_callback_data": reference }] } }] }] })
+        .to_string();
+        assert_eq!(shop.post_webhook(&body, shop.sign(&body)).await, 200);
+        shop.run_due_jobs(None).await;
+        assert_eq!((shop.timeline(id).await.message.state, shop.count("sends").await), (State::Queued, 1), "{status}");
+    }
+    shop.advance(TimeDelta::minutes(6)).await;
+    assert_eq!(shop.until(id, State::Read).await.attempts.len(), 2);
+}
+
+#[tokio::test]
+async fn a_failure_told_before_the_answer_stands() {
+    let shop = Shop::open().await;
+    shop.fault(json!({ "fail_later": { "code": 131_000 } })).await;
+    let id = shop.request(ASHA, Policy::AtLeastOnce).await;
+    let told = async {
+        for _ in 0..400 {
+            shop.run_due_jobs(None).await;
+            if shop.timeline(id).await.message.state == State::Queued {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("the failure was not told: {:#?}", shop.timeline(id).await);
+    };
+    assert!(matches!(shop.send_held_at("messaging.posted", told).await, Ok(Done::Acked)));
+    assert_eq!((shop.timeline(id).await.message.state, shop.count("sends").await), (State::Queued, 1));
+    shop.advance(TimeDelta::minutes(6)).await;
+    let timeline = shop.until(id, State::Read).await;
+    let outcomes: Vec<_> = timeline.attempts.iter().map(|attempt| attempt.outcome).collect();
+    assert_eq!(outcomes, [messaging::AttemptOutcome::Failed, messaging::AttemptOutcome::Accepted]);
+    assert_eq!(shop.shown().await[ASHA], 1);
+}
+
+#[tokio::test]
+async fn another_jobs_attempt_is_left_to_it() {
+    let shop = Shop::open().await;
+    shop.fault(json!({ "refuse": { "code": 131_026 } })).await;
+    let id = shop.request(ASHA, Policy::AtLeastOnce).await;
+    let second = async {
+        let mut conn = shop.deps.db.acquire().await.expect("a connection");
+        let job = NewJob::of(shop.business, &messaging::Send { message_id: id }).expect("a payload");
+        queue::enqueue(&mut conn, &job).await.expect("a job");
+        drop(conn);
+        shop.run_due_jobs(None).await;
+        assert_eq!(shop.timeline(id).await.message.state, State::Posting);
+    };
+    assert!(matches!(shop.send_held_at("messaging.posting", second).await, Ok(Done::Acked)));
+    shop.advance(TimeDelta::minutes(10)).await;
+    shop.run_due_jobs(None).await;
+    let timeline = shop.timeline(id).await;
+    assert_eq!((timeline.message.state, timeline.attempts.len()), (State::Failed, 1));
+    assert_eq!(timeline.attempts[0].outcome, messaging::AttemptOutcome::Refused);
+}
+
+#[tokio::test]
+async fn a_machine_that_slept_before_the_post_does_not_post() {
+    let shop = Shop::open().await;
+    let id = shop.request(ASHA, Policy::AtLeastOnce).await;
+    let slept = shop.send_held_at("messaging.posting", shop.advance(TimeDelta::seconds(11))).await;
+    assert!(matches!(slept, Err(JobFailure { disposition: Disposition::Snooze(_), .. })), "{slept:?}");
+    assert_eq!(shop.oracle().await["posts"]["messages"], 0);
+    shop.advance(TimeDelta::seconds(3)).await;
+    let timeline = shop.until(id, State::Read).await;
+    let outcomes: Vec<_> = timeline.attempts.iter().map(|attempt| attempt.outcome).collect();
+    assert_eq!(outcomes, [messaging::AttemptOutcome::NotSent, messaging::AttemptOutcome::Accepted]);
+    // The look that was planned with each attempt finds nothing to do.
+    shop.advance(TimeDelta::hours(25)).await;
+    shop.run_due_jobs(None).await;
+    assert_eq!(shop.timeline(id).await.message.state, State::Read);
+    assert_eq!(shop.oracle().await["posts"]["messages"], 1);
+}
+
+#[tokio::test]
+async fn a_webhook_with_values_that_postgres_refuses_costs_only_those() {
+    let shop = Shop::open().await;
+    let update = |number: &str, wamid: &str, at: &str| {
+        json!({ "entry": [{ "changes": [{ "field": "messages", "value": { "metadata": { "phone_number_id": number },
+            "messages": [{ "id": wamid, "type": "text", "timestamp": at }] } }] }] })
+        .to_string()
+    };
+    for body in [update(Options::NUMBER, "wamid.OLD", "-210866803201"), update("1\0", "wamid.NUL", "1764000000")] {
+        assert_eq!(shop.post_webhook(&body, shop.sign(&body)).await, 200);
+        shop.run_due_jobs(None).await;
+    }
+    assert_eq!((shop.count("webhooks").await, shop.count("events").await), (2, 1));
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     outbound::{
         Wamid,
-        carrier::{self, Class, Via},
+        carrier::{self, Class, Failure, Via},
     },
     people::BusinessId,
     queue::{self, JobContext, NewJob},
@@ -44,7 +44,8 @@ pub(super) async fn accept(
         _ => AttemptOutcome::Accepted,
     };
     store::end_attempt(conn, (locked.message, locked.attempt), outcome, &ending, ctx.now()).await?;
-    if matches!(locked.state, State::Queued | State::Posting | State::Unknown | State::UnknownFinal) {
+    let open = matches!(locked.state, State::Queued | State::Posting | State::Unknown | State::UnknownFinal);
+    if open && outcome != AttemptOutcome::Failed {
         locked.state = if accepted.held { State::Held } else { State::Accepted };
         store::set_state(conn, locked.message, locked.state, &Reason::default(), ctx.now()).await?;
     }
@@ -53,6 +54,31 @@ pub(super) async fn accept(
         apply(conn, ctx, locked, &told).await?;
     }
     duplicate(conn, ctx, locked).await
+}
+
+/// Marks an attempt of a locked message unknown. Its [`super::Reconcile`] was planned when it began.
+pub(super) async fn leave_unknown(
+    conn: &mut PgConnection,
+    ctx: &JobContext,
+    attempt: (MessageId, i32),
+    failure: &Failure,
+) -> Result<(), Error> {
+    store::end_attempt(conn, attempt, AttemptOutcome::Unknown, &ending_of(failure), ctx.now()).await?;
+    let reason = Reason { error_code: failure.code, error_details: Some(&failure.what), ..Reason::default() };
+    store::set_state(conn, attempt.0, State::Unknown, &reason, ctx.now()).await?;
+    tracing::warn!(messaging.message_id = %attempt.0, attempt = attempt.1, "an attempt's outcome is unknown");
+    Ok(())
+}
+
+/// What there is to write down of an attempt that got no answer to go by.
+pub(super) fn ending_of(failure: &Failure) -> Ending<'_> {
+    Ending {
+        http_status: failure.http_status,
+        error_code: failure.code,
+        error_details: Some(&failure.what),
+        trace: failure.trace.as_deref(),
+        ..Ending::default()
+    }
 }
 
 /// A status as told by a webhook.
@@ -79,6 +105,10 @@ pub(super) async fn apply(
         tracing::warn!(messaging.message_id = %locked.message, code = told.code, "a delivered message was reported as failed");
         return Ok(());
     }
+    // Told again, whatever the batch: its consequences were drawn the first time.
+    if failed && before == AttemptOutcome::Failed {
+        return Ok(());
+    }
     let outcome = match (before, told.status) {
         (_, Status::Failed) => AttemptOutcome::Failed,
         (AttemptOutcome::Failed, Status::Sent | Status::Other(_)) => AttemptOutcome::Failed,
@@ -96,6 +126,10 @@ pub(super) async fn apply(
     }
     if failed {
         return fail(conn, ctx, locked, told).await;
+    }
+    // A late `sent` of an attempt that failed says nothing of the one that follows it.
+    if outcome == AttemptOutcome::Failed {
+        return Ok(());
     }
     // What a webhook tells of an attempt whose answer is missing is at least an acceptance.
     let status_folds = rules::fold(locked.state, told.status);

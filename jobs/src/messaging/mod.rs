@@ -2,7 +2,8 @@
 //!
 //! [`request`] writes a message into the caller's transaction. `messaging.send` uploads its file, commits an *attempt*
 //! and only then posts it; `messaging.apply_webhook` writes what the carrier reports into the ledger;
-//! `messaging.reconcile` finds out about attempts whose outcome nobody could tell.
+//! `messaging.reconcile` finds out about attempts whose outcome nobody could tell, and ends what has expired. One is
+//! planned with each message and with each attempt, in the same transaction: no message depends on the job that sends it.
 //!
 //! The carrier has no idempotency key. What makes sending *once* nevertheless: every POST has a committed row with a
 //! reference of its own, the reference comes back in each webhook, and an attempt that may have been accepted is never
@@ -43,6 +44,9 @@ use crate::{
     people::BusinessId,
     queue::{self, NewJob},
 };
+
+/// What is said of a message that was still queued at its end.
+const EXPIRED: &str = "expired before it could be sent";
 
 /// Adds the WhatsApp number that a business sends from, or changes what is known of it.
 ///
@@ -88,6 +92,9 @@ pub async fn request(
     };
     store::insert_message(conn, new, &row).await?;
     queue::enqueue(conn, &NewJob::of(new.business, &Send { message_id: id })?).await?;
+    // Ends a message whose job is gone: cancelled, or given up by the queue.
+    let expire = Reconcile { message_id: id, attempt: None };
+    queue::enqueue(conn, &NewJob::of(new.business, &expire)?.run_at(row.expires_at)).await?;
     Ok(id)
 }
 

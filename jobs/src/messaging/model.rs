@@ -259,7 +259,8 @@ pub struct Credentials {
 /// Waits of the reconciliation.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// How long after its start an unknown attempt waits for its webhook. 120 s: transactional messages.
+    /// How long after its start an unknown attempt waits for its webhook. 120 s: transactional messages. An attempt
+    /// whose job is gone waits at least as long as that job could have run.
     pub unknown_window: std::time::Duration,
     /// Webhooks are known to arrive when one was heard within this time, and after the attempt began.
     pub intake_fresh: std::time::Duration,

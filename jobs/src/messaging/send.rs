@@ -1,4 +1,6 @@
-use chrono::TimeDelta;
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -6,7 +8,7 @@ use super::{
     AttemptOutcome, Content, Error, Language, MessageId, Reconcile, Reference, State,
     ledger::{self, Locked},
     rules::{self, Next},
-    store::{self, Ending, Envelope, LastAttempt, Reason},
+    store::{self, Ending, Envelope, Reason},
 };
 use crate::{
     files,
@@ -20,11 +22,14 @@ use crate::{
 /// The carrier keeps an upload for thirty days; a message may lie in our queue for a day after we looked.
 const MEDIA_LIFE: TimeDelta = TimeDelta::days(30 - 2);
 
+/// After its attempt was committed. A machine that slept in between comes back when the attempt may long be judged.
+const LATEST_POST: TimeDelta = TimeDelta::seconds(10);
+
 /// Posts one message to the carrier, at most once per attempt row.
 ///
 /// Steps: look, upload the file (remembered, so repeating is harmless), commit the attempt as `posting`, POST, record
-/// what came of it. A run that finds an attempt `posting` follows a worker that died: nobody knows whether its bytes
-/// left, so it hands over to `messaging.reconcile` and posts nothing.
+/// what came of it. A run that finds its job's attempt `posting` follows a worker that died: nobody knows whether its
+/// bytes left, so it leaves it to the `messaging.reconcile` that was planned with the attempt, and posts nothing.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Send {
@@ -32,10 +37,15 @@ pub struct Send {
     pub message_id: MessageId,
 }
 
+impl Send {
+    /// From its beginning an attempt's job has ended after this time, or died: its time-out, and a margin.
+    pub(super) const LONGEST_RUN: Duration = Duration::from_secs(Self::SETTINGS.timeout.as_secs() + 20);
+}
+
 impl Job for Send {
     const KIND: &'static str = "messaging.send";
     const LANE: Lane = Lane::Transactional;
-    const SETTINGS: Settings = Settings { timeout: std::time::Duration::from_secs(90), ..Settings::DEFAULT };
+    const SETTINGS: Settings = Settings { timeout: Duration::from_secs(90), ..Settings::DEFAULT };
     type Error = Error;
 
     async fn run(self, ctx: &JobContext) -> Result<Done, Error> {
@@ -46,16 +56,11 @@ impl Job for Send {
         drop(conn);
         match envelope.state {
             State::Queued => {}
-            State::Posting => return follow_the_dead(ctx, id, last.as_ref()).await,
+            State::Posting => return follow_the_dead(ctx, id).await,
             _ => return Ok(Done::OK),
         }
         if ctx.now() >= envelope.expires_at {
-            return give_up(
-                ctx,
-                id,
-                &Reason { error_details: Some("expired before it could be sent"), ..Reason::default() },
-            )
-            .await;
+            return give_up(ctx, id, &Reason { error_details: Some(super::EXPIRED), ..Reason::default() }).await;
         }
         let header = match upload(ctx, id, &envelope).await? {
             Uploaded::Nothing => None,
@@ -67,11 +72,13 @@ impl Job for Send {
         let number = last.as_ref().map_or(1, |last| last.number + 1);
         let reference = Reference::new(id, number, ctx.deps.chance.as_ref());
         let message = outgoing(id, &envelope, &reference, header)?;
-        if !begin_attempt(ctx, id, number, &reference).await? {
-            return Ok(Done::OK);
-        }
+        let Some(begun_at) = begin_attempt(ctx, (id, number), &reference).await? else { return Ok(Done::OK) };
         ctx.step("messaging.posting").await;
-        let outcome = ctx.deps.carrier.send(&envelope.number, &message).await;
+        let outcome = if ctx.now() - begun_at > LATEST_POST {
+            SendOutcome::NotSent(Failure::new("held up on this machine before it was posted"))
+        } else {
+            ctx.deps.carrier.send(&envelope.number, &message).await
+        };
         ctx.step("messaging.posted").await;
         record(ctx, id, number, &envelope, &outcome).await
     }
@@ -143,16 +150,26 @@ async fn upload_refused(ctx: &JobContext, id: MessageId, refusal: &Refusal) -> R
     }
 }
 
-/// Commits the attempt, before any byte of it leaves. False when the message is no longer to be sent.
-async fn begin_attempt(ctx: &JobContext, id: MessageId, number: i32, reference: &Reference) -> Result<bool, Error> {
+/// Commits the attempt, before any byte of it leaves, and with it the look at what became of it: this job may be gone
+/// by then. Nothing when the message is no longer to be sent, else the attempt's beginning.
+async fn begin_attempt(
+    ctx: &JobContext,
+    attempt: (MessageId, i32),
+    reference: &Reference,
+) -> Result<Option<DateTime<Utc>>, Error> {
+    let (id, number) = attempt;
+    let now = ctx.now();
     let mut tx = ctx.begin().await?;
     if store::lock_message(&mut tx, ctx.business, id).await? != State::Queued {
-        return Ok(false);
+        return Ok(None);
     }
-    store::insert_attempt(&mut tx, ctx, id, number, reference).await?;
-    store::set_state(&mut tx, id, State::Posting, &Reason::default(), ctx.now()).await?;
+    store::insert_attempt(&mut tx, ctx, attempt, reference, now).await?;
+    store::set_state(&mut tx, id, State::Posting, &Reason::default(), now).await?;
+    let look_at = now + rules::delta(ctx.deps.messaging.unknown_window);
+    let reconcile = NewJob::of(ctx.business, &Reconcile { message_id: id, attempt: Some(number) })?;
+    queue::enqueue(&mut tx, &reconcile.key(format!("{id}/{number}")).run_at(look_at)).await?;
     tx.commit().await?;
-    Ok(true)
+    Ok(Some(now))
 }
 
 /// Writes down what came of the POST; a late holder's transaction is refused by its lease.
@@ -165,6 +182,7 @@ async fn record(
 ) -> Result<Done, Error> {
     let mut tx = ctx.begin().await?;
     let state = store::lock_message(&mut tx, ctx.business, id).await?;
+    let open = store::find_outcome(&mut tx, id, number).await? == Some(AttemptOutcome::Posting);
     let mut locked = Locked { business: ctx.business, message: id, attempt: number, state };
     match outcome {
         SendOutcome::Accepted(accepted) => {
@@ -173,20 +191,23 @@ async fn record(
             tx.commit().await?;
             Ok(Done::Acked)
         }
-        // A webhook was faster than the answer and knows better.
-        _ if state != State::Posting => {
+        // A webhook was faster than the answer and knows better; another attempt may even be under way.
+        _ if state != State::Posting || !open => {
+            if let Some((fate, ending)) = fate_of(outcome).filter(|_| open) {
+                store::end_attempt(&mut tx, (id, number), fate, &ending, ctx.now()).await?;
+            }
             ctx.complete(&mut tx, None).await?;
             tx.commit().await?;
             Ok(Done::Acked)
         }
         SendOutcome::Unknown(failure) => {
-            leave_unknown(&mut tx, ctx, (id, number), failure).await?;
+            ledger::leave_unknown(&mut tx, ctx, (id, number), failure).await?;
             ctx.complete(&mut tx, None).await?;
             tx.commit().await?;
             Ok(Done::Acked)
         }
         SendOutcome::NotSent(failure) => {
-            let ending = ending_of(failure);
+            let ending = ledger::ending_of(failure);
             store::end_attempt(&mut tx, (id, number), AttemptOutcome::NotSent, &ending, ctx.now()).await?;
             let reason = Reason { error_details: Some(&failure.what), ..Reason::default() };
             store::set_state(&mut tx, id, State::Queued, &reason, ctx.now()).await?;
@@ -196,13 +217,7 @@ async fn record(
             Err(waiting(ctx, id, wait, "the carrier could not be reached"))
         }
         SendOutcome::Refused(refusal) => {
-            let ending = Ending {
-                http_status: Some(refusal.http_status),
-                error_code: Some(refusal.code),
-                error_details: Some(&refusal.details),
-                trace: refusal.trace.as_deref(),
-                ..Ending::default()
-            };
+            let ending = refused_with(refusal);
             store::end_attempt(&mut tx, (id, number), AttemptOutcome::Refused, &ending, ctx.now()).await?;
             let refusals = store::find_last_attempt(&mut tx, id).await?.map_or(1, |last| last.refused);
             let next = rules::after_refusal(refusal.class, usize::try_from(refusals).unwrap_or(1), refusal.retry_after);
@@ -233,44 +248,41 @@ async fn record(
     }
 }
 
-/// The forerunner died between committing its attempt and recording the answer.
-async fn follow_the_dead(ctx: &JobContext, id: MessageId, last: Option<&LastAttempt>) -> Result<Done, Error> {
+/// What an answer that is no receipt makes of its attempt.
+fn fate_of(outcome: &SendOutcome) -> Option<(AttemptOutcome, Ending<'_>)> {
+    match outcome {
+        SendOutcome::Accepted(_) => None,
+        SendOutcome::Refused(refusal) => Some((AttemptOutcome::Refused, refused_with(refusal))),
+        SendOutcome::NotSent(failure) => Some((AttemptOutcome::NotSent, ledger::ending_of(failure))),
+        SendOutcome::Unknown(failure) => Some((AttemptOutcome::Unknown, ledger::ending_of(failure))),
+    }
+}
+
+fn refused_with(refusal: &Refusal) -> Ending<'_> {
+    Ending {
+        http_status: Some(refusal.http_status),
+        error_code: Some(refusal.code),
+        error_details: Some(&refusal.details),
+        trace: refusal.trace.as_deref(),
+        ..Ending::default()
+    }
+}
+
+/// The forerunner died between committing its attempt and recording the answer. Another job's attempt is none of ours:
+/// that job lives, or the attempt's own reconciliation follows it.
+async fn follow_the_dead(ctx: &JobContext, id: MessageId) -> Result<Done, Error> {
     let mut tx = ctx.begin().await?;
     let state = store::lock_message(&mut tx, ctx.business, id).await?;
-    if let (State::Posting, Some(last)) = (state, last) {
-        let failure = Failure::new("the worker died while posting");
-        leave_unknown(&mut tx, ctx, (id, last.number), &failure).await?;
+    let last = store::find_last_attempt(&mut tx, id).await?;
+    let own =
+        last.filter(|last| state == State::Posting && last.outcome == AttemptOutcome::Posting && last.job == ctx.job);
+    if let Some(attempt) = own {
+        ledger::leave_unknown(&mut tx, ctx, (id, attempt.number), &Failure::new("the worker died while posting"))
+            .await?;
     }
     ctx.complete(&mut tx, None).await?;
     tx.commit().await?;
     Ok(Done::Acked)
-}
-
-/// Marks an attempt unknown and lets the reconciliation look when the window is over.
-async fn leave_unknown(
-    conn: &mut sqlx::PgConnection,
-    ctx: &JobContext,
-    attempt: (MessageId, i32),
-    failure: &Failure,
-) -> Result<(), Error> {
-    store::end_attempt(conn, attempt, AttemptOutcome::Unknown, &ending_of(failure), ctx.now()).await?;
-    let reason = Reason { error_code: failure.code, error_details: Some(&failure.what), ..Reason::default() };
-    store::set_state(conn, attempt.0, State::Unknown, &reason, ctx.now()).await?;
-    let reconcile = Reconcile { message_id: attempt.0, attempt: attempt.1 };
-    let look_at = ctx.now() + rules::delta(ctx.deps.messaging.unknown_window);
-    queue::enqueue(conn, &NewJob::of(ctx.business, &reconcile)?.run_at(look_at)).await?;
-    tracing::warn!(messaging.message_id = %attempt.0, attempt = attempt.1, "an attempt's outcome is unknown");
-    Ok(())
-}
-
-fn ending_of(failure: &Failure) -> Ending<'_> {
-    Ending {
-        http_status: failure.http_status,
-        error_code: failure.code,
-        error_details: Some(&failure.what),
-        trace: failure.trace.as_deref(),
-        ..Ending::default()
-    }
 }
 
 async fn give_up(ctx: &JobContext, id: MessageId, reason: &Reason<'_>) -> Result<Done, Error> {
@@ -284,6 +296,6 @@ async fn give_up(ctx: &JobContext, id: MessageId, reason: &Reason<'_>) -> Result
     Ok(Done::Acked)
 }
 
-fn waiting(ctx: &JobContext, message: MessageId, wait: std::time::Duration, why: &'static str) -> Error {
+fn waiting(ctx: &JobContext, message: MessageId, wait: Duration, why: &'static str) -> Error {
     Error::Waiting { message, until: ctx.now() + rules::delta(wait), why }
 }

@@ -6,6 +6,7 @@ use super::{
     Account, Attempt, AttemptOutcome, Error, Event, Message, MessageId, NewMessage, Policy, Reference, State, WebhookId,
 };
 use crate::{
+    id::JobId,
     outbound::{
         Phone, Wamid,
         carrier::{MediaId, NumberId},
@@ -239,6 +240,7 @@ pub(super) async fn note_duplicate(conn: &mut PgConnection, id: MessageId, now: 
 /// The last attempt of a message, and how many there were of each ill fate.
 pub(super) struct LastAttempt {
     pub(super) number: i32,
+    pub(super) job: JobId,
     pub(super) outcome: AttemptOutcome,
     pub(super) started_at: DateTime<Utc>,
     pub(super) refused: i64,
@@ -250,7 +252,7 @@ pub(super) async fn find_last_attempt(conn: &mut PgConnection, id: MessageId) ->
     let last = sqlx::query_as!(
         LastAttempt,
         r#"
-        select number, outcome as "outcome: AttemptOutcome", started_at,
+        select number, job_id as "job: JobId", outcome as "outcome: AttemptOutcome", started_at,
             (select count(*) from muneem.messaging_attempts o
              where o.message_id = $1 and o.outcome in ('refused', 'failed')) as "refused!",
             (select count(*) from muneem.messaging_attempts o
@@ -271,9 +273,9 @@ pub(super) async fn find_last_attempt(conn: &mut PgConnection, id: MessageId) ->
 pub(super) async fn insert_attempt(
     conn: &mut PgConnection,
     ctx: &JobContext,
-    id: MessageId,
-    number: i32,
+    (id, number): (MessageId, i32),
     reference: &Reference,
+    now: DateTime<Utc>,
 ) -> Result<(), Error> {
     sqlx::query!(
         r#"
@@ -285,7 +287,7 @@ pub(super) async fn insert_attempt(
         reference.0,
         ctx.job.0,
         ctx.attempt,
-        ctx.now(),
+        now,
     )
     .execute(conn)
     .await?;

@@ -3,7 +3,7 @@
 //! One POST may carry a thousand updates of several numbers, nested in `entry[] × changes[] × statuses[] / messages[]`.
 //! Each is read by itself, so that one that nobody understands costs only itself; the stored body keeps it.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Datelike, Utc};
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
@@ -11,7 +11,10 @@ use serde_json::value::RawValue;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
-use crate::outbound::{Wamid, carrier::without_numbers};
+use crate::outbound::{
+    Wamid,
+    carrier::{NumberId, without_numbers},
+};
 
 /// Why a webhook is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -96,7 +99,8 @@ pub(super) fn read(body: &[u8]) -> Option<Vec<Update>> {
         let Some(value) = change.value.and_then(|value| serde_json::from_str::<Value<'_>>(value.get()).ok()) else {
             continue;
         };
-        let Some(number) = value.metadata.and_then(|metadata| metadata.phone_number_id) else { continue };
+        let number = value.metadata.and_then(|metadata| metadata.phone_number_id);
+        let Some(number) = number.filter(|number| NumberId::parse(number).is_ok()) else { continue };
         let statuses = value.statuses.iter().flatten().map(|raw| read_status(raw).unwrap_or(What::Unreadable));
         let messages = value.messages.iter().flatten().map(|raw| read_inbound(raw).unwrap_or(What::Unreadable));
         for what in statuses.chain(messages) {
@@ -140,9 +144,11 @@ fn name(text: &str) -> Option<String> {
     ((1..=64).contains(&text.len()) && !text.contains('\0')).then(|| text.to_owned())
 }
 
-/// Unix seconds, as a string or as a number.
+/// Unix seconds, as a string or as a number. Nothing outside the years in which there can be a carrier: Postgres would
+/// refuse some of them, and the whole body with them.
 fn instant(raw: Option<&RawValue>) -> Option<DateTime<Utc>> {
-    DateTime::from_timestamp(raw?.get().trim_matches('"').parse().ok()?, 0)
+    let at = DateTime::from_timestamp(raw?.get().trim_matches('"').parse().ok()?, 0)?;
+    (2009..2100).contains(&at.year()).then_some(at)
 }
 
 #[derive(Deserialize)]
@@ -310,6 +316,27 @@ mod tests {
         );
         assert_eq!(updates[3].position, 3);
         assert_eq!(updates[4].number, "88");
+    }
+
+    #[test]
+    fn an_instant_that_no_database_holds_is_unknown() {
+        let raw = |text: &str| RawValue::from_string(text.to_owned()).expect("JSON");
+        for impossible in ["-210866803201", "9224318016000", "\"9224318016000\"", "1230767999", "4102444800", "1e9"] {
+            assert_eq!(instant(Some(&raw(impossible))), None, "{impossible}");
+        }
+        assert!(instant(Some(&raw("1230768000"))).is_some());
+        assert!(instant(Some(&raw("\"4102444799\""))).is_some());
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_nobodys() {
+        for number in ["", "7\\u0000", "७७", "+77"] {
+            let body = format!(
+                r#"{{"entry":[{{"changes":[{{"value":{{"metadata":{{"phone_number_id":"{number}"}},
+                "messages":[{{"id":"wamid.A","type":"text"}}]}}}}]}}]}}"#
+            );
+            assert_eq!(read(body.as_bytes()).map(|updates| updates.len()), Some(0), "{number}");
+        }
     }
 
     #[test]
