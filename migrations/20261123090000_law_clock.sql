@@ -28,10 +28,10 @@ create table muneem.law_clock (
 insert into muneem.law_clock default values;
 
 -- The present instant for run-at, due dates and evidence. Leases alone use now(): several machines must agree on them.
+-- In PL/pgSQL, which keeps its plan: every enqueue asks it.
 create function muneem.now() returns timestamptz
-language sql stable parallel safe
-set search_path = pg_catalog, pg_temp
-as $$ select clock_timestamp() + moved_by from muneem.law_clock $$;
+language plpgsql stable parallel safe
+as $$ begin return clock_timestamp() + (select c.moved_by from muneem.law_clock c); end $$;
 
 -- Read by every process; moved through `POST /sandbox/clock`, which exists in sandbox mode only.
 grant select, update on muneem.law_clock to muneem_app;

@@ -1,10 +1,11 @@
 -- The way in. SQLSTATEs of class MN are ours: MN001 unknown kind, MN002 payload off its schema, MN003 no such business,
 -- MN004 several businesses, MN006 payload too large, MN007 bad key, MN008 bad lane or priority.
 
+-- What runs inside `enqueue` runs under its search path; setting it anew in each would cost more than the insert.
+
 -- Refuses a payload, naming the first fields that are wrong. Only reached when the rule of its kind said no.
 create function muneem.queue_refuse_payload(kind text, payload jsonb) returns void
 language plpgsql stable
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -26,7 +27,6 @@ $$;
 -- The row of one kind, or a refusal that names what there is.
 create function muneem.queue_load_kind(kind text) returns muneem.queue_kinds
 language plpgsql stable
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -44,7 +44,6 @@ $$;
 -- The same for a frontend, which may not give muneem its own work.
 create function muneem.queue_load_open_kind(kind text) returns muneem.queue_kinds
 language plpgsql stable
-set search_path = pg_catalog, pg_temp
 as $$
 declare
     found_kind muneem.queue_kinds := muneem.queue_load_kind(kind);
@@ -59,7 +58,6 @@ $$;
 
 create function muneem.queue_check_lane(lane text, priority smallint) returns void
 language plpgsql immutable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
     if lane is not null and lane not in ('otp', 'statutory', 'transactional', 'bulk', 'maintenance') then
@@ -76,7 +74,6 @@ $$;
 -- A job for a day beyond every clock is a mistake, and infinity is no instant.
 create function muneem.queue_check_run_at(run_at timestamptz, present timestamptz) returns void
 language plpgsql immutable
-set search_path = pg_catalog, pg_temp
 as $$
 begin
     if run_at > present + interval '100 years' then
@@ -88,15 +85,17 @@ $$;
 
 -- What makes two jobs of a kind share slots; null when nothing limits it. Field values are hashed: they may be personal.
 create function muneem.queue_slot_key(kind muneem.queue_kinds, business_id uuid, payload jsonb) returns text
-language sql immutable
-set search_path = pg_catalog, pg_temp
+language plpgsql immutable
 as $$
-    select case kind.slot_scope
+begin
+    return case kind.slot_scope
         when 'kind' then kind.kind
         when 'business' then kind.kind || ':' || business_id
         when 'field' then
-            kind.kind || ':' || business_id || ':' || encode(sha256(convert_to(coalesce(payload ->> kind.slot_field, ''), 'UTF8')), 'hex')
-    end
+            kind.kind || ':' || business_id || ':'
+            || encode(sha256(convert_to(coalesce(payload ->> kind.slot_field, ''), 'UTF8')), 'hex')
+    end;
+end
 $$;
 
 -- Wakes a worker with the lane's name (or `tick`, when the job must be put in line first), unless one is awake for this lane and will look within milliseconds anyway: a NOTIFY in each commit
@@ -104,7 +103,6 @@ $$;
 -- by the fall-back poll.
 create function muneem.queue_wake(lane muneem.queue_lane, due_at timestamptz, parked boolean) returns void
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -138,7 +136,6 @@ create function muneem.queue_insert(
     kind muneem.queue_kinds, payload jsonb, business_id uuid, key text, run_at timestamptz, lane text, priority smallint
 ) returns bigint
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare
@@ -232,7 +229,6 @@ $$;
 -- Refuses the first of some payloads that is off.
 create function muneem.queue_refuse_first(kind muneem.queue_kinds, payloads jsonb[]) returns void
 language plpgsql stable
-set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare

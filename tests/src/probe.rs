@@ -30,6 +30,8 @@ pub enum Act {
     Panic,
     /// Never ends, but yields.
     Hang,
+    /// Blocks its thread for two seconds in the first attempt.
+    BlockOnce,
     /// Waits until the probe is opened.
     Wait,
     /// Takes 20 ms.
@@ -158,6 +160,8 @@ async fn act(probe: i64, n: i64, act: Act, ctx: &JobContext) -> Result<Done, Pro
         Act::SnoozeOnce => {}
         Act::Panic => panic!("told to panic"),
         Act::Hang => std::future::pending().await,
+        Act::BlockOnce if ctx.attempt == 1 => std::thread::sleep(Duration::from_secs(2)),
+        Act::BlockOnce => {}
         Act::Wait => probe.open.notified().await,
         Act::TakeAWhile => tokio::time::sleep(Duration::from_millis(20)).await,
         Act::Report => {

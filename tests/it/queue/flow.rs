@@ -52,6 +52,20 @@ async fn who_never_succeeds_is_dead_with_a_cause_and_can_be_revived() {
     worker.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_handler_that_blocks_its_thread_is_tried_again_without_it() {
+    let system = QueueUnderTest::new().await;
+    let (number, probe) = Probe::new();
+    let worker = system.work();
+    let id = system.enqueue(&quick(number, Act::BlockOnce)).await;
+    let done = system.until_state(id, JobState::Done).await;
+    assert_eq!((done.attempt, probe.count()), (2, 2));
+    let runs = probe.runs();
+    let after = runs[1].begun.duration_since(runs[0].begun);
+    assert!(after < std::time::Duration::from_secs(2), "it waited for the blocked thread: {after:?}");
+    worker.stop().await;
+}
+
 #[tokio::test]
 async fn a_snooze_costs_no_attempt() {
     let system = QueueUnderTest::new().await;

@@ -34,7 +34,7 @@ use crate::{
 const DRAIN: i64 = 60_000;
 const ROUNDS: usize = 5;
 /// Seconds that producers produce.
-const PRODUCE: Duration = Duration::from_secs(4);
+const PRODUCE: Duration = Duration::from_secs(2);
 const PRODUCERS: usize = 8;
 const BATCH: i32 = 1000;
 const LATENCY_JOBS: usize = 300;
@@ -119,7 +119,7 @@ pub(super) async fn measure(scratch: &Scratch, tell: &mut (dyn FnMut(&Figure) + 
     tell(&Figure::at_most("queue.wal", "bytes/job", median(wal_bytes), 550.0));
 
     let (mut ours, mut plain) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
+    for _ in 0..ROUNDS {
         plain.push(produce(db, INSERT).await?);
         ours.push(produce(db, "select muneem.enqueue('bench.nothing', '{\"n\": 1}', 'bench')").await?);
         empty(db).await?;
@@ -127,7 +127,7 @@ pub(super) async fn measure(scratch: &Scratch, tell: &mut (dyn FnMut(&Figure) + 
     tell(&Figure::at_least("queue.enqueue_single", "jobs/s", median(ours), median(plain), 0.5));
 
     let (mut ours, mut plain) = (Vec::new(), Vec::new());
-    for _ in 0..3 {
+    for _ in 0..ROUNDS {
         plain.push(produce_batches(db, "insert into muneem_bench.jobs (business_id, kind, payload) select '00000000-0000-0000-0000-000000000001', 'bench.nothing', p from unnest($1::jsonb[]) p returning id").await?);
         ours.push(produce_batches(db, "select muneem.enqueue_many('bench.nothing', $1, 'bench')").await?);
         empty(db).await?;
