@@ -36,8 +36,9 @@ create table muneem.queue_jobs (
 ) with (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
     autovacuum_analyze_scale_factor = 0.05, autovacuum_vacuum_cost_delay = 0);
 
--- The line: what may be claimed, by lane and business, in order. Running jobs stay in it until they end.
-create index queue_jobs_line on muneem.queue_jobs (lane, business_id, rank_at, job_id) where parked is null;
+-- The line: what may be claimed, by lane and business, in order. Running jobs stay in it until they end. Without the id:
+-- jobs of one batch have equal keys, which the index stores once; among equals the place on disk decides.
+create index queue_jobs_line on muneem.queue_jobs (lane, business_id, rank_at) where parked is null;
 create index queue_jobs_timed on muneem.queue_jobs (run_at) where parked = 't';
 create index queue_jobs_slot_waiters on muneem.queue_jobs (slot_key, rank_at, job_id) where parked = 's';
 

@@ -263,6 +263,12 @@ declare
     due_at timestamptz := greatest(coalesce(run_at, present), present);
     timed boolean := coalesce(run_at > greatest(present, now()), false);
     points smallint := coalesce(priority, 0);
+    -- Constants of the statement below, which Postgres would compute anew for each row.
+    rank timestamptz := due_at - points * interval '1 minute';
+    rule jsonpath := declared.rule;
+    slotted boolean := declared.slot_scope is not null;
+    parked_as "char" := case when timed then 't' when slotted then 's' end;
+    all_small boolean := pg_column_size(payloads) <= 1048576;
     taken bigint;
     one record;
 begin
@@ -274,12 +280,10 @@ begin
         return query
             insert into muneem.queue_jobs (
                 business_id, rank_at, run_at, enqueued_at, lane, priority, parked, kind, slot_key, payload)
-            select owner_id, due_at - points * interval '1 minute', due_at, present, into_lane, points,
-                case when timed then 't' when declared.slot_scope is not null then 's' end::"char", kind,
-                case when declared.slot_scope is not null
-                    then muneem.queue_slot_key(declared, owner_id, p.payload) end, p.payload
+            select owner_id, rank, due_at, present, into_lane, points, parked_as, kind,
+                case when slotted then muneem.queue_slot_key(declared, owner_id, p.payload) end, p.payload
             from unnest(payloads) p (payload)
-            where p.payload @@ declared.rule and pg_column_size(p.payload) <= 1048576
+            where p.payload @@ rule and (all_small or pg_column_size(p.payload) <= 1048576)
             returning job_id;
         get diagnostics taken = row_count;
         if taken < cardinality(payloads) then

@@ -52,7 +52,7 @@ begin
                         from muneem.queue_jobs j
                         where j.lane = one_lane and j.business_id = one_business and j.parked is null
                             and j.claimed_by is null
-                        order by j.rank_at, j.job_id
+                        order by j.rank_at
                         limit least(share, left_to_take)
                         for no key update skip locked
                     )
