@@ -66,6 +66,8 @@ async fn run(shared: &Arc<Shared>, in_hand: &InHand) -> Ended {
     };
     let Some(kind) = shared.kinds.get(claimed.kind.as_str()) else { return Ended::UnknownKind };
     in_hand.begun.notify_one();
+    // Whoever was just woken would wait on this very thread, unstealable, should the handler block it: let it run first.
+    tokio::task::yield_now().await;
     let context = JobContext {
         deps: Arc::clone(&shared.deps),
         job: claimed.job,
