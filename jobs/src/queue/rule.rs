@@ -14,6 +14,8 @@ pub(super) struct FieldRule {
     pub(super) predicate: String,
     /// What the predicate of all demands holds of it, where that is cheaper; empty when another demand implies it.
     quick: Option<String>,
+    /// The same in strict mode, where a path that leads nowhere is a refusal by itself; empty when another implies it.
+    strict: Option<String>,
 }
 
 /// Every demand of a schema, in the order of its fields.
@@ -23,6 +25,7 @@ pub(super) fn field_rules(schema: &Value) -> Vec<FieldRule> {
         demand: "must be an object".to_owned(),
         predicate: r#"$.type() == "object""#.to_owned(),
         quick: None,
+        strict: Some(String::new()),
     }];
     let mut walker = Walker { root: schema, rules: Vec::new(), at_hand: Vec::new() };
     walker.object(schema, "", "$", 0);
@@ -30,15 +33,19 @@ pub(super) fn field_rules(schema: &Value) -> Vec<FieldRule> {
     rules
 }
 
-/// All demands as one predicate.
+/// All demands as one predicate. Each enqueue pays for it: a payload of nothing but required plain fields, as most are,
+/// gets the strict one, which asks once a field what the lax one asks two or three times.
 pub(super) fn whole_rule(rules: &[FieldRule]) -> String {
-    rules
-        .iter()
-        .map(|rule| rule.quick.as_deref().unwrap_or(&rule.predicate))
-        .filter(|predicate| !predicate.is_empty())
-        .map(|predicate| format!("({predicate})"))
-        .collect::<Vec<_>>()
-        .join(" && ")
+    let all = |predicates: Vec<&str>| {
+        let said: Vec<String> =
+            predicates.into_iter().filter(|one| !one.is_empty()).map(|one| format!("({one})")).collect();
+        said.join(" && ")
+    };
+    match rules.iter().map(|rule| rule.strict.as_deref()).collect::<Option<Vec<_>>>() {
+        // A payload without fields still has to be an object.
+        Some(strict) if rules.len() > 1 => format!("strict {}", all(strict)),
+        _ => all(rules.iter().map(|rule| rule.quick.as_deref().unwrap_or(&rule.predicate)).collect()),
+    }
 }
 
 /// Deeper than any payload of ours; ends a schema that refers to itself.
@@ -80,6 +87,7 @@ impl Walker<'_> {
                         demand: "is required".to_owned(),
                         predicate: format!(r#"!exists({json_path} ? (@.type() == "object" && !exists(@.{quoted})))"#),
                         quick: at_hand.then(String::new),
+                        strict: at_hand.then(String::new),
                     });
                 }
                 self.value(field, &field_path, &format!("{json_path}.{quoted}"), depth + 1);
@@ -101,20 +109,24 @@ impl Walker<'_> {
                 // JSON knows only numbers; a whole one is its own floor.
                 predicate.push_str(&format!(r#" && !exists({json_path} ? (@.type() == "number" && @ != @.floor()))"#));
             }
-            let quick = self.at_hand.iter().any(|at| at == json_path).then(|| {
+            let at_hand = self.at_hand.iter().any(|at| at == json_path);
+            let one_of = |whole: &str| {
                 let one_of = types.iter().map(|name| match name.as_str() {
-                    "integer" => {
-                        format!(r#"({json_path}.type() == "number" && {json_path} == {json_path}.floor())"#)
-                    }
+                    "integer" => whole.to_owned(),
                     other => format!(r#"{json_path}.type() == "{other}""#),
                 });
                 one_of.collect::<Vec<_>>().join(" || ")
-            });
+            };
+            let number = format!(r#"{json_path}.type() == "number""#);
+            let quick = at_hand.then(|| one_of(&format!("({number} && {json_path} == {json_path}.floor())")));
+            // Only a number has a remainder.
+            let strict = at_hand.then(|| one_of(&format!("{json_path} % 1 == 0")));
             self.rules.push(FieldRule {
                 path: path.to_owned(),
                 demand: format!("must be {}", in_words(&types)),
                 predicate,
                 quick,
+                strict,
             });
         }
         for variant in variants(root, schema) {
@@ -241,5 +253,60 @@ mod tests {
                 "serial must be a string",
             ]
         );
+    }
+
+    /// What enqueue asks in one must hold exactly where each demand by itself holds, whatever comes.
+    #[tokio::test]
+    async fn the_one_predicate_agrees_with_all_demands() {
+        let plain = json!({
+            "type": "object",
+            "required": ["n", "name", "sure", "list", "or_none"],
+            "properties": {
+                "n": {"type": "integer"},
+                "name": {"type": "string"},
+                "sure": {"type": "boolean"},
+                "list": {"type": "array"},
+                "or_none": {"type": ["integer", "null"]},
+            },
+        });
+        let mut optional = plain.clone();
+        optional["properties"]["more"] = json!({"type": "integer"});
+        let bare = json!({"type": "object", "properties": {}});
+        let good = json!({"n": 1, "name": "x", "sure": true, "list": [], "or_none": null});
+        let mut payloads = vec![json!(null), json!(1), json!("n"), json!([]), json!({}), json!([good]), good.clone()];
+        for field in ["n", "name", "sure", "list", "or_none", "more"] {
+            let mut without = good.clone();
+            without.as_object_mut().unwrap().remove(field);
+            payloads.push(without);
+            for value in
+                [json!(null), json!(2), json!(2.5), json!(-1e30), json!("2"), json!(false), json!([3]), json!({"n": 1})]
+            {
+                let mut with = good.clone();
+                with[field] = value;
+                payloads.push(with);
+            }
+        }
+        let db = muneem_postgres::testing::TestDb::empty().await;
+        for (schema, strict) in [(plain, true), (optional, false), (bare, false)] {
+            let rules = field_rules(&schema);
+            let whole = whole_rule(&rules);
+            assert_eq!(whole.starts_with("strict "), strict, "{whole}");
+            let each: Vec<&str> = rules.iter().map(|rule| rule.predicate.as_str()).collect();
+            let taken: Vec<(serde_json::Value, bool, bool)> = sqlx::query_as(
+                "select p, coalesce(p @@ $2::jsonpath, false),
+                    (select bool_and(coalesce(p @@ r::jsonpath, false)) from unnest($3::text[]) r)
+                from unnest($1::jsonb[]) p",
+            )
+            .bind(&payloads)
+            .bind(&whole)
+            .bind(&each)
+            .fetch_all(&db.pool())
+            .await
+            .unwrap();
+            assert!(taken.iter().any(|(_, whole, _)| *whole) && taken.iter().any(|(_, whole, _)| !whole));
+            for (payload, by_whole, by_each) in taken {
+                assert_eq!(by_whole, by_each, "{payload} by {whole}");
+            }
+        }
     }
 }
