@@ -1,6 +1,7 @@
 //! The running server and its life.
 
 use std::fmt;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -65,16 +66,20 @@ impl Options {
         }
     }
 
-    /// For a shop's machine: little memory, no network, and no statement or value in the log.
+    /// For a shop's machine: an eighth of its memory, no network, and no statement or value in the log.
     pub(crate) fn settings(&self) -> Vec<(String, String)> {
         let safe = if self.durable { "on" } else { "off" };
+        // Throw-away servers of tests stay small: several run at once.
+        let buffers =
+            if self.durable { buffers_mb(&fs::read_to_string("/proc/meminfo").unwrap_or_default()) } else { 128 };
+        let buffers = format!("{buffers}MB");
         let built_in = [
             ("listen_addresses", ""),
             ("unix_socket_permissions", "0700"),
             ("fsync", safe),
             ("synchronous_commit", safe),
             ("full_page_writes", safe),
-            ("shared_buffers", "128MB"),
+            ("shared_buffers", &buffers),
             ("max_connections", "100"),
             ("jit", "off"),
             ("timezone", "UTC"),
@@ -89,6 +94,16 @@ impl Options {
         let built_in = built_in.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
         built_in.chain(self.extra_settings.iter().cloned()).collect()
     }
+}
+
+/// What Postgres may hold of the tables, of a machine whose `/proc/meminfo` this is: an eighth of the memory, from 64 to
+/// 512 MB. A queue that fills faster than it drains is then not written out page by page.
+fn buffers_mb(meminfo: &str) -> u64 {
+    let total_kb = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))
+        .and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
+    total_kb.map_or(128, |total| (total / 1024 / 8).clamp(64, 512))
 }
 
 impl fmt::Debug for Options {
@@ -341,4 +356,18 @@ pub(crate) fn connect_options(socket_dir: &Path, login: &str, db: &str) -> PgCon
         .username(login)
         .database(db)
         .ssl_mode(sqlx::postgres::PgSslMode::Disable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_follow_the_machine_within_bounds() {
+        let of = |kb: u64| buffers_mb(&format!("MemFree: 1 kB\nMemTotal:       {kb} kB\n"));
+        assert_eq!(of(512 * 1024), 64);
+        assert_eq!(of(2 * 1024 * 1024), 256);
+        assert_eq!(of(64 * 1024 * 1024), 512);
+        assert_eq!(buffers_mb(""), 128, "a system that does not say");
+    }
 }
