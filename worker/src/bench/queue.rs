@@ -119,19 +119,24 @@ pub(super) async fn measure(scratch: &Scratch, tell: &mut (dyn FnMut(&Figure) + 
     tell(&Figure::at_most("queue.wal", "bytes/job", median(wal_bytes), 550.0));
 
     let (mut ours, mut plain) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        plain.push(produce(db, INSERT).await?);
-        ours.push(produce(db, "select muneem.enqueue('bench.nothing', '{\"n\": 1}', 'bench')").await?);
-        empty(db).await?;
+    for round in 0..ROUNDS {
+        for by_hand in in_turn(round) {
+            level(db).await?;
+            let rate = produce(db, if by_hand { INSERT } else { ENQUEUE }).await?;
+            if by_hand { plain.push(rate) } else { ours.push(rate) }
+        }
     }
     tell(&Figure::at_least("queue.enqueue_single", "jobs/s", median(ours), median(plain), 0.5));
 
     let (mut ours, mut plain) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        plain.push(produce_batches(db, "insert into muneem_bench.jobs (business_id, kind, payload) select '00000000-0000-0000-0000-000000000001', 'bench.nothing', p from unnest($1::jsonb[]) p returning id").await?);
-        ours.push(produce_batches(db, "select muneem.enqueue_many('bench.nothing', $1, 'bench')").await?);
-        empty(db).await?;
+    for round in 0..ROUNDS {
+        for by_hand in in_turn(round) {
+            level(db).await?;
+            let rate = produce_batches(db, if by_hand { INSERT_MANY } else { ENQUEUE_MANY }).await?;
+            if by_hand { plain.push(rate) } else { ours.push(rate) }
+        }
     }
+    level(db).await?;
     tell(&Figure::at_least("queue.enqueue_batch", "jobs/s", median(ours), median(plain), 0.8));
 
     let mut waits = latencies(scratch).await?;
@@ -139,7 +144,7 @@ pub(super) async fn measure(scratch: &Scratch, tell: &mut (dyn FnMut(&Figure) + 
     tell(&Figure::at_most("queue.idle_p99", "ms", percentile(&mut waits, 0.99), 20.0));
 
     // What stands in the tables costs whoever drains nothing: the same drain without and with it, in turn.
-    let mut alone = vec![drain(scratch, DRAIN).await?, drain(scratch, DRAIN).await?];
+    let mut alone = drains(scratch, 4).await?;
     sqlx::query(
         "insert into muneem.queue_jobs (business_id, rank_at, run_at, enqueued_at, lane, priority, kind, payload)
         select '00000000-0000-0000-0000-000000000001', now(), now(), now(), 'bulk', 0, 'bench.nothing', '{\"n\": 1}'
@@ -149,13 +154,13 @@ pub(super) async fn measure(scratch: &Scratch, tell: &mut (dyn FnMut(&Figure) + 
     .execute(db)
     .await?;
     settle(db).await?;
-    let crowded = vec![drain(scratch, DRAIN).await?, drain(scratch, DRAIN).await?, drain(scratch, DRAIN).await?];
+    let crowded = drains(scratch, 7).await?;
     empty(db).await?;
     settle(db).await?;
-    alone.push(drain(scratch, DRAIN).await?);
+    alone.extend(drains(scratch, 3).await?);
     tell(&Figure::at_least("queue.drain_with_1m_waiting", "jobs/s", median(crowded), median(alone), 0.9));
 
-    let mut alone = vec![drain(scratch, DRAIN).await?, drain(scratch, DRAIN).await?];
+    let mut alone = drains(scratch, 4).await?;
     sqlx::query(
         "insert into muneem.queue_history (
             job_id, business_id, enqueued_at, claimed_at, finished_at, attempt, lane, cancelled, kind)
@@ -166,14 +171,17 @@ pub(super) async fn measure(scratch: &Scratch, tell: &mut (dyn FnMut(&Figure) + 
     .execute(db)
     .await?;
     settle(db).await?;
-    let crowded = vec![drain(scratch, DRAIN).await?, drain(scratch, DRAIN).await?, drain(scratch, DRAIN).await?];
+    let crowded = drains(scratch, 7).await?;
     sqlx::query("truncate muneem.queue_history").execute(db).await?;
     settle(db).await?;
-    alone.push(drain(scratch, DRAIN).await?);
+    alone.extend(drains(scratch, 3).await?);
     tell(&Figure::at_least("queue.drain_with_10m_finished", "jobs/s", median(crowded), median(alone), 0.9));
     Ok(())
 }
 
+const ENQUEUE: &str = "select muneem.enqueue('bench.nothing', '{\"n\": 1}', 'bench')";
+const ENQUEUE_MANY: &str = "select muneem.enqueue_many('bench.nothing', $1, 'bench')";
+const INSERT_MANY: &str = "insert into muneem_bench.jobs (business_id, kind, payload) select '00000000-0000-0000-0000-000000000001', 'bench.nothing', p from unnest($1::jsonb[]) p returning id";
 const INSERT: &str = "insert into muneem_bench.jobs (business_id, kind, payload) values ('00000000-0000-0000-0000-000000000001', 'bench.nothing', '{\"n\": 1}') returning id";
 
 /// The hand-written queue: what a careful engineer writes in an afternoon.
@@ -212,6 +220,18 @@ async fn empty(db: &PgPool) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Plain code (true) and ours, each first in every other round: who comes second finds a busier disk.
+const fn in_turn(round: usize) -> [bool; 2] {
+    [round.is_multiple_of(2), !round.is_multiple_of(2)]
+}
+
+/// Empty tables, and nothing left to write of what was in them.
+async fn level(db: &PgPool) -> anyhow::Result<()> {
+    empty(db).await?;
+    sqlx::query("checkpoint").execute(db).await?;
+    Ok(())
+}
+
 /// Lets the last round's writes reach the disk, so that the next one does not pay for them.
 async fn settle(db: &PgPool) -> anyhow::Result<()> {
     sqlx::query("vacuum (analyze) muneem.queue_jobs").execute(db).await?;
@@ -226,9 +246,13 @@ async fn wal_position(db: &PgPool) -> anyhow::Result<f64> {
         .await?)
 }
 
-async fn drain(scratch: &Scratch, jobs: i64) -> anyhow::Result<f64> {
-    fill(&scratch.db, jobs).await?;
-    work_off(scratch, jobs).await
+async fn drains(scratch: &Scratch, rounds: usize) -> anyhow::Result<Vec<f64>> {
+    let mut rates = Vec::with_capacity(rounds);
+    for _ in 0..rounds {
+        fill(&scratch.db, DRAIN).await?;
+        rates.push(work_off(scratch, DRAIN).await?);
+    }
+    Ok(rates)
 }
 
 /// The pages it fills are new, so that the drain writes no page images for a checkpoint before it; the same holds for
