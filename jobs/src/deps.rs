@@ -4,7 +4,7 @@ use sqlx::PgPool;
 
 use crate::{
     messaging,
-    outbound::{Carrier, Chance, Clock, ObjectStore},
+    outbound::{Carrier, Chance, Clock, Mailer, ObjectStore},
 };
 
 /// What a job may use: the database and the outside, as `app.rs` of the binary wired them.
@@ -19,6 +19,8 @@ pub struct Deps {
     pub objects: Arc<dyn ObjectStore>,
     /// Who carries WhatsApp messages.
     pub carrier: Arc<dyn Carrier>,
+    /// Who carries mail.
+    pub mailer: Arc<dyn Mailer>,
     /// How long an attempt of unknown outcome waits for a webhook.
     pub messaging: messaging::Settings,
 }

@@ -74,6 +74,7 @@ impl QueueUnderTest {
             chance: Arc::new(TestChance::new(7)),
             objects: Arc::new(MemoryObjects::default()),
             carrier: Arc::new(NoCarrier),
+            mailer: Arc::new(muneem::outbound::mail::NotConfigured),
             messaging: muneem_jobs::messaging::Settings::DEFAULT,
         })
     }

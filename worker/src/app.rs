@@ -13,7 +13,7 @@ use muneem_jobs::{
     Deps, law,
     messaging::{self, Credentials},
     outbound::{
-        Carrier, Clock,
+        Carrier, Clock, Mailer,
         carrier::{Failure, Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
     },
     queue::{Kind, Lane},
@@ -33,6 +33,7 @@ use crate::{
         chance::OsChance,
         clock::{MovedClock, SystemClock},
         http::Timeouts,
+        mail::{self, Smtp},
         object_store::Objects,
         whatsapp::{self, CloudApi},
     },
@@ -263,12 +264,30 @@ impl App {
             })?),
             None => Arc::new(NotConfigured),
         };
+        let settings_of_mail = &config.messaging.mail;
+        let mailer: Arc<dyn Mailer> = match (&settings_of_mail.host, &settings_of_mail.from) {
+            (Some(host), Some(from)) => {
+                let settings = mail::Settings {
+                    host: host.clone(),
+                    port: settings_of_mail.port,
+                    tls: settings_of_mail.tls,
+                    user: settings_of_mail.user.clone(),
+                    password: settings_of_mail.password.clone(),
+                    from: from.clone(),
+                    from_name: settings_of_mail.from_name.clone(),
+                    timeout: settings_of_mail.timeout,
+                };
+                Arc::new(Smtp::new(settings, Arc::clone(&clock))?)
+            }
+            _ => Arc::new(mail::NotConfigured),
+        };
         let deps = Arc::new(Deps {
             db,
             clock,
             chance: Arc::new(OsChance),
             objects: Arc::new(objects),
             carrier,
+            mailer,
             messaging: messaging::Settings {
                 unknown_window: settings.reconcile_window,
                 ..messaging::Settings::DEFAULT

@@ -13,10 +13,12 @@ use std::{
     time::Duration,
 };
 
-use muneem_jobs::queue::Lane;
+use muneem_jobs::{outbound::Email, queue::Lane};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use toml::{Table, Value};
+
+use crate::outbound::mail::Tls;
 
 /// The commented list of all settings.
 pub const DEFAULTS: &str = include_str!("../config.default.toml");
@@ -31,6 +33,7 @@ const SECRETS: &[&str] = &[
     "messaging.whatsapp.access_token",
     "messaging.whatsapp.app_secrets",
     "messaging.whatsapp.verify_token",
+    "messaging.mail.password",
 ];
 
 /// What is in force.
@@ -156,6 +159,34 @@ pub struct Schedule {
 pub struct Messaging {
     /// The Cloud API.
     pub whatsapp: Whatsapp,
+    /// The mail server.
+    pub mail: Mail,
+}
+
+/// The mail server.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Mail {
+    /// Its name; `None`: no mail is sent.
+    #[serde(deserialize_with = "unless_empty")]
+    pub host: Option<String>,
+    /// Its port.
+    pub port: u16,
+    /// How the line is protected.
+    pub tls: Tls,
+    /// Whom to sign in as.
+    #[serde(deserialize_with = "unless_empty")]
+    pub user: Option<String>,
+    /// The password that goes with it.
+    #[serde(skip)]
+    pub password: Option<SecretString>,
+    /// Whom mail comes from.
+    #[serde(deserialize_with = "email_unless_empty")]
+    pub from: Option<Email>,
+    /// The name beside it.
+    pub from_name: String,
+    /// Longest a conversation may take.
+    #[serde(rename = "timeout_secs", deserialize_with = "secs")]
+    pub timeout: Duration,
 }
 
 /// The Cloud API.
@@ -445,6 +476,7 @@ impl Reader {
         let access_token = self.secret("messaging.whatsapp.access_token");
         let app_secrets = self.secret("messaging.whatsapp.app_secrets");
         let verify_token = self.secret("messaging.whatsapp.verify_token");
+        let mail_password = self.secret("messaging.mail.password");
 
         let server: Option<Server> = self.section("server");
         let database: Option<Database> = self.section("database");
@@ -455,6 +487,9 @@ impl Reader {
         let telemetry: Option<Telemetry> = self.section("telemetry");
         let sandbox: Option<Sandbox> = self.section("sandbox");
         self.check_ranges();
+        if let Some(messaging) = &messaging {
+            self.check_mail(&messaging.mail, mail_password.is_some());
+        }
         if let Some(queue) = &queue {
             self.check_lanes(queue);
         }
@@ -489,6 +524,7 @@ impl Reader {
                         verify_token,
                         ..messaging.whatsapp
                     },
+                    mail: Mail { password: mail_password, ..messaging.mail },
                 },
                 telemetry,
                 sandbox,
@@ -541,6 +577,8 @@ impl Reader {
             "schedule.poll_secs",
             "messaging.whatsapp.connect_timeout_secs",
             "messaging.whatsapp.request_timeout_secs",
+            "messaging.mail.port",
+            "messaging.mail.timeout_secs",
         ];
         let number = |key: &str| lookup(&self.merged, key).and_then(Value::as_integer).unwrap_or(1);
         let mut problems: Vec<String> = AT_LEAST_ONE
@@ -562,6 +600,25 @@ impl Reader {
             );
         }
         self.problems.append(&mut problems);
+    }
+
+    fn check_mail(&mut self, mail: &Mail, has_password: bool) {
+        let Some(host) = &mail.host else { return };
+        if mail.from.is_none() {
+            self.problems.push("`messaging.mail.from` is not set: name the address that mail comes from".to_owned());
+        }
+        if mail.tls == Tls::None && !is_loopback(&format!("http://{host}:{}", mail.port)) {
+            self.problems.push(
+                "`messaging.mail.tls` may be \"none\" for a server on loopback alone: take \"starttls\" or \"implicit\""
+                    .to_owned(),
+            );
+        }
+        if mail.user.is_some() != has_password {
+            self.problems.push("`messaging.mail.user` and `messaging.mail.password_file` go together".to_owned());
+        }
+        if mail.from_name.chars().any(char::is_control) {
+            self.problems.push("`messaging.mail.from_name` holds a line break or another control character".to_owned());
+        }
     }
 
     fn check_lanes(&mut self, queue: &Queue) {
@@ -685,6 +742,11 @@ fn unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Opt
     String::deserialize(deserializer).map(|text| Some(text).filter(|text| !text.is_empty()))
 }
 
+fn email_unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Email>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() { Ok(None) } else { Email::parse(&text).map(Some).map_err(serde::de::Error::custom) }
+}
+
 fn address_unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(serde::de::Error::custom) }
@@ -801,6 +863,24 @@ mod tests {
         let text = problems("[database]\nurl = \"postgres://asha:hunter2@db\n", &[]);
         assert!(text.contains("muneem.toml line 2"), "{text}");
         assert!(!text.contains("hunter2"), "{text}");
+    }
+
+    #[test]
+    fn mail_is_set_up_whole_and_in_clear_to_loopback_alone() {
+        let with = |settings: &[(&str, &str)]| {
+            let variables: Vec<(String, &str)> =
+                settings.iter().map(|(name, value)| (format!("MUNEEM__MESSAGING__MAIL__{name}"), *value)).collect();
+            let borrowed: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            read("", &borrowed).map(|config| config.messaging.mail).map_err(|problems| problems.to_string())
+        };
+        let mail = with(&[("HOST", "127.0.0.1"), ("TLS", "none"), ("FROM", "till@example.in")]).expect("valid");
+        assert_eq!((mail.tls, mail.port), (Tls::None, 587));
+        let off = with(&[("HOST", "mx.example.in"), ("TLS", "none"), ("USER", "till")]).expect_err("three problems");
+        for key in ["messaging.mail.from", "messaging.mail.tls", "messaging.mail.password_file"] {
+            assert!(off.contains(key), "{key}: {off}");
+        }
+        assert!(with(&[("FROM", "till")]).expect_err("no address").contains("messaging.mail.from"));
+        assert!(with(&[("HOST", "mx.example.in"), ("FROM", "till@example.in")]).is_ok());
     }
 
     #[test]

@@ -155,6 +155,7 @@ impl Shop {
             chance: Arc::new(OsChance),
             objects: Arc::new(Shelf::default()),
             carrier: Arc::new(cloud.expect("a client")),
+            mailer: Arc::new(muneem::outbound::mail::NotConfigured),
             messaging: messaging::Settings::DEFAULT,
         });
         let intake = Intake {

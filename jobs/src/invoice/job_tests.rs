@@ -117,6 +117,7 @@ impl Shop {
             chance: Arc::new(Counting::default()),
             objects: Arc::clone(&objects) as Arc<dyn ObjectStore>,
             carrier: Arc::new(NoCarrier),
+            mailer: Arc::new(crate::outbound::mailer::KeptMail::default()),
             messaging: messaging::Settings::DEFAULT,
         });
         let mut conn = db.pool().acquire().await.expect("a connection");

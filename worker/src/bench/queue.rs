@@ -321,6 +321,7 @@ fn work(
         chance: Arc::new(OsChance),
         objects: Arc::new(Nowhere),
         carrier: Arc::new(Nowhere),
+        mailer: Arc::new(crate::outbound::mail::NotConfigured),
         messaging: messaging::Settings::DEFAULT,
     });
     let connections = workers::Connections { db: scratch.db.clone(), listen: scratch.options.clone() };

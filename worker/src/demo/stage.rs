@@ -80,6 +80,7 @@ impl Stage {
         fresh_database(&server).await?;
         let house = pool(&server.url(DATABASE))?;
         let (api_at, sandbox_at) = (house::free_port(8787)?, house::free_port(8788)?);
+        let mail_at = house::free_port(8725)?;
         let listener = tokio::net::TcpListener::bind(house::free_port(8789)?).await.map_err(Error::Page)?;
         let shop_at = listener.local_addr().map_err(Error::Page)?;
         let token = set_up_business(&house).await?;
@@ -99,11 +100,15 @@ impl Stage {
             ("MUNEEM__MESSAGING__WHATSAPP__VERIFY_TOKEN", "sandbox-verify-token".to_owned()),
             // Webhooks of the stand-in come at once: an attempt that nobody heard of for so long was never made.
             ("MUNEEM__MESSAGING__WHATSAPP__RECONCILE_WINDOW_SECS", "3".to_owned()),
+            ("MUNEEM__MESSAGING__MAIL__HOST", mail_at.ip().to_string()),
+            ("MUNEEM__MESSAGING__MAIL__PORT", mail_at.port().to_string()),
+            ("MUNEEM__MESSAGING__MAIL__TLS", "none".to_owned()),
+            ("MUNEEM__MESSAGING__MAIL__FROM", "muneem@sharma-mobiles.example".to_owned()),
             ("MUNEEM__TELEMETRY__FORMAT", "pretty".to_owned()),
         ];
-        let listen = sandbox_at.to_string();
-        let sandbox =
-            house::start("sandbox", &["sandbox", "--listen", &listen, "--callback", &callback], &environment, &logs)?;
+        let (listen, mail) = (sandbox_at.to_string(), mail_at.to_string());
+        let arguments = ["sandbox", "--listen", &listen, "--mail", &mail, "--callback", &callback];
+        let sandbox = house::start("sandbox", &arguments, &environment, &logs)?;
         let api = house::start("api", &["serve", "--only", "api,scheduler"], &environment, &logs)?;
         let files: Arc<dyn ObjectStore> =
             Arc::new(Objects::in_directory(&data.join("files")).map_err(|source| file(&data, source))?);

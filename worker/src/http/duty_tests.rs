@@ -116,6 +116,7 @@ impl House {
             chance: Arc::new(OsChance),
             objects: self.objects.clone(),
             carrier: Arc::new(Accepting),
+            mailer: Arc::new(crate::outbound::mail::NotConfigured),
             messaging: messaging::Settings::DEFAULT,
         });
         let mut conn = self.db.pool().acquire().await.expect("a connection");

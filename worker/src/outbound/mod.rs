@@ -4,5 +4,6 @@
 pub mod chance;
 pub mod clock;
 pub mod http;
+pub mod mail;
 pub mod object_store;
 pub mod whatsapp;

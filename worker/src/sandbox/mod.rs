@@ -1,5 +1,6 @@
 //! A stand-in for the Cloud API, on loopback: the endpoints that are used, its refusals with their codes, signed
-//! status webhooks, scripted faults, an oracle of what each phone has shown, and a phone to look at.
+//! status webhooks, scripted faults, an oracle of what each phone has shown, and a phone to look at. Beside it a mail
+//! sink: a mail server that takes everything and passes nothing on.
 //!
 //! It is a process of its own (`muneem sandbox`) or runs inside a test. Everything is in memory and bounded. Like the
 //! carrier it takes the same message twice when it is posted twice: what it counts is what a test can trust.
@@ -7,6 +8,7 @@
 mod api;
 mod callback;
 mod fault;
+mod mail;
 mod page;
 mod wire;
 mod world;
@@ -49,6 +51,8 @@ use world::{Progress, World};
 pub struct Options {
     /// Where it listens; loopback only.
     pub listen: SocketAddr,
+    /// Where its mail server listens; loopback only. None: it has none.
+    pub mail: Option<SocketAddr>,
     /// Start of its chances: the same seed and requests, the same ids and faults.
     pub seed: u64,
     /// Where status webhooks go; `POST /sandbox/callback` changes it.
@@ -88,6 +92,7 @@ impl Options {
     pub fn local(listen: SocketAddr, seed: u64) -> Self {
         Self {
             listen,
+            mail: Some(SocketAddr::new(listen.ip(), 0)),
             seed,
             callback_url: None,
             credentials: Credentials {
@@ -113,6 +118,7 @@ struct Inner {
     options: Options,
     address: SocketAddr,
     world: Mutex<World>,
+    mail: Mutex<mail::Room>,
     events: mpsc::UnboundedSender<serde_json::Value>,
     client: reqwest::Client,
     ended: CancellationToken,
@@ -122,6 +128,10 @@ impl Inner {
     fn world(&self) -> MutexGuard<'_, World> {
         // A handler that panicked left at worst one half-told message.
         self.world.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn mail(&self) -> MutexGuard<'_, mail::Room> {
+        self.mail.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn now(&self) -> DateTime<Utc> {
@@ -169,6 +179,7 @@ impl Inner {
 pub struct Sandbox {
     inner: Arc<Inner>,
     listener: TcpListener,
+    mail: Option<TcpListener>,
     events: mpsc::UnboundedReceiver<serde_json::Value>,
 }
 
@@ -178,23 +189,28 @@ impl Sandbox {
     /// # Errors
     /// When the address is not on loopback or is taken.
     pub async fn bind(options: Options) -> io::Result<Self> {
-        if !options.listen.ip().is_loopback() {
+        if ![Some(options.listen), options.mail].iter().flatten().all(|at| at.ip().is_loopback()) {
             let why = "the sandbox listens on loopback only: take 127.0.0.1";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
         }
         let listener = TcpListener::bind(options.listen).await?;
+        let mail = match options.mail {
+            Some(at) => Some(TcpListener::bind(at).await?),
+            None => None,
+        };
         let address = listener.local_addr()?;
         let timeouts = Timeouts { connect: Duration::from_secs(2), total: Duration::from_secs(10) };
         let (sender, events) = mpsc::unbounded_channel();
         let inner = Arc::new(Inner {
             address,
             world: Mutex::new(World::new(options.seed, options.callback_url.clone())),
+            mail: Mutex::default(),
             events: sender,
             client: http::client(timeouts).map_err(io::Error::other)?,
             ended: CancellationToken::new(),
             options,
         });
-        Ok(Self { inner, listener, events })
+        Ok(Self { inner, listener, mail, events })
     }
 
     /// Where it listens.
@@ -202,15 +218,23 @@ impl Sandbox {
         self.inner.address
     }
 
+    /// Where its mail server listens.
+    pub fn mail_address(&self) -> Option<SocketAddr> {
+        self.mail.as_ref().and_then(|mail| mail.local_addr().ok())
+    }
+
     /// Answers until `end`.
     ///
     /// # Errors
     /// When the listener fails.
     pub async fn run(self, end: CancellationToken) -> io::Result<()> {
-        let Self { inner, listener, events } = self;
+        let Self { inner, listener, mail, events } = self;
         let telling = tokio::spawn(callback::tell(Arc::clone(&inner), events));
         let service = router(Arc::clone(&inner)).into_make_service_with_connect_info::<wire::Scissors>();
         let ended = inner.ended.clone();
+        if let Some(listener) = mail {
+            tokio::spawn(mail::serve(Arc::clone(&inner), listener, ended.clone()));
+        }
         let serving = axum::serve(wire::Wire(listener), service).with_graceful_shutdown(async move {
             end.cancelled().await;
             ended.cancel();
@@ -243,6 +267,7 @@ fn router(inner: Arc<Inner>) -> Router {
         .route("/sandbox/faults", post(script))
         .route("/sandbox/callback", post(set_callback))
         .route("/sandbox/oracle", get(oracle))
+        .merge(mail::routes())
         .layer(middleware::from_fn(only_from_here))
         .with_state(inner)
 }
