@@ -4,6 +4,7 @@
 //! traits in [`outbound`]; the `muneem` binary implements them for real. Every job is a type that implements
 //! [`queue::Job`]; [`kinds`] is the one list of them.
 
+pub mod evidence;
 pub mod files;
 pub mod id;
 pub mod invoice;

@@ -1,0 +1,45 @@
+/// What can go wrong with evidence. Texts name fields, never values.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A verb, an object or an actor that is not of the form that log lines and searches take.
+    #[error("event: `{0}` is empty, too long or has characters other than letters, digits and ._:/-")]
+    BadWord(&'static str),
+    /// Something in the details that looks like, or may hide, personal data.
+    #[error("event `{verb}`: details field `{field}` {problem}")]
+    Personal {
+        /// What was to be recorded.
+        verb: String,
+        /// Path of the field.
+        field: String,
+        /// What is wrong with it.
+        problem: &'static str,
+    },
+    /// More than a log entry should say.
+    #[error("event `{verb}` is {size_bytes} bytes, more than {limit_bytes}: record a reference or a digest instead")]
+    TooLarge {
+        /// What was to be recorded.
+        verb: String,
+        /// Its size.
+        size_bytes: usize,
+        /// The most there may be.
+        limit_bytes: usize,
+    },
+    /// It cannot be written as canonical JSON (RFC 8785).
+    #[error("event `{verb}` has no canonical JSON")]
+    Canonical {
+        /// What was to be recorded.
+        verb: String,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Another process seals by now.
+    #[error("another process seals the log by now")]
+    LostLead,
+    /// The database went back in time, or is a copy: what is sealed here contradicts what was anchored outside.
+    #[error("the evidence log has forked: {0}; nothing is signed until somebody looks (docs/security.md, Forked log)")]
+    Forked(String),
+    /// The database failed.
+    #[error("evidence could not be written or read")]
+    Database(#[from] sqlx::Error),
+}
