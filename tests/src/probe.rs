@@ -38,6 +38,12 @@ pub enum Act {
     TakeAWhile,
     /// Says how far it is, then waits until the probe is opened.
     Report,
+    /// Ends well with a result that Postgres cannot hold: a string with U+0000.
+    UnholdableResult,
+    /// Fails, to be tried again, with an error text that Postgres cannot hold.
+    UnholdableRetry,
+    /// Fails for good with an error text that Postgres cannot hold.
+    UnholdableFailure,
 }
 
 /// One run of one probe.
@@ -115,6 +121,9 @@ pub enum ProbeError {
     /// Told to wait.
     #[error("told to wait")]
     Later(chrono::DateTime<chrono::Utc>),
+    /// Told to fail with a text that has U+0000 in it.
+    #[error("told to say \0")]
+    Unholdable(Disposition),
     /// No longer ours.
     #[error(transparent)]
     Lost(#[from] LostLease),
@@ -126,6 +135,7 @@ impl JobError for ProbeError {
             Self::Again | Self::Lost(_) => Disposition::Retry,
             Self::ForGood => Disposition::Fail,
             Self::Later(at) => Disposition::Snooze(*at),
+            Self::Unholdable(disposition) => *disposition,
         }
     }
 
@@ -134,6 +144,7 @@ impl JobError for ProbeError {
             Self::Again => "probe.again",
             Self::ForGood => "probe.for_good",
             Self::Later(_) => "probe.later",
+            Self::Unholdable(_) => "probe.unholdable",
             Self::Lost(_) => "queue.lost_lease",
         }
     }
@@ -168,6 +179,9 @@ async fn act(probe: i64, n: i64, act: Act, ctx: &JobContext) -> Result<Done, Pro
             ctx.progress(3, 10, "a third").await?;
             probe.open.notified().await;
         }
+        Act::UnholdableResult => return Ok(Done::Ack(Some(serde_json::json!("\0")))),
+        Act::UnholdableRetry => return Err(ProbeError::Unholdable(Disposition::Retry)),
+        Act::UnholdableFailure => return Err(ProbeError::Unholdable(Disposition::Fail)),
     }
     Ok(Done::Ack(Some(serde_json::json!({ "n": n }))))
 }

@@ -2,12 +2,12 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use muneem::queue::{Connections, Pulse, Settings};
+use muneem::queue::{Connections, Pulse, Settings, Worker};
 use muneem_jobs::{
     Deps, MIGRATOR,
     id::JobId,
     people::BusinessId,
-    queue::{self, Job, JobView, Lane, NewJob},
+    queue::{self, Job, JobContext, JobView, Lane, NewJob, Steps},
 };
 use muneem_postgres::testing::TestDb;
 use sqlx::{PgPool, postgres::PgConnectOptions};
@@ -134,11 +134,54 @@ impl QueueUnderTest {
     pub fn work_with(&self, settings: Settings) -> Working {
         let stop = CancellationToken::new();
         let running = tokio::spawn({
-            let connections = Connections { db: self.pool.clone(), listen: self.options.clone() };
+            let connections = self.connections();
             let (deps, stop) = (self.deps(), stop.clone());
             async move { muneem::queue::run(deps, connections, &probe::kinds(), settings, stop).await }
         });
         Working { stop, running }
+    }
+
+    /// A worker whose parts run, and that takes jobs once it is let.
+    pub async fn join(&self) -> Worker {
+        let connections = self.connections();
+        Worker::start(self.deps(), connections, &probe::kinds(), self.settings(), CancellationToken::new())
+            .await
+            .expect("the test database answers")
+    }
+
+    fn connections(&self) -> Connections {
+        Connections { db: self.pool.clone(), listen: self.options.clone() }
+    }
+
+    /// What a handler is given, for an attempt that nobody holds.
+    pub fn context(&self) -> JobContext {
+        JobContext {
+            deps: self.deps(),
+            job: JobId(0),
+            attempt: 1,
+            worker: 0,
+            business: SHARMA,
+            cancelled: CancellationToken::new(),
+            steps: Arc::new(NoSteps),
+        }
+    }
+
+    /// Moves the database's clock to so many days from the real one.
+    pub async fn move_clock(&self, days: i32) {
+        sqlx::query("update muneem.law_clock set moved_by = make_interval(days => $1)")
+            .bind(days)
+            .execute(&self.owner)
+            .await
+            .expect("the clock has its row");
+    }
+}
+
+/// Hears of steps and does nothing.
+pub struct NoSteps;
+
+impl Steps for NoSteps {
+    fn reached<'a>(&'a self, _: &'static str) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(std::future::ready(()))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Every statement of the queue but the worker's own (`work.rs`).
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::{PgConnection, postgres::types::PgInterval, types::Json};
 
 use super::{
@@ -105,7 +105,7 @@ pub async fn sync_kinds(conn: &mut PgConnection, kinds: &[Kind]) -> Result<(), E
             Slots::SerialBy(field) => (Some(1), Some("field"), Some(field)),
         };
         let key_memory = match kind.settings.key_memory {
-            KeyMemory::Days30 => Some(PgInterval { months: 0, days: 30, microseconds: 0 }),
+            KeyMemory::Days30 => Some(days(30)),
             KeyMemory::Forever => None,
         };
         sqlx::query_file!(
@@ -325,10 +325,29 @@ pub async fn health(conn: &mut PgConnection) -> Result<Health, Error> {
     .await?)
 }
 
-/// Drops the days of the history that are over, makes those to come; answers how many went.
-pub(super) async fn rotate_history(conn: &mut PgConnection, keep_days: u16) -> Result<i32, Error> {
-    let keep = PgInterval { months: 0, days: i32::from(keep_days), microseconds: 0 };
-    Ok(sqlx::query_scalar!(r#"select muneem.queue_rotate_history($1) as "days!""#, keep).fetch_one(conn).await?)
+/// Makes the days of the history that are to come; answers how many.
+pub(super) async fn make_history_days(conn: &mut PgConnection, keep_days: u16) -> Result<i32, Error> {
+    Ok(sqlx::query_scalar!(r#"select muneem.queue_rotate_history($1) as "made!""#, days(keep_days))
+        .fetch_one(conn)
+        .await?)
+}
+
+/// The days of the history that are over, oldest first.
+pub(super) async fn list_history_over(conn: &mut PgConnection, keep_days: u16) -> Result<Vec<NaiveDate>, Error> {
+    Ok(sqlx::query_scalar!(r#"select muneem.queue_history_over($1) as "day!""#, days(keep_days))
+        .fetch_all(conn)
+        .await?)
+}
+
+/// Drops one day of the history; false when somebody else did, or it is not over.
+pub(super) async fn drop_history(conn: &mut PgConnection, day: NaiveDate, keep_days: u16) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar!(r#"select muneem.queue_drop_history($1, $2) as "dropped!""#, day, days(keep_days))
+        .fetch_one(conn)
+        .await?)
+}
+
+fn days(count: u16) -> PgInterval {
+    PgInterval { months: 0, days: i32::from(count), microseconds: 0 }
 }
 
 /// Deletes up to `limit` keys whose time is over; answers how many went.

@@ -3,34 +3,25 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use muneem_jobs::{
-    Deps, MIGRATOR,
+    MIGRATOR,
     queue::{
-        self, JobContext, JobState, Lane, LostLease, Steps,
+        self, JobContext, JobState, Lane, LostLease,
         work::{self, Held, Want},
     },
 };
 use muneem_postgres::testing::TestServer;
 use muneem_tests::{
-    probe::{Act, Patient, Probe, Quick},
+    probe::{Act, Patient, Probe, Quick, Serial},
     until,
-    workers::{QueueUnderTest, SHARMA},
+    workers::QueueUnderTest,
 };
 use sqlx::postgres::PgConnectOptions;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 const WANT: Want = Want { lane: Lane::Transactional, jobs: 10, after: Uuid::nil() };
 
 fn patient(probe: i64, n: i64, act: Act) -> Patient {
     Patient { probe, n, act, group: None }
-}
-
-struct NoSteps;
-
-impl Steps for NoSteps {
-    fn reached<'a>(&'a self, _: &'static str) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
-        Box::pin(std::future::ready(()))
-    }
 }
 
 /// Joins as a worker with `places` and takes up to ten jobs.
@@ -81,16 +72,7 @@ async fn a_dead_workers_jobs_run_elsewhere_and_its_late_writes_change_nothing() 
     assert_eq!(work::put_back(&mut conn, dead, &[back]).await.unwrap(), []);
     let buried = work::Buried { held, cause: "late", error: String::new() };
     assert_eq!(work::bury(&mut conn, dead, &[buried]).await.unwrap(), []);
-    let deps: std::sync::Arc<Deps> = system.deps();
-    let late = JobContext {
-        deps,
-        job: id,
-        attempt: held.attempt,
-        worker: dead,
-        business: SHARMA,
-        cancelled: CancellationToken::new(),
-        steps: std::sync::Arc::new(NoSteps),
-    };
+    let late = JobContext { job: id, attempt: held.attempt, worker: dead, ..system.context() };
     assert!(matches!(late.begin().await, Err(LostLease::Lost(..))), "a late handler gets no transaction");
     assert!(!work::beat(&mut conn, dead, Duration::from_secs(1)).await.unwrap(), "nor its lease back");
     drop(conn);
@@ -150,6 +132,38 @@ async fn a_job_that_kills_its_workers_is_set_aside_and_the_innocent_run() {
     worker.stop().await;
     assert_eq!(probe.runs().iter().map(|run| run.n).collect::<BTreeSet<_>>(), BTreeSet::from([0, 1, 2, 3]));
     assert_eq!(system.rows("queue_slots").await, 0);
+}
+
+#[tokio::test]
+async fn a_suspect_whose_handler_fails_makes_room_for_the_next_of_its_key() {
+    let system = QueueUnderTest::new().await;
+    let (number, _) = Probe::new();
+    let serial = |n| Serial { probe: number, n, act: Act::Succeed, group: Some("asha".into()) };
+    let suspect = system.enqueue(&serial(1)).await;
+    let next = system.enqueue(&serial(2)).await;
+    let mut conn = system.pool.acquire().await.unwrap();
+    for _ in 0..2 {
+        work::tick(&mut conn).await.unwrap();
+        let (_, claimed) = die_with_jobs_in_hand(&system).await;
+        assert_eq!(claimed.iter().map(|one| one.job).collect::<Vec<_>>(), [suspect]);
+    }
+    work::tick(&mut conn).await.unwrap();
+    assert_eq!(system.rows("queue_slots").await, 2, "its key's and the quarantine's");
+    let (worker, claimed) = claim_as(&system, 16).await;
+    assert_eq!(claimed.iter().map(|one| one.job).collect::<Vec<_>>(), [suspect], "alone");
+    let later = muneem_jobs::outbound::Clock::now(&*system.clock) + chrono::TimeDelta::hours(1);
+    let back = work::PutBack {
+        held: held(&claimed[0]),
+        run_at: Some(later),
+        counts: true,
+        cause: Some("probe.again"),
+        error: None,
+    };
+    assert_eq!(work::put_back(&mut conn, worker, &[back]).await.unwrap(), [suspect]);
+    assert_eq!(system.rows("queue_slots").await, 0, "both are free");
+    work::tick(&mut conn).await.unwrap();
+    let got = work::claim(&mut conn, worker, &[WANT]).await.unwrap();
+    assert_eq!(got.iter().map(|one| one.job).collect::<Vec<_>>(), [next]);
 }
 
 #[tokio::test]

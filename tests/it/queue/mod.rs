@@ -3,4 +3,7 @@
 mod enqueue;
 mod faults;
 mod flow;
+mod locks;
+mod memory;
 mod plans;
+mod supervision;

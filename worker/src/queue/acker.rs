@@ -162,12 +162,49 @@ pub(super) struct Acker {
 /// More than a statement's arrays should hold.
 const MOST_AT_ONCE: usize = 2000;
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Batch {
     finish: Vec<(Held, Option<serde_json::Value>)>,
     back: Vec<PutBack>,
     bury: Vec<Buried>,
     cancelled: Vec<Held>,
+}
+
+impl Batch {
+    /// Its outcomes, each in a batch of its own.
+    fn singly(self) -> Vec<Self> {
+        let finish = self.finish.into_iter().map(|one| Self { finish: vec![one], ..Self::default() });
+        let back = self.back.into_iter().map(|one| Self { back: vec![one], ..Self::default() });
+        let bury = self.bury.into_iter().map(|one| Self { bury: vec![one], ..Self::default() });
+        let cancelled = self.cancelled.into_iter().map(|one| Self { cancelled: vec![one], ..Self::default() });
+        finish.chain(back).chain(bury).chain(cancelled).collect()
+    }
+
+    /// The same without what a handler said: a result that cannot be kept makes a dead letter, an error is left out.
+    fn holdable(mut self) -> Self {
+        let unsaid = "what it said is not something Postgres can hold";
+        for (held, _) in self.finish.drain(..) {
+            tracing::error!(job = %held.job, "the job's result cannot be stored; given up");
+            self.bury.push(Buried { held, cause: "queue.bad_outcome", error: String::new() });
+        }
+        for error in self.bury.iter_mut().map(|buried| &mut buried.error) {
+            unsaid.clone_into(error);
+        }
+        for error in self.back.iter_mut().filter_map(|back| back.error.as_mut()) {
+            unsaid.clone_into(error);
+        }
+        self
+    }
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Written {
+    Taken,
+    /// Something in it can never be written.
+    Unholdable,
+    /// Nobody answered before the worker had to end.
+    LeftToLease,
 }
 
 impl Acker {
@@ -198,10 +235,11 @@ impl Acker {
                     Outcome::End => last = true,
                 }
             }
-            for (worker, batch) in &by_worker {
-                self.write(*worker, batch).await;
+            let any_back = by_worker.values().any(|batch| !batch.back.is_empty());
+            for (worker, batch) in by_worker {
+                self.write(worker, batch).await;
             }
-            if slot_freed || by_worker.values().any(|batch| !batch.back.is_empty()) {
+            if slot_freed || any_back {
                 self.shared.want_tick();
             }
             if last {
@@ -210,9 +248,23 @@ impl Acker {
         }
     }
 
+    /// One outcome that Postgres cannot hold must not keep back the others, nor its own job.
+    async fn write(&self, worker: i64, batch: Batch) {
+        if self.write_until_taken(worker, &batch).await == Written::Unholdable {
+            for one in batch.singly() {
+                if self.write_until_taken(worker, &one).await == Written::Unholdable {
+                    let instead = one.holdable();
+                    if self.write_until_taken(worker, &instead).await == Written::Unholdable {
+                        tracing::error!(worker, outcome = ?instead, "an outcome that cannot be written");
+                    }
+                }
+            }
+        }
+    }
+
     /// Until the database takes it: what ran must not run again because nobody wrote it down. If the lease runs out
     /// meanwhile, fencing refuses the write and somebody else's attempt counts.
-    async fn write(&self, worker: i64, batch: &Batch) {
+    async fn write_until_taken(&self, worker: i64, batch: &Batch) -> Written {
         let mut pause = Duration::from_millis(20);
         let mut drained_for = Duration::ZERO;
         loop {
@@ -221,48 +273,22 @@ impl Acker {
                     if lost > 0 {
                         tracing::warn!(worker, lost, "outcomes of a lost lease were refused");
                     }
-                    return;
+                    return Written::Taken;
                 }
-                // One outcome that Postgres cannot hold must not keep back the others.
-                Err(Error::Database(error)) if is_about_data(&error) => {
-                    return self.write_one_by_one(worker, batch).await;
-                }
+                Err(Error::Database(error)) if is_about_data(&error) => return Written::Unholdable,
                 Err(error) => {
                     tracing::warn!(worker, %error, "outcomes not written yet");
                     if self.shared.draining.is_cancelled() {
                         drained_for += pause;
                         if drained_for > self.shared.settings.shutdown {
                             tracing::error!(worker, "gave up writing outcomes; the lease will run out");
-                            return;
+                            return Written::LeftToLease;
                         }
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(1));
                 }
             }
-        }
-    }
-
-    async fn write_one_by_one(&self, worker: i64, batch: &Batch) {
-        for (held, result) in &batch.finish {
-            let one = Batch { finish: vec![(*held, result.clone())], ..Batch::default() };
-            if self.try_write(worker, &one).await.is_err() {
-                tracing::error!(worker, job = %held.job, "the job's result cannot be stored; given up");
-                let error = "its result is not something Postgres can hold".to_owned();
-                let bury = vec![Buried { held: *held, cause: "queue.bad_outcome", error }];
-                if let Err(error) = self.try_write(worker, &Batch { bury, ..Batch::default() }).await {
-                    tracing::error!(worker, job = %held.job, %error, "left to the lease");
-                }
-            }
-        }
-        let rest = Batch {
-            back: batch.back.clone(),
-            bury: batch.bury.clone(),
-            cancelled: batch.cancelled.clone(),
-            finish: Vec::new(),
-        };
-        if let Err(error) = self.try_write(worker, &rest).await {
-            tracing::error!(worker, %error, "outcomes left to the lease");
         }
     }
 

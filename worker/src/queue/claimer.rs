@@ -26,6 +26,8 @@ pub(super) struct Claimer {
     last_claim: Option<DateTime<Utc>>,
     /// A claim's answer was lost: what it took must go back before the next.
     claim_lost: bool,
+    /// Nobody takes what is claimed for one of the lanes.
+    lane_ended: bool,
     /// Start of, and jobs claimed in, the present slice of time.
     slice: (Instant, usize),
     /// Jobs claimed in the last whole slice.
@@ -73,15 +75,16 @@ impl Claimer {
             next_due: None,
             last_claim: None,
             claim_lost: false,
+            lane_ended: false,
             slice: (now, 0),
             last_slice: 0,
         }
     }
 
-    /// Claims until the process drains; dropping the queues' ends then closes the lanes.
+    /// Claims until the process drains, or a lane ends before its time; dropping the queues' ends then closes the lanes.
     pub(super) async fn run(mut self) {
         let mut trouble = Duration::from_millis(50);
-        while !self.shared.draining.is_cancelled() {
+        while !self.shared.draining.is_cancelled() && !self.lane_ended {
             // A connection that is gone without a word must not take the claimer with it.
             let look = tokio::time::timeout(self.shared.settings.lease, self.look()).await;
             match look.unwrap_or(Err(Error::Database(sqlx::Error::PoolTimedOut))) {
@@ -183,7 +186,8 @@ impl Claimer {
         state.after = claimed.business.0;
         let in_hand = self.shared.hands.take(claimed, worker);
         if let Err(unsent) = state.queue.send(in_hand) {
-            // The lane closed in between.
+            // The lane ended. While nobody drains, claiming for it again would go round in circles.
+            self.lane_ended = true;
             self.shared.settle(&unsent.0, super::acker::Outcome::release(&unsent.0));
         }
     }

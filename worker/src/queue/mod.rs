@@ -37,7 +37,10 @@ use muneem_jobs::{
     queue::{Kind, Lane, Steps, work},
 };
 use sqlx::PgPool;
-use tokio::sync::{Notify, mpsc};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::{AbortHandle, JoinHandle},
+};
 use tokio_util::sync::CancellationToken;
 
 use self::{acker::Acker, backend::LaneQueue, capacity::Capacity, claimer::Claimer, handler::Handler, inhand::Hands};
@@ -121,22 +124,27 @@ struct Vital {
     failed: Arc<AtomicBool>,
 }
 
+/// A part of a worker, in a task of its own.
+struct Part {
+    name: &'static str,
+    itself: AbortHandle,
+    watched: JoinHandle<()>,
+}
+
 impl Vital {
-    fn watch(
-        &self,
-        name: &'static str,
-        part: impl Future<Output = ()> + Send + 'static,
-    ) -> tokio::task::JoinHandle<()> {
+    fn watch(&self, name: &'static str, part: impl Future<Output = ()> + Send + 'static) -> Part {
         let (draining, failed) = (self.draining.clone(), Arc::clone(&self.failed));
         let part = tokio::spawn(part);
-        tokio::spawn(async move {
+        let itself = part.abort_handle();
+        let watched = tokio::spawn(async move {
             let ended = part.await;
             if ended.is_err() || !draining.is_cancelled() {
                 tracing::error!(part = name, "a vital part of the worker ended before its time; ending the worker");
                 failed.store(true, Ordering::Release);
                 draining.cancel();
             }
-        })
+        });
+        Part { name, itself, watched }
     }
 }
 
@@ -144,7 +152,8 @@ impl Vital {
 /// not begin and leaves.
 ///
 /// # Errors
-/// When the database cannot be reached at the start; later it only waits and tries again.
+/// When the database cannot be reached at the start; later it only waits and tries again. When a part of the worker
+/// ended before its time: then what ran is handed back too, and the process should be started anew.
 pub async fn run(
     deps: Arc<Deps>,
     connections: Connections,
@@ -152,38 +161,137 @@ pub async fn run(
     settings: Settings,
     shutdown: CancellationToken,
 ) -> Result<(), muneem_jobs::queue::Error> {
-    let (outcomes, outcomes_in) = mpsc::unbounded_channel();
-    let capacity = Arc::new(Capacity::new(settings.concurrency, &settings.reserved, settings.ageing));
-    let Connections { db, listen } = connections;
+    Worker::start(deps, connections, kinds, settings, shutdown).await?.until_end().await
+}
+
+/// A worker that has joined and whose parts run; [`Worker::until_end`] lets it take jobs.
+pub struct Worker {
+    shared: Arc<Shared>,
+    monitor: Monitor,
+    claimer: Part,
+    acker: Part,
+    /// End last, when nothing is in hand.
+    helpers: [Part; 3],
+    stop_helpers: CancellationToken,
+    failed: Arc<AtomicBool>,
+}
+
+impl Worker {
+    /// Joins, and starts the worker's parts.
+    ///
+    /// # Errors
+    /// When the database cannot be reached.
+    pub async fn start(
+        deps: Arc<Deps>,
+        connections: Connections,
+        kinds: &[Kind],
+        settings: Settings,
+        shutdown: CancellationToken,
+    ) -> Result<Self, muneem_jobs::queue::Error> {
+        let (outcomes, outcomes_in) = mpsc::unbounded_channel();
+        let Connections { db, listen } = connections;
+        let worker = join(&db, &settings).await?;
+        let capacity = Arc::new(Capacity::new(settings.concurrency, &settings.reserved, settings.ageing));
+        let shared = Arc::new(Shared {
+            deps,
+            db,
+            kinds: kinds.iter().map(|kind| (kind.name, *kind)).collect(),
+            settings,
+            capacity,
+            hands: Hands::new(worker),
+            outcomes,
+            wake: Notify::new(),
+            tick_wanted: AtomicBool::new(true),
+            cancel_wanted: Notify::new(),
+            draining: shutdown,
+            steps: Arc::new(TracedSteps),
+        });
+
+        let (queues, monitor) = lanes(&shared);
+        let stop_helpers = CancellationToken::new();
+        let failed = Arc::new(AtomicBool::new(false));
+        let vital = Vital { draining: shared.draining.clone(), failed: Arc::clone(&failed) };
+        let claimer = vital.watch("claimer", Claimer::new(Arc::clone(&shared), queues).run());
+        let acker = vital.watch("acker", Acker::new(Arc::clone(&shared), outcomes_in).run());
+        let helpers = [
+            vital.watch("beat", beat::beat(Arc::clone(&shared), stop_helpers.clone())),
+            vital.watch("cancellations", beat::hear_cancellations(Arc::clone(&shared), stop_helpers.clone())),
+            vital.watch("listener", beat::listen(Arc::clone(&shared), listen, stop_helpers.clone())),
+        ];
+        Ok(Self { shared, monitor, claimer, acker, helpers, stop_helpers, failed })
+    }
+
+    /// The tasks it cannot live without, by name: for tests that end one.
+    pub fn parts(&self) -> Vec<(&'static str, AbortHandle)> {
+        let parts = [&self.claimer, &self.acker].into_iter().chain(&self.helpers);
+        parts.map(|part| (part.name, part.itself.clone())).collect()
+    }
+
+    /// Works until it is asked to end or a part of it fails, then leaves.
+    ///
+    /// # Errors
+    /// When a part of it ended before its time.
+    pub async fn until_end(self) -> Result<(), muneem_jobs::queue::Error> {
+        let Self { shared, monitor, claimer, acker, helpers, stop_helpers, failed } = self;
+        let give_up = {
+            let (shared, failed) = (Arc::clone(&shared), Arc::clone(&failed));
+            tokio::spawn(async move {
+                shared.draining.cancelled().await;
+                // Without its beat a worker may hold what is somebody else's, without its acker it cannot say what
+                // came of it: no time of grace then.
+                if !failed.load(Ordering::Acquire) {
+                    tokio::time::sleep(shared.settings.shutdown).await;
+                }
+                shared.hands.stop_all(inhand::Stop::Shutdown);
+            })
+        };
+        let draining = shared.draining.clone();
+        let signal = async move {
+            draining.cancelled().await;
+            Ok(())
+        };
+        if let Err(error) = monitor.run_with_signal(signal).await {
+            tracing::error!(%error, "a lane's worker ended badly");
+        }
+        let _ = claimer.watched.await;
+        // Whatever was claimed while the lanes closed goes back too; then the acker ends with its last sender.
+        shared.hands.wait_empty().await;
+        give_up.abort();
+        let _ = shared.outcomes.send(acker::Outcome::End);
+        let _ = acker.watched.await;
+        stop_helpers.cancel();
+        for helper in helpers {
+            let _ = helper.watched.await;
+        }
+        leave(&shared).await;
+        if failed.load(Ordering::Acquire) {
+            return Err(muneem_jobs::queue::Error::Database(sqlx::Error::WorkerCrashed));
+        }
+        Ok(())
+    }
+}
+
+/// Registers this incarnation; answers its id.
+async fn join(db: &PgPool, settings: &Settings) -> Result<i64, muneem_jobs::queue::Error> {
     let mut conn = db.acquire().await.map_err(muneem_jobs::queue::Error::Database)?;
     let asked = tokio::time::Instant::now();
     let worker = work::join(&mut conn, &settings.name, settings.lease, settings.concurrency).await?;
     settings.pulse.renewed(asked, settings.lease);
-    drop(conn);
     tracing::info!(worker, name = settings.name, "worker joined");
-    let shared = Arc::new(Shared {
-        deps,
-        db,
-        kinds: kinds.iter().map(|kind| (kind.name, *kind)).collect(),
-        settings,
-        capacity,
-        hands: Hands::new(worker),
-        outcomes,
-        wake: Notify::new(),
-        tick_wanted: AtomicBool::new(true),
-        cancel_wanted: Notify::new(),
-        draining: shutdown,
-        steps: Arc::new(TracedSteps),
-    });
+    Ok(worker)
+}
 
-    let stop_helpers = CancellationToken::new();
+type LaneEnds = HashMap<Lane, mpsc::UnboundedSender<Arc<inhand::InHand>>>;
+
+/// One apalis worker a lane, and the ends that the claimer hands jobs over by.
+fn lanes(shared: &Arc<Shared>) -> (LaneEnds, Monitor) {
     let mut queues = HashMap::new();
     let mut monitor = Monitor::new();
     for lane in shared.settings.lanes.clone() {
         let (to_lane, from_claimer) = mpsc::unbounded_channel();
         queues.insert(lane, to_lane);
         let source = Arc::new(std::sync::Mutex::new(from_claimer));
-        let shared = Arc::clone(&shared);
+        let shared = Arc::clone(shared);
         monitor = monitor.register(move |_| {
             WorkerBuilder::new(format!("{}-{lane}", shared.settings.name))
                 .backend(LaneQueue::new(Arc::clone(&source), Arc::clone(&shared)))
@@ -191,53 +299,19 @@ pub async fn run(
                 .build(Handler::new(Arc::clone(&shared)))
         });
     }
-    let failed = Arc::new(AtomicBool::new(false));
-    let vital = Vital { draining: shared.draining.clone(), failed: Arc::clone(&failed) };
-    let claimer = vital.watch("claimer", Claimer::new(Arc::clone(&shared), queues).run());
-    let acker = vital.watch("acker", Acker::new(Arc::clone(&shared), outcomes_in).run());
-    let beat = vital.watch("beat", beat::beat(Arc::clone(&shared), stop_helpers.clone()));
-    let cancels = tokio::spawn(beat::hear_cancellations(Arc::clone(&shared), stop_helpers.clone()));
-    let listener = tokio::spawn(beat::listen(Arc::clone(&shared), listen, stop_helpers.clone()));
+    (queues, monitor)
+}
 
-    let draining = shared.draining.clone();
-    let give_up = {
-        let shared = Arc::clone(&shared);
-        tokio::spawn(async move {
-            shared.draining.cancelled().await;
-            tokio::time::sleep(shared.settings.shutdown).await;
-            shared.hands.stop_all(inhand::Stop::Shutdown);
-        })
-    };
-    let signal = async move {
-        draining.cancelled().await;
-        Ok(())
-    };
-    if let Err(error) = monitor.run_with_signal(signal).await {
-        tracing::error!(%error, "a lane's worker ended badly");
-    }
-    give_up.abort();
-    let _ = claimer.await;
-    // Whatever was claimed while the lanes closed goes back too; then the acker ends with its last sender.
-    shared.hands.wait_empty().await;
-    let _ = shared.outcomes.send(acker::Outcome::End);
-    let _ = acker.await;
-    stop_helpers.cancel();
-    for helper in [beat, cancels, listener] {
-        let _ = helper.await;
-    }
+/// What is still in hand goes in line at once.
+async fn leave(shared: &Shared) {
     shared.settings.pulse.ended();
     let worker = shared.hands.worker();
-    match shared.db.acquire().await {
-        Ok(mut conn) => {
-            if let Err(error) = work::leave(&mut conn, worker).await {
-                tracing::warn!(%error, "could not leave; the lease will run out");
-            }
-        }
+    let left = async {
+        let mut conn = shared.db.acquire().await.map_err(muneem_jobs::queue::Error::Database)?;
+        work::leave(&mut conn, worker).await
+    };
+    match left.await {
+        Ok(()) => tracing::info!(worker, "worker left"),
         Err(error) => tracing::warn!(%error, "could not leave; the lease will run out"),
     }
-    tracing::info!(worker, "worker left");
-    if failed.load(Ordering::Acquire) {
-        return Err(muneem_jobs::queue::Error::Database(sqlx::Error::WorkerCrashed));
-    }
-    Ok(())
 }
