@@ -5,6 +5,7 @@ use sqlx::PgPool;
 use crate::{
     messaging,
     outbound::{Carrier, Chance, Clock, Mailer, ObjectStore},
+    vault::Vault,
 };
 
 /// What a job may use: the database and the outside, as `app.rs` of the binary wired them.
@@ -21,6 +22,8 @@ pub struct Deps {
     pub carrier: Arc<dyn Carrier>,
     /// Who carries mail.
     pub mailer: Arc<dyn Mailer>,
+    /// Seals and opens values.
+    pub vault: Arc<Vault>,
     /// How long an attempt of unknown outcome waits for a webhook.
     pub messaging: messaging::Settings,
 }

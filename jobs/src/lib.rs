@@ -15,6 +15,7 @@ pub mod people;
 pub mod queue;
 pub mod schedule;
 pub mod schema;
+pub mod vault;
 
 mod deps;
 mod kinds;

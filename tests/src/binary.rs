@@ -1,7 +1,8 @@
 //! The built `muneem`, as an operator starts it.
 
 use std::{
-    io::Read,
+    io::{Read, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
@@ -18,6 +19,16 @@ pub fn path() -> PathBuf {
     binary
 }
 
+/// The same root key for every process of a test, as an operator would copy it to each machine.
+fn write_root_key(path: &Path) {
+    let _ = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .map(|mut file| file.write_all("07".repeat(32).as_bytes()).expect("the key is written"));
+}
+
 /// A running `muneem`; killed when dropped.
 pub struct Running(Child);
 
@@ -27,11 +38,14 @@ impl Running {
     /// # Panics
     /// When it does not start.
     pub fn start(arguments: &[&str], home: &Path, environment: &[(&str, String)]) -> Self {
+        let root_key = home.join("root.key");
+        write_root_key(&root_key);
         let child = Command::new(path())
             .args(arguments)
             .env_clear()
             .env("PATH", std::env::var_os("PATH").unwrap_or_default())
             .env("HOME", home)
+            .env("MUNEEM__VAULT__KEY_FILE", &root_key)
             .envs(environment.iter().map(|(name, value)| (*name, value.as_str())))
             .current_dir(home)
             .stdin(Stdio::null())

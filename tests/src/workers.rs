@@ -8,6 +8,7 @@ use muneem_jobs::{
     id::JobId,
     people::BusinessId,
     queue::{self, Job, JobContext, JobView, Lane, NewJob, Steps},
+    vault::Vault,
 };
 use muneem_postgres::testing::TestDb;
 use sqlx::{PgPool, postgres::PgConnectOptions};
@@ -75,6 +76,12 @@ impl QueueUnderTest {
             objects: Arc::new(MemoryObjects::default()),
             carrier: Arc::new(NoCarrier),
             mailer: Arc::new(muneem::outbound::mail::NotConfigured),
+            vault: Arc::new(Vault::with_root(
+                self.pool.clone(),
+                &[7; 32].into(),
+                self.clock.clone(),
+                Arc::new(TestChance::new(11)),
+            )),
             messaging: muneem_jobs::messaging::Settings::DEFAULT,
         })
     }

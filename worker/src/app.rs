@@ -9,15 +9,17 @@ use std::{
 
 use anyhow::Context;
 use async_trait::async_trait;
+use chrono::TimeDelta;
 use muneem_jobs::{
     Deps, law,
     messaging::{self, Credentials},
     outbound::{
-        Carrier, Clock, Mailer,
+        Carrier, Chance, Clock, KeyManager, Mailer,
         carrier::{Failure, Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
     },
     queue::{Kind, Lane},
     schema,
+    vault::{self, Vault},
 };
 use muneem_postgres::{Error as PostgresError, Options, Say, Server};
 use secrecy::{ExposeSecret, SecretString};
@@ -28,11 +30,12 @@ use sqlx::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::Config,
+    config::{Config, Kms},
     outbound::{
         chance::OsChance,
         clock::{MovedClock, SystemClock},
         http::Timeouts,
+        kms_file::{self, NoKey},
         mail::{self, Smtp},
         object_store::Objects,
         whatsapp::{self, CloudApi},
@@ -185,13 +188,17 @@ fn parse(url: &SecretString) -> Result<PgConnectOptions, sqlx::Error> {
     url.expose_secret().parse()
 }
 
+fn settled(options: PgConnectOptions) -> PgConnectOptions {
+    options.statement_cache_capacity(0).application_name("muneem").disable_statement_logging()
+}
+
 /// A pool for `options`: no statement stays prepared in a session, so that a transaction pooler fits, and no statement
 /// or value is logged.
 ///
 /// # Errors
 /// The database does not answer.
 pub async fn pool(options: PgConnectOptions, size: u32, acquire: Duration) -> anyhow::Result<PgPool> {
-    let options = options.statement_cache_capacity(0).application_name("muneem").disable_statement_logging();
+    let options = settled(options);
     let pool = PgPoolOptions::new()
         .max_connections(size)
         .acquire_timeout(acquire)
@@ -281,13 +288,16 @@ impl App {
             }
             _ => Arc::new(mail::NotConfigured),
         };
+        let chance: Arc<dyn Chance> = Arc::new(OsChance);
+        let vault = vault(&config, database, &db, &clock, &chance).await?;
         let deps = Arc::new(Deps {
             db,
             clock,
-            chance: Arc::new(OsChance),
+            chance,
             objects: Arc::new(objects),
             carrier,
             mailer,
+            vault: Arc::new(vault),
             messaging: messaging::Settings {
                 unknown_window: settings.reconcile_window,
                 ..messaging::Settings::DEFAULT
@@ -345,6 +355,56 @@ impl App {
                 Ok(moved_by) => clock.set_offset(moved_by),
                 Err(error) => tracing::debug!(%error, "the sandbox clock's offset could not be read"),
             }
+        }
+    }
+}
+
+/// The vault, on connections of its own: whoever seals holds one already, and would wait for herself.
+async fn vault(
+    config: &Config,
+    database: &Database,
+    db: &PgPool,
+    clock: &Arc<dyn Clock>,
+    chance: &Arc<dyn Chance>,
+) -> anyhow::Result<Vault> {
+    let may_make = database.is_private() || config.sandbox.enabled;
+    let kms = key_manager(config, may_make, db, chance).await?;
+    let own = PgPoolOptions::new()
+        .max_connections(2)
+        .idle_timeout(Duration::from_secs(60))
+        .acquire_timeout(config.database.acquire_timeout)
+        .connect_lazy_with(settled(database.app.clone()));
+    let span = |span: Duration| TimeDelta::from_std(span).unwrap_or(TimeDelta::MAX);
+    let settings = vault::Settings {
+        cached_for: span(config.vault.cache),
+        outage_max: span(config.vault.outage_max),
+        ..vault::Settings::DEFAULT
+    };
+    Ok(Vault::new(own, kms, Arc::clone(clock), Arc::clone(chance), settings))
+}
+
+/// Who holds the root key. `may_make`: this installation is one machine's own, and makes it at the first start.
+async fn key_manager(
+    config: &Config,
+    may_make: bool,
+    db: &PgPool,
+    chance: &Arc<dyn Chance>,
+) -> anyhow::Result<Arc<dyn KeyManager>> {
+    match config.vault.kms {
+        Kms::File => {
+            let path = config.root_key_file();
+            if let Some(key) = kms_file::open(&path, Arc::clone(chance))? {
+                return Ok(Arc::new(key));
+            }
+            // A database that is not migrated yet holds none.
+            let holds_keys = match db.acquire().await {
+                Ok(mut conn) => vault::holds_keys(&mut conn).await.unwrap_or(false),
+                Err(_) => false,
+            };
+            if may_make && !holds_keys {
+                return Ok(Arc::new(kms_file::open_or_make(&path, chance)?));
+            }
+            Ok(Arc::new(NoKey::at(&path, holds_keys)))
         }
     }
 }

@@ -47,6 +47,8 @@ pub struct Config {
     pub data: Data,
     /// `[queue]`
     pub queue: Queue,
+    /// `[vault]`
+    pub vault: Vault,
     /// `[schedule]`
     pub schedule: Schedule,
     /// `[messaging]`
@@ -144,6 +146,30 @@ pub struct Queue {
     pub shutdown: Duration,
     /// Places only one lane may take.
     pub reserved: BTreeMap<Lane, usize>,
+}
+
+/// Keys of sealed values.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Vault {
+    /// Who holds the root key.
+    pub kms: Kms,
+    /// The root key of [`Kms::File`]; `None`: in the data directory.
+    #[serde(deserialize_with = "path_unless_empty")]
+    pub key_file: Option<PathBuf>,
+    /// How long keys stay in memory.
+    #[serde(rename = "cache_secs", deserialize_with = "secs")]
+    pub cache: Duration,
+    /// How long they stay when the key service does not answer.
+    #[serde(rename = "outage_max_secs", deserialize_with = "secs")]
+    pub outage_max: Duration,
+}
+
+/// Who holds the root key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kms {
+    /// A file of this machine.
+    File,
 }
 
 /// Cron ticks of this process.
@@ -287,6 +313,11 @@ impl Config {
         }
         reader.overlay_environment(environment);
         reader.finish(file, environment)
+    }
+
+    /// Where the root key of `kms = "file"` lies.
+    pub fn root_key_file(&self) -> PathBuf {
+        self.vault.key_file.clone().unwrap_or_else(|| self.data.dir.join("root.key"))
     }
 
     /// Every setting in force, secrets masked, in the order of their names.
@@ -482,6 +513,7 @@ impl Reader {
         let database: Option<Database> = self.section("database");
         let data: Option<Data> = self.section("data");
         let queue: Option<Queue> = self.section("queue");
+        let vault: Option<Vault> = self.section("vault");
         let schedule: Option<Schedule> = self.section("schedule");
         let messaging: Option<Messaging> = self.section("messaging");
         let telemetry: Option<Telemetry> = self.section("telemetry");
@@ -500,12 +532,13 @@ impl Reader {
         }
         let settings = self.settings();
 
-        match (server, database, data, queue, schedule, messaging, telemetry, sandbox) {
+        match (server, database, data, queue, vault, schedule, messaging, telemetry, sandbox) {
             (
                 Some(server),
                 Some(database),
                 Some(data),
                 Some(queue),
+                Some(vault),
                 Some(schedule),
                 Some(messaging),
                 Some(telemetry),
@@ -515,6 +548,7 @@ impl Reader {
                 database: Database { url, listen_url, ..database },
                 data,
                 queue,
+                vault,
                 schedule,
                 messaging: Messaging {
                     whatsapp: Whatsapp {
@@ -575,6 +609,8 @@ impl Reader {
             "queue.concurrency",
             "queue.poll_millis",
             "schedule.poll_secs",
+            "vault.cache_secs",
+            "vault.outage_max_secs",
             "messaging.whatsapp.connect_timeout_secs",
             "messaging.whatsapp.request_timeout_secs",
             "messaging.mail.port",
@@ -745,6 +781,10 @@ fn unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Opt
 fn email_unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Email>, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.is_empty() { Ok(None) } else { Email::parse(&text).map(Some).map_err(serde::de::Error::custom) }
+}
+
+fn path_unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    unless_empty(deserializer).map(|path| path.map(PathBuf::from))
 }
 
 fn address_unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {

@@ -29,6 +29,7 @@ use muneem_jobs::{
     outbound::{Clock, ObjectError, ObjectStore, Phone, carrier::NumberId},
     people::BusinessId,
     queue::{self, Disposition, Done, JobContext, JobFailure, Kind, Lane, NewJob, Steps, work},
+    vault::Vault,
 };
 use muneem_postgres::testing::TestDb;
 use serde_json::{Value, json};
@@ -156,6 +157,12 @@ impl Shop {
             objects: Arc::new(Shelf::default()),
             carrier: Arc::new(cloud.expect("a client")),
             mailer: Arc::new(muneem::outbound::mail::NotConfigured),
+            vault: Arc::new(Vault::with_root(
+                db.app_pool(),
+                &[7; 32].into(),
+                Arc::new(clock.clone()),
+                Arc::new(OsChance),
+            )),
             messaging: messaging::Settings::DEFAULT,
         });
         let intake = Intake {

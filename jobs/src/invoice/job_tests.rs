@@ -118,6 +118,7 @@ impl Shop {
             objects: Arc::clone(&objects) as Arc<dyn ObjectStore>,
             carrier: Arc::new(NoCarrier),
             mailer: Arc::new(crate::outbound::mailer::KeptMail::default()),
+            vault: Arc::new(crate::vault::tests::vault(&db)),
             messaging: messaging::Settings::DEFAULT,
         });
         let mut conn = db.pool().acquire().await.expect("a connection");

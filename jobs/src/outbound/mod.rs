@@ -4,11 +4,13 @@
 pub mod carrier;
 mod chance;
 mod clock;
+pub mod kms;
 pub mod mailer;
 pub(crate) mod object_store;
 
 pub use carrier::{Carrier, Phone, Wamid};
 pub use chance::Chance;
 pub use clock::Clock;
+pub use kms::{KeyManager, KmsError};
 pub use mailer::{Email, Mail, MailOutcome, Mailer};
 pub use object_store::{ObjectError, ObjectStore};

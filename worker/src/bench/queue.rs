@@ -18,6 +18,7 @@ use muneem_jobs::{
         carrier::{Failure, Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
     },
     queue::{self, Done, Job, JobContext, Kind, Lane, Settings},
+    vault::Vault,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -322,6 +323,12 @@ fn work(
         objects: Arc::new(Nowhere),
         carrier: Arc::new(Nowhere),
         mailer: Arc::new(crate::outbound::mail::NotConfigured),
+        vault: Arc::new(Vault::with_root(
+            scratch.db.clone(),
+            &[7; 32].into(),
+            Arc::new(SystemClock),
+            Arc::new(OsChance),
+        )),
         messaging: messaging::Settings::DEFAULT,
     });
     let connections = workers::Connections { db: scratch.db.clone(), listen: scratch.options.clone() };

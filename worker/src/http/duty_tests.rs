@@ -16,6 +16,7 @@ use muneem_jobs::{
         self, Done, JobContext, Lane, Steps,
         work::{self, Buried, Held, Want},
     },
+    vault::Vault,
 };
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -117,6 +118,12 @@ impl House {
             objects: self.objects.clone(),
             carrier: Arc::new(Accepting),
             mailer: Arc::new(crate::outbound::mail::NotConfigured),
+            vault: Arc::new(Vault::with_root(
+                self.db.app_pool(),
+                &[7; 32].into(),
+                Arc::new(SystemClock),
+                Arc::new(OsChance),
+            )),
             messaging: messaging::Settings::DEFAULT,
         });
         let mut conn = self.db.pool().acquire().await.expect("a connection");

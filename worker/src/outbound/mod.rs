@@ -4,6 +4,7 @@
 pub mod chance;
 pub mod clock;
 pub mod http;
+pub mod kms_file;
 pub mod mail;
 pub mod object_store;
 pub mod whatsapp;

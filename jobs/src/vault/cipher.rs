@@ -1,0 +1,142 @@
+//! The ciphertext: `01 | alg | key id, 4 bytes | nonce, 12 bytes | text | tag, 16 bytes`.
+
+use std::fmt;
+
+use aes_gcm::{
+    Aes256Gcm, Nonce, Tag,
+    aead::{AeadInOut, KeyInit},
+};
+use zeroize::Zeroizing;
+
+use super::{Cell, Error, Unreadable};
+use crate::outbound::{Chance, kms::KeyBytes};
+
+const VERSION: u8 = 1;
+/// AES-256-GCM (NIST SP 800-38D) with a random nonce of 96 bits.
+const ALGORITHM: u8 = 1;
+const HEADER: usize = 2 + 4 + 12;
+const TAG: usize = 16;
+/// What a sealed value is longer than its text.
+pub const OVERHEAD: usize = HEADER + TAG;
+/// Longest text; what is longer is a file.
+const LONGEST: usize = 64 << 20;
+
+/// An AES-256-GCM key with its schedule; wiped when dropped, and silent about itself.
+pub(super) struct Cipher(Aes256Gcm);
+
+impl Cipher {
+    pub(super) fn new(key: &KeyBytes) -> Self {
+        Self(Aes256Gcm::new((&**key).into()))
+    }
+
+    pub(super) fn wrap(&self, chance: &dyn Chance, aad: &[u8], key: &KeyBytes) -> Option<Vec<u8>> {
+        crate::outbound::kms::wrap_with(&self.0, chance, aad, key)
+    }
+
+    pub(super) fn unwrap(&self, aad: &[u8], wrapped: &[u8]) -> Option<KeyBytes> {
+        crate::outbound::kms::unwrap_with(&self.0, aad, wrapped)
+    }
+
+    /// Seals `plain` as `cell` under the key number `key_id`.
+    pub(super) fn seal(
+        &self,
+        key_id: u32,
+        chance: &dyn Chance,
+        cell: &Cell<'_>,
+        plain: &[u8],
+    ) -> Result<Vec<u8>, Error> {
+        if plain.len() > LONGEST {
+            return Err(Error::TooLong(cell.name()));
+        }
+        let mut nonce = [0; 12];
+        chance.fill(&mut nonce);
+        let mut out = Vec::with_capacity(plain.len() + OVERHEAD);
+        out.extend_from_slice(&[VERSION, ALGORITHM]);
+        out.extend_from_slice(&key_id.to_be_bytes());
+        out.extend_from_slice(&nonce);
+        out.extend_from_slice(plain);
+        let tag = self
+            .0
+            .encrypt_inout_detached(&Nonce::from(nonce), &aad(key_id, cell), (&mut out[HEADER..]).into())
+            .map_err(|_| Error::TooLong(cell.name()))?;
+        out.extend_from_slice(&tag);
+        Ok(out)
+    }
+
+    /// Opens what [`Self::seal`] made for the same cell.
+    pub(super) fn open(&self, sealed: &Sealed<'_>, cell: &Cell<'_>) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let mut plain = Zeroizing::new(sealed.body.to_vec());
+        self.0
+            .decrypt_inout_detached(
+                &Nonce::from(*sealed.nonce),
+                &aad(sealed.key_id, cell),
+                plain.as_mut_slice().into(),
+                &Tag::from(*sealed.tag),
+            )
+            .map_err(|_| unreadable(cell, Unreadable::Tag))?;
+        Ok(plain)
+    }
+}
+
+impl fmt::Debug for Cipher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Cipher")
+    }
+}
+
+/// A ciphertext's parts.
+pub(super) struct Sealed<'a> {
+    pub(super) key_id: u32,
+    nonce: &'a [u8; 12],
+    body: &'a [u8],
+    tag: &'a [u8; 16],
+}
+
+impl<'a> Sealed<'a> {
+    /// Reads the parts; nothing is tried that version, algorithm and key number do not say.
+    pub(super) fn parse(sealed: &'a [u8], cell: &Cell<'_>) -> Result<Self, Error> {
+        let cut = || unreadable(cell, Unreadable::Cut);
+        let (&version, rest) = sealed.split_first().ok_or_else(cut)?;
+        if version != VERSION {
+            return Err(unreadable(cell, Unreadable::Version));
+        }
+        let (&algorithm, rest) = rest.split_first().ok_or_else(cut)?;
+        if algorithm != ALGORITHM {
+            return Err(unreadable(cell, Unreadable::Algorithm));
+        }
+        let (key_id, rest) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
+        let (nonce, rest) = rest.split_first_chunk::<12>().ok_or_else(cut)?;
+        let (body, tag) = rest.split_last_chunk::<TAG>().ok_or_else(cut)?;
+        Ok(Self { key_id: u32::from_be_bytes(*key_id), nonce, body, tag })
+    }
+}
+
+pub(super) fn unreadable(cell: &Cell<'_>, why: Unreadable) -> Error {
+    Error::Unreadable { column: cell.name(), why }
+}
+
+/// The number of the key that sealed this value; nothing when it is no sealed value of a version known here.
+pub fn key_of(sealed: &[u8]) -> Option<u32> {
+    match sealed {
+        [VERSION, ALGORITHM, a, b, c, d, rest @ ..] if rest.len() >= 12 + TAG => {
+            Some(u32::from_be_bytes([*a, *b, *c, *d]))
+        }
+        _ => None,
+    }
+}
+
+/// Binds a ciphertext to its cell. Each part carries its length, so that no two cells make the same bytes.
+fn aad(key_id: u32, cell: &Cell<'_>) -> Vec<u8> {
+    let parts: [&[u8]; 4] =
+        [cell.business_id.0.as_bytes(), cell.table.as_bytes(), cell.column.as_bytes(), cell.row.as_bytes()];
+    let mut aad = Vec::with_capacity(6 + parts.iter().map(|part| 4 + part.len()).sum::<usize>());
+    aad.extend_from_slice(&[VERSION, ALGORITHM]);
+    aad.extend_from_slice(&key_id.to_be_bytes());
+    for part in parts {
+        // No name or key comes near 4 GiB; a longer one would still be bound by its last 32 bits and its bytes.
+        #[expect(clippy::cast_possible_truncation, reason = "see above")]
+        aad.extend_from_slice(&(part.len() as u32).to_be_bytes());
+        aad.extend_from_slice(part);
+    }
+    aad
+}
