@@ -7,6 +7,7 @@
 
 mod error;
 mod model;
+pub mod signin;
 mod store;
 mod token;
 

@@ -1,0 +1,50 @@
+use chrono::{DateTime, Utc};
+
+use super::password;
+
+/// What can go wrong with signing in. None of it says whether an account exists.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Too many wrong attempts: none is looked at before.
+    #[error("too many attempts: try again after {until}")]
+    TooSoon {
+        /// When the next one is looked at.
+        until: DateTime<Utc>,
+    },
+    /// Passwords cannot be checked now.
+    #[error("the password could not be checked")]
+    Password(#[from] password::Error),
+    /// Too many codes were asked for.
+    #[error("too many codes were sent: try again after {until}")]
+    TooManyCodes {
+        /// When the next one may be asked for.
+        until: DateTime<Utc>,
+    },
+    /// No authenticator was set up, or its code was wrong.
+    #[error("the code does not fit the authenticator that is being set up")]
+    NotConfirmed,
+    /// The kept secret is none.
+    #[error("the secret of an authenticator cannot be used")]
+    BadSecret,
+    /// The session has ended, or another request renewed it.
+    #[error("the session has ended: sign in again")]
+    SessionEnded,
+    /// Somebody asked already.
+    #[error("a reset of this second factor is under way already")]
+    ResetUnderWay,
+    /// No such reset is open.
+    #[error("there is no such reset of a second factor, or it has ended")]
+    NoSuchReset,
+    /// Whoever asked, or whom it is about, does not decide.
+    #[error("a second person approves the reset: neither who asked for it nor whose factor it is")]
+    SecondPersonNeeded,
+    /// The day in which its owner may say no is not over.
+    #[error("the second factor stays until {due_at}")]
+    ResetNotDue {
+        /// When it may go.
+        due_at: DateTime<Utc>,
+    },
+    /// The database failed.
+    #[error("could not read or write what people sign in with")]
+    Database(#[from] sqlx::Error),
+}
