@@ -28,7 +28,47 @@ pub enum Error {
     /// It would never open anything.
     #[error("the token would expire in the past: name a later instant")]
     ExpiresInPast,
+    /// No person of staff has this id, or not for whoever asks.
+    #[error("there is no member of staff `{0}`: `muneem people staff list` shows all")]
+    NoSuchStaff(super::StaffId),
+    /// Not a role.
+    #[error("there is no role `{0}`: `muneem people roles` shows all")]
+    NoSuchRole(String),
+    /// A role of a business for staff of the platform, or the other way round.
+    #[error("the role `{0}` is not for {where_}: `muneem people roles` shows who may have it", where_ = place(*.1))]
+    RoleNotHere(super::Role, Option<super::BusinessId>),
+    /// Somebody would give away more than she has.
+    #[error("this gives `{0}`, which you do not have yourself: ask somebody who has it")]
+    BeyondOwn(super::Scope),
+    /// Whoever asks may not do this.
+    #[error("this needs the scope `{0}`")]
+    MissingScope(super::Scope),
+    /// A business without an owner could never be opened again.
+    #[error("this is the last owner of the business: make somebody else an owner first")]
+    LastOwner,
+    /// Somebody else of the same business has the phone or the mail address.
+    #[error("another member of staff has this phone or mail address: each has her own")]
+    ContactTaken,
+    /// Neither phone nor mail address.
+    #[error("neither phone nor mail address is given: give one, to reach and recognise the person by")]
+    Unreachable,
+    /// A token's list of networks is off.
+    #[error("`{0}` is no network: write an address or a CIDR block such as 203.0.113.0/24")]
+    BadNetwork(String),
+    /// More networks than anybody keeps an eye on.
+    #[error("the list of networks is longer than 64: name wider blocks")]
+    TooManyNetworks,
+    /// A token cannot be the person that this needs.
+    #[error("a token cannot have the scope `{0}`: only a person may do that")]
+    ForPeopleAlone(super::Scope),
+    /// A token for somebody that does more than she.
+    #[error("the person it is for may not `{0}` herself: leave it out, or grant her a role that may")]
+    BeyondHolder(super::Scope),
     /// The database failed.
     #[error("could not read or write businesses and tokens")]
     Database(#[from] sqlx::Error),
+}
+
+fn place(business: Option<super::BusinessId>) -> &'static str {
+    if business.is_some() { "staff of a business" } else { "staff of the platform" }
 }

@@ -7,9 +7,14 @@
 
 mod error;
 mod model;
+mod roles;
 pub mod signin;
+mod staff;
+mod staff_store;
 mod store;
 mod token;
+
+use std::net::IpAddr;
 
 use chrono::{DateTime, Duration, SubsecRound, Utc};
 use secrecy::SecretString;
@@ -18,9 +23,16 @@ use sqlx::{Connection, PgConnection};
 use crate::outbound::{Chance, Clock};
 
 pub use error::Error;
-pub use model::{Answer, Business, Caller, Claim, NewToken, Refusal, Request, Scope, Token};
+pub use model::{Answer, Business, Caller, Claim, NewToken, Refusal, Request, Scope, Token, read_network};
+pub use roles::{Role, scopes_of};
+pub use staff::{
+    Authority, ContactKind, NewStaff, SealedContact, Staff, StaffId, add_staff, find_active_staff,
+    find_staff_by_contact, grant_role, list_staff, load_staff, mark_verified, new_staff_id, remove_staff,
+    withdraw_role,
+};
 
 pub use store::list_handles;
+pub use token::TOKEN_PATTERN;
 
 crate::id_type! {
     /// One business: a Data Fiduciary whose records we keep.
@@ -91,6 +103,33 @@ pub async fn create_token(
     Ok((token, minted.bearer))
 }
 
+/// As [`create_token`], in the name of somebody who gives no more than she has. A token that is for a person may do no
+/// more than she, and ends with her.
+///
+/// # Errors
+/// `by` may not make tokens, gives more than it has, or names what it may not see; and those of [`create_token`].
+pub async fn create_token_by(
+    db: &mut PgConnection,
+    new: NewToken,
+    by: &Authority,
+    clock: &dyn Clock,
+    chance: &dyn Chance,
+) -> Result<(Token, SecretString), Error> {
+    by.require(Scope::TokenWrite)?;
+    by.covers(&new.scopes)?;
+    if !by.sees(new.business_id) {
+        return Err(Error::NoSuchBusiness("of another".to_owned()));
+    }
+    if let Some(staff_id) = new.staff_id {
+        let holder = find_active_staff(db, staff_id).await?.filter(|staff| staff.business_id == new.business_id);
+        let allowed = holder.ok_or(Error::NoSuchStaff(staff_id))?.scopes();
+        if let Some(scope) = new.scopes.iter().find(|scope| !allowed.contains(scope)) {
+            return Err(Error::BeyondHolder(*scope));
+        }
+    }
+    create_token(db, new, clock, chance).await
+}
+
 /// Makes a token for everything, unless any token was ever made: whoever revoked the last one did not ask for another.
 /// Of two processes that start at once, one makes it.
 ///
@@ -140,11 +179,29 @@ impl Presented {
     }
 }
 
-/// Who presents this token, if it opens anything at `now`.
+/// Notes that this token stood in a URL, where logs and histories keep it, if it is one of ours; its owner sees it in
+/// the list of tokens and replaces it. Whether this is the first time.
+///
+/// # Errors
+/// The database fails.
+pub async fn note_exposed(db: &mut PgConnection, presented: &Presented, now: DateTime<Utc>) -> Result<bool, Error> {
+    match store::find_token(db, &presented.0.public_id).await? {
+        Some((token, digest)) if presented.0.matches(&digest) => store::note_exposed(db, &token.public_id, now).await,
+        _ => Ok(false),
+    }
+}
+
+/// Who presents this token, if it opens anything at `now` from the address `from`. Nothing is remembered between two
+/// requests: what was revoked opens nothing from that moment on.
 ///
 /// # Errors
 /// [`Refusal`] says why not.
-pub async fn authenticate(db: &mut PgConnection, presented: &Presented, now: DateTime<Utc>) -> Result<Caller, Refusal> {
+pub async fn authenticate(
+    db: &mut PgConnection,
+    presented: &Presented,
+    from: Option<IpAddr>,
+    now: DateTime<Utc>,
+) -> Result<Caller, Refusal> {
     let Some((token, digest)) = store::find_token(db, &presented.0.public_id).await? else {
         return Err(Refusal::Unknown);
     };
@@ -152,6 +209,9 @@ pub async fn authenticate(db: &mut PgConnection, presented: &Presented, now: Dat
         return Err(Refusal::Unknown);
     }
     token.refusal(now).map_or(Ok(()), Err)?;
+    if !token.opens_from(from) {
+        return Err(Refusal::Elsewhere);
+    }
     if token.last_used_at.is_none_or(|at| at + Duration::minutes(1) < now) {
         store::touch_token(db, &token.public_id, now).await?;
     }
@@ -226,7 +286,13 @@ mod tests {
     }
 
     fn new_token(business_id: Option<BusinessId>, expires_at: Option<DateTime<Utc>>) -> NewToken {
-        NewToken { label: "checkout".to_owned(), business_id, scopes: vec![Scope::QueueWrite], expires_at }
+        NewToken {
+            label: "checkout".to_owned(),
+            business_id,
+            scopes: vec![Scope::QueueWrite],
+            expires_at,
+            ..NewToken::bootstrap()
+        }
     }
 
     #[tokio::test]
@@ -252,17 +318,17 @@ mod tests {
             create_token(&mut db, new_token(None, Some(tomorrow)), &clock, &chance).await.expect("made");
         let presented = Presented::parse(bearer.expose_secret()).expect("well formed");
 
-        let caller = authenticate(&mut db, &presented, clock.0).await.expect("opens");
+        let caller = authenticate(&mut db, &presented, None, clock.0).await.expect("opens");
         assert_eq!(
             (caller.token_id.as_str(), caller.scopes.as_slice()),
             (token.public_id.as_str(), &[Scope::QueueWrite][..])
         );
         assert_eq!(list_tokens(&mut db).await.expect("listed")[0].last_used_at, Some(clock.0));
 
-        assert!(matches!(authenticate(&mut db, &presented, tomorrow).await, Err(Refusal::Expired)));
+        assert!(matches!(authenticate(&mut db, &presented, None, tomorrow).await, Err(Refusal::Expired)));
         revoke_token(&mut db, &token.public_id, clock.0).await.expect("revoked");
         revoke_token(&mut db, &token.public_id, tomorrow).await.expect("again is no error");
-        assert!(matches!(authenticate(&mut db, &presented, clock.0).await, Err(Refusal::Revoked)));
+        assert!(matches!(authenticate(&mut db, &presented, None, clock.0).await, Err(Refusal::Revoked)));
         assert!(matches!(revoke_token(&mut db, "0000000000000000", clock.0).await, Err(Error::NoSuchToken(_))));
 
         let row: String = sqlx::query_scalar("select t::text from muneem.people_tokens t")
@@ -282,9 +348,9 @@ mod tests {
             create_token(&mut db, new_token(None, None), &noon(), &Counting(AtomicU8::new(9))).await.expect("made");
         let mut forged = Presented::parse(other.expose_secret()).expect("well formed");
         forged.0.public_id = token.public_id;
-        assert!(matches!(authenticate(&mut db, &forged, noon().0).await, Err(Refusal::Unknown)));
+        assert!(matches!(authenticate(&mut db, &forged, None, noon().0).await, Err(Refusal::Unknown)));
         forged.0.public_id = "0000000000000000".to_owned();
-        assert!(matches!(authenticate(&mut db, &forged, noon().0).await, Err(Refusal::Unknown)));
+        assert!(matches!(authenticate(&mut db, &forged, None, noon().0).await, Err(Refusal::Unknown)));
     }
 
     #[tokio::test]

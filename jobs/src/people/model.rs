@@ -1,10 +1,11 @@
-use std::{fmt, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr};
 
 use chrono::{DateTime, Utc};
+use ipnet::IpNet;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{BusinessId, Error, token::Minted};
+use super::{BusinessId, Error, StaffId, token::Minted};
 
 /// A Data Fiduciary whose records are kept here.
 #[derive(Clone, Debug, Serialize)]
@@ -18,6 +19,9 @@ pub struct Business {
     /// When it came here.
     pub created_at: DateTime<Utc>,
 }
+
+/// Most networks on a token's list.
+const NETWORKS_MAX: usize = 64;
 
 /// The form that the database demands too: `sharma-mobiles`.
 pub(super) fn checked_handle(handle: &str) -> Result<String, Error> {
@@ -36,49 +40,105 @@ pub(super) fn checked_legal_name(name: &str) -> Result<String, Error> {
     if name.is_empty() { Err(Error::EmptyLegalName) } else { Ok(name.to_owned()) }
 }
 
-/// One thing a token may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Scope {
+/// Declares every scope once: its name in the program, its name in rows and flags, what it lets somebody do.
+macro_rules! scopes {
+    ($($(#[$doc:meta])* $name:ident $text:literal;)*) => {
+        /// One thing a token or a role may do: a verb on a resource.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Scope {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl Scope {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// As it stands in rows, flags and problems: `<resource>:<verb>`.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+        }
+    };
+}
+
+scopes! {
     /// See jobs, their states and causes.
-    QueueRead,
+    QueueRead "queue:read";
     /// Enqueue, cancel and retry jobs.
-    QueueWrite,
+    QueueWrite "queue:write";
     /// See schedules.
-    ScheduleRead,
+    ScheduleRead "schedule:read";
     /// Pause, resume and trigger schedules.
-    ScheduleWrite,
-    /// See invoices and their PDFs.
-    InvoiceRead,
+    ScheduleWrite "schedule:write";
+    /// See which invoices there are, their amounts and states.
+    InvoiceRead "invoice:read";
+    /// Fetch the document itself, with the buyer's name and address.
+    InvoiceOpen "invoice:open";
     /// See messages and what came of them.
-    MessagingRead,
+    MessagingRead "messaging:read";
+    /// See the profile of a business.
+    BusinessRead "business:read";
+    /// Change the profile of a business.
+    BusinessWrite "business:write";
+    /// See who works for a business and in which roles.
+    StaffRead "staff:read";
+    /// Add and remove people, grant and withdraw roles.
+    StaffWrite "staff:write";
+    /// See tokens, without their secrets.
+    TokenRead "token:read";
+    /// Make and revoke tokens.
+    TokenWrite "token:write";
+    /// Let support in for a time, and send it away.
+    SupportGrant "support:grant";
+    /// Seal values.
+    VaultSeal "vault:seal";
+    /// Find rows by the blind index of a value.
+    VaultFind "vault:find";
+    /// Open sealed values: plaintext.
+    VaultOpen "vault:open";
+    /// See keys, their states and the progress of a rotation.
+    KeysRead "keys:read";
+    /// Rotate and retire keys.
+    KeysWrite "keys:write";
+    /// See the evidence.
+    EvidenceRead "evidence:read";
+    /// Take the evidence away as a bundle.
+    EvidenceExport "evidence:export";
+    /// See requests of Data Principals.
+    RightsRead "rights:read";
+    /// Work on requests of Data Principals.
+    RightsWrite "rights:write";
+    /// Say yes to a plan of erasure.
+    RightsApprove "rights:approve";
+    /// See incidents.
+    BreachRead "breach:read";
+    /// Work on incidents.
+    BreachWrite "breach:write";
+    /// Say yes to an intimation.
+    BreachApprove "breach:approve";
+    /// Send an intimation that was approved.
+    BreachSend "breach:send";
 }
 
 impl Scope {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::QueueRead,
-        Self::QueueWrite,
-        Self::ScheduleRead,
-        Self::ScheduleWrite,
-        Self::InvoiceRead,
-        Self::MessagingRead,
-    ];
+    /// What it lets somebody do to the resource: `read`, `write`, `open`.
+    pub fn verb(self) -> &'static str {
+        self.as_str().split_once(':').map_or("", |(_, verb)| verb)
+    }
 
-    /// As it stands in rows, flags and problems.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::QueueRead => "queue:read",
-            Self::QueueWrite => "queue:write",
-            Self::ScheduleRead => "schedule:read",
-            Self::ScheduleWrite => "schedule:write",
-            Self::InvoiceRead => "invoice:read",
-            Self::MessagingRead => "messaging:read",
-        }
+    /// What it is about: `invoice`.
+    pub fn resource(self) -> &'static str {
+        self.as_str().split_once(':').map_or("", |(resource, _)| resource)
+    }
+
+    /// Whether only a person may have it, never a token: who approves, or lets support in, must be somebody.
+    pub fn is_for_people_alone(self) -> bool {
+        self.verb() == "approve" || self == Self::SupportGrant
     }
 
     /// All names, for people.
     pub(super) fn list() -> String {
-        Self::ALL.map(Self::as_str).join(", ")
+        Self::ALL.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -92,7 +152,11 @@ impl FromStr for Scope {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|scope| scope.as_str() == text).ok_or_else(|| Error::NoSuchScope(text.to_owned()))
+        Self::ALL
+            .iter()
+            .copied()
+            .find(|scope| scope.as_str() == text)
+            .ok_or_else(|| Error::NoSuchScope(text.to_owned()))
     }
 }
 
@@ -111,8 +175,13 @@ pub struct Token {
     pub label: String,
     /// The one business it may see; `None`: all.
     pub business_id: Option<BusinessId>,
+    /// The person it was made for, with whom it ends; `None`: a machine.
+    pub staff_id: Option<StaffId>,
     /// What it may do.
     pub scopes: Vec<Scope>,
+    /// Where it may be used from; empty: anywhere.
+    #[serde(serialize_with = "as_text")]
+    pub networks: Vec<IpNet>,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When it ends by itself.
@@ -121,6 +190,8 @@ pub struct Token {
     pub last_used_at: Option<DateTime<Utc>>,
     /// When it was ended.
     pub revoked_at: Option<DateTime<Utc>>,
+    /// When it was first seen in the query of a URL, where logs keep it: replace it.
+    pub exposed_at: Option<DateTime<Utc>>,
 }
 
 impl Token {
@@ -136,6 +207,28 @@ impl Token {
             _ => None,
         }
     }
+
+    /// Whether it may be used from this address; one with a list may not be used from nowhere.
+    pub(super) fn opens_from(&self, address: Option<IpAddr>) -> bool {
+        self.networks.is_empty()
+            || address.is_some_and(|address| {
+                let address = address.to_canonical();
+                self.networks.iter().any(|network| network.contains(&address))
+            })
+    }
+}
+
+fn as_text<S: serde::Serializer>(networks: &[IpNet], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(networks.iter().map(ToString::to_string))
+}
+
+/// One network of a token's list: `203.0.113.0/24`, or a single address.
+///
+/// # Errors
+/// [`Error::BadNetwork`]
+pub fn read_network(text: &str) -> Result<IpNet, Error> {
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network.map(|network| network.trunc()).map_err(|_| Error::BadNetwork(text.chars().take(80).collect()))
 }
 
 /// What a token is made from.
@@ -145,16 +238,28 @@ pub struct NewToken {
     pub label: String,
     /// The one business it may see; `None`: all.
     pub business_id: Option<BusinessId>,
+    /// The person it is for; `None`: a machine.
+    pub staff_id: Option<StaffId>,
     /// What it may do.
     pub scopes: Vec<Scope>,
+    /// Where it may be used from; empty: anywhere.
+    pub networks: Vec<IpNet>,
     /// When it ends by itself.
     pub expires_at: Option<DateTime<Utc>>,
 }
 
 impl NewToken {
-    /// For whoever runs this installation: everything, for all businesses.
+    /// For whoever runs this installation: everything that a token may do, for all businesses.
     pub fn bootstrap() -> Self {
-        Self { label: "bootstrap".to_owned(), business_id: None, scopes: Scope::ALL.to_vec(), expires_at: None }
+        let scopes = Scope::ALL.iter().copied().filter(|scope| !scope.is_for_people_alone()).collect();
+        Self {
+            label: "bootstrap".to_owned(),
+            business_id: None,
+            staff_id: None,
+            scopes,
+            networks: Vec::new(),
+            expires_at: None,
+        }
     }
 
     pub(super) fn checked(self, now: DateTime<Utc>, minted: Minted) -> Result<(Token, Minted), Error> {
@@ -164,6 +269,12 @@ impl NewToken {
         }
         if self.scopes.is_empty() {
             return Err(Error::NoScopes);
+        }
+        if let Some(scope) = self.scopes.iter().find(|scope| scope.is_for_people_alone()) {
+            return Err(Error::ForPeopleAlone(*scope));
+        }
+        if self.networks.len() > NETWORKS_MAX {
+            return Err(Error::TooManyNetworks);
         }
         if self.expires_at.is_some_and(|at| at <= now) {
             return Err(Error::ExpiresInPast);
@@ -175,11 +286,14 @@ impl NewToken {
             public_id: minted.public_id.clone(),
             label,
             business_id: self.business_id,
+            staff_id: self.staff_id,
             scopes,
+            networks: self.networks,
             created_at: now,
             expires_at: self.expires_at,
             last_used_at: None,
             revoked_at: None,
+            exposed_at: None,
         };
         Ok((token, minted))
     }
@@ -208,6 +322,9 @@ pub enum Refusal {
     /// It was ended.
     #[error("the token was revoked")]
     Revoked,
+    /// It may not be used from where it was.
+    #[error("the token may not be used from this address")]
+    Elsewhere,
     /// The database could not say.
     #[error("could not look up the token")]
     Database(#[from] Error),
@@ -259,6 +376,20 @@ pub enum Claim {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_is_an_address_or_a_block() {
+        for (text, read) in [
+            ("203.0.113.7", "203.0.113.7/32"),
+            ("203.0.113.7/24", "203.0.113.0/24"),
+            ("2001:db8::1", "2001:db8::1/128"),
+        ] {
+            assert_eq!(read_network(text).expect("a network").to_string(), read);
+        }
+        for text in ["", "203.0.113", "203.0.113.7/33", "any"] {
+            assert!(matches!(read_network(text), Err(Error::BadNetwork(_))), "{text}");
+        }
+    }
 
     #[test]
     fn handles_are_small_letters_digits_and_single_hyphens() {

@@ -1,7 +1,10 @@
+use std::net::{IpAddr, Ipv4Addr};
+
 use chrono::{DateTime, Utc};
+use ipnet::IpNet;
 use sqlx::PgConnection;
 
-use super::{Answer, Business, BusinessId, Error, Request, Token};
+use super::{Answer, Business, BusinessId, Error, Request, StaffId, Token};
 
 pub(super) async fn insert_business(db: &mut PgConnection, business: &Business) -> Result<(), Error> {
     sqlx::query!(
@@ -62,11 +65,14 @@ struct TokenRow {
     secret_sha256: Vec<u8>,
     label: String,
     business_id: Option<BusinessId>,
+    staff_id: Option<StaffId>,
     scopes: Vec<String>,
+    networks: Option<Vec<String>>,
     created_at: DateTime<Utc>,
     expires_at: Option<DateTime<Utc>>,
     last_used_at: Option<DateTime<Utc>>,
     revoked_at: Option<DateTime<Utc>>,
+    exposed_at: Option<DateTime<Utc>>,
 }
 
 impl From<TokenRow> for Token {
@@ -75,21 +81,32 @@ impl From<TokenRow> for Token {
             public_id: row.public_id,
             label: row.label,
             business_id: row.business_id,
+            staff_id: row.staff_id,
             scopes: row.scopes.iter().filter_map(|scope| scope.parse().ok()).collect(),
+            networks: row.networks.as_deref().map(networks).unwrap_or_default(),
             created_at: row.created_at,
             expires_at: row.expires_at,
             last_used_at: row.last_used_at,
             revoked_at: row.revoked_at,
+            exposed_at: row.exposed_at,
         }
     }
 }
 
+/// What does not read becomes the one network that nobody comes from: a list must never turn into none.
+fn networks(list: &[String]) -> Vec<IpNet> {
+    let nobody = IpNet::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    list.iter().map(|network| network.parse().unwrap_or(nobody)).collect()
+}
+
 pub(super) async fn insert_token(db: &mut PgConnection, token: &Token, digest: &[u8; 32]) -> Result<(), Error> {
     let scopes: Vec<String> = token.scopes.iter().map(ToString::to_string).collect();
+    let networks: Vec<String> = token.networks.iter().map(ToString::to_string).collect();
+    let networks = Some(networks).filter(|networks| !networks.is_empty());
     sqlx::query!(
         "insert into muneem.people_tokens
-             (public_id, secret_sha256, label, business_id, scopes, created_at, expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7)",
+             (public_id, secret_sha256, label, business_id, scopes, created_at, expires_at, staff_id, networks)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         token.public_id,
         digest.as_slice(),
         token.label,
@@ -97,6 +114,8 @@ pub(super) async fn insert_token(db: &mut PgConnection, token: &Token, digest: &
         &scopes,
         token.created_at,
         token.expires_at,
+        token.staff_id as Option<StaffId>,
+        networks.as_deref(),
     )
     .execute(db)
     .await?;
@@ -106,8 +125,9 @@ pub(super) async fn insert_token(db: &mut PgConnection, token: &Token, digest: &
 pub(super) async fn list_tokens(db: &mut PgConnection) -> Result<Vec<Token>, Error> {
     let rows = sqlx::query_as!(
         TokenRow,
-        r#"select public_id, secret_sha256, label, business_id as "business_id: BusinessId", scopes, created_at,
-                  expires_at, last_used_at, revoked_at
+        r#"select public_id, secret_sha256, label, business_id as "business_id: BusinessId",
+                  staff_id as "staff_id: StaffId", scopes, networks, created_at, expires_at, last_used_at,
+                  revoked_at, exposed_at
            from muneem.people_tokens
            order by created_at desc, public_id"#,
     )
@@ -128,8 +148,9 @@ pub(super) async fn lock_first_token(tx: &mut PgConnection) -> Result<(), Error>
 pub(super) async fn find_token(db: &mut PgConnection, public_id: &str) -> Result<Option<(Token, Vec<u8>)>, Error> {
     let row = sqlx::query_as!(
         TokenRow,
-        r#"select public_id, secret_sha256, label, business_id as "business_id: BusinessId", scopes, created_at,
-                  expires_at, last_used_at, revoked_at
+        r#"select public_id, secret_sha256, label, business_id as "business_id: BusinessId",
+                  staff_id as "staff_id: StaffId", scopes, networks, created_at, expires_at, last_used_at,
+                  revoked_at, exposed_at
            from muneem.people_tokens
            where public_id = $1"#,
         public_id,
@@ -147,6 +168,18 @@ pub(super) async fn touch_token(db: &mut PgConnection, public_id: &str, now: Dat
         .execute(db)
         .await?;
     Ok(())
+}
+
+/// Whether it was seen in a URL for the first time. The first instant stays.
+pub(super) async fn note_exposed(db: &mut PgConnection, public_id: &str, now: DateTime<Utc>) -> Result<bool, Error> {
+    let outcome = sqlx::query!(
+        "update muneem.people_tokens set exposed_at = $2 where public_id = $1 and exposed_at is null",
+        public_id,
+        now,
+    )
+    .execute(db)
+    .await?;
+    Ok(outcome.rows_affected() == 1)
 }
 
 /// Number of tokens with this id: none or one. The first instant of revocation stays.

@@ -1,10 +1,16 @@
 //! The token itself: `mnm_<16 hex: public id>_<64 hex: secret>_<8 hex: checksum>`.
+//!
+//! Scanners find it by [`super::TOKEN_PATTERN`]; the checksum, the first four bytes of the SHA-256 of all before its
+//! underscore, tells them a token from a line that looks like one.
 
 use secrecy::SecretString;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 use crate::outbound::Chance;
+
+/// Regular expression of a token, for scanners of repositories and logs.
+pub const TOKEN_PATTERN: &str = "mnm_[0-9a-f]{16}_[0-9a-f]{64}_[0-9a-f]{8}";
 
 const PREFIX: &str = "mnm";
 const PUBLIC_ID_LENGTH: usize = 16;

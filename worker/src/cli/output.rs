@@ -14,6 +14,11 @@ pub(crate) struct Output {
 }
 
 impl Output {
+    /// Whether machines read it.
+    pub(crate) fn is_json(self) -> bool {
+        self.json
+    }
+
     /// Rows under headings; with `--json` the objects themselves.
     pub(crate) fn table<T: Serialize>(
         self,

@@ -3,11 +3,11 @@ use std::process::ExitCode;
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
-use muneem_jobs::people::{self, NewToken, Scope};
+use muneem_jobs::people::{self, NewToken, Role, Scope};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
-use super::output::Output;
+use super::output::{Output, json_line};
 use crate::{app::App, config::Config};
 
 /// Businesses, and the tokens that speak for them
@@ -23,6 +23,12 @@ enum Command {
     Business {
         #[command(subcommand)]
         command: Business,
+    },
+    /// Show who may do what
+    #[command(after_help = "Example:\n  muneem people roles")]
+    Roles {
+        #[command(flatten)]
+        output: Output,
     },
     /// Bearer tokens of the HTTP API
     Token {
@@ -65,12 +71,15 @@ enum Token {
         /// The one business it may see [default: all]
         #[arg(long, value_name = "HANDLE")]
         business: Option<String>,
-        /// What it may do: queue:read, queue:write, schedule:read, schedule:write, invoice:read, messaging:read
+        /// What it may do, such as queue:write: `muneem people roles` lists all
         #[arg(long = "scope", value_name = "SCOPE", value_delimiter = ',', required_unless_present = "bootstrap")]
         scopes: Vec<Scope>,
         /// Who or what will hold it
         #[arg(long, required_unless_present = "bootstrap")]
         label: Option<String>,
+        /// Where it may be used from: an address or a block such as 203.0.113.0/24 [default: anywhere]
+        #[arg(long = "from", value_name = "NETWORK", value_delimiter = ',')]
+        networks: Vec<String>,
         /// When it ends by itself (RFC 3339) [default: never]
         #[arg(long, value_name = "INSTANT")]
         expires_at: Option<DateTime<Utc>>,
@@ -94,12 +103,35 @@ enum Token {
 }
 
 pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
+    // The table is the program's own: it needs no database.
+    if let Command::Roles { output } = args.command {
+        roles(output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let (_database, app) = super::open(config).await?;
     match args.command {
+        Command::Roles { .. } => {}
         Command::Business { command } => business(&app, command).await?,
         Command::Token { command } => token(&app, command).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// One line for each scope, with the roles that have it.
+fn roles(output: Output) -> anyhow::Result<()> {
+    let may = |scope: Scope| Role::ALL.into_iter().filter(move |role| role.may(scope)).map(Role::as_str);
+    let rows: Vec<serde_json::Value> = Scope::ALL
+        .iter()
+        .map(|scope| json!({ "scope": scope.as_str(), "roles": may(*scope).collect::<Vec<_>>() }))
+        .collect();
+    if output.is_json() {
+        return rows.iter().try_for_each(json_line);
+    }
+    let headings: Vec<&str> = std::iter::once("scope").chain(Role::ALL.map(Role::as_str)).collect();
+    output.table(&headings, Scope::ALL, |scope| {
+        let cells = Role::ALL.map(|role| if role.may(*scope) { "x" } else { "." }.to_owned());
+        std::iter::once(scope.to_string()).chain(cells).collect()
+    })
 }
 
 async fn business(app: &App, command: Business) -> anyhow::Result<()> {
@@ -122,13 +154,17 @@ async fn business(app: &App, command: Business) -> anyhow::Result<()> {
 async fn token(app: &App, command: Token) -> anyhow::Result<()> {
     let mut db = app.deps.db.acquire().await?;
     match command {
-        Token::Create { bootstrap, business, scopes, label, expires_at, output } => {
+        Token::Create { bootstrap, business, scopes, label, networks, expires_at, output } => {
             let business_id = match business {
                 Some(handle) => Some(people::load_business(&mut db, &handle).await?.business_id),
                 None => None,
             };
             let new = match (bootstrap, label) {
-                (false, label) => NewToken { label: label.unwrap_or_default(), business_id, scopes, expires_at },
+                (false, label) => {
+                    let networks = networks.iter().map(|text| people::read_network(text)).collect::<Result<_, _>>()?;
+                    let label = label.unwrap_or_default();
+                    NewToken { label, business_id, staff_id: None, scopes, networks, expires_at }
+                }
                 (true, _) => NewToken { expires_at, ..NewToken::bootstrap() },
             };
             let (token, bearer) = people::create_token(&mut db, new, &*app.deps.clock, &*app.deps.chance).await?;

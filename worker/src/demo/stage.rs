@@ -252,8 +252,14 @@ async fn set_up_business(owner: &PgPool) -> Result<SecretString, Error> {
     let reader = NewToken {
         label: "demo".to_owned(),
         business_id: Some(business.business_id),
-        scopes: vec![Scope::QueueRead, Scope::ScheduleRead, Scope::InvoiceRead, Scope::MessagingRead],
-        expires_at: None,
+        scopes: vec![
+            Scope::QueueRead,
+            Scope::ScheduleRead,
+            Scope::InvoiceRead,
+            Scope::InvoiceOpen,
+            Scope::MessagingRead,
+        ],
+        ..NewToken::bootstrap()
     };
     let (_, token) = people::create_token(&mut conn, reader, &SystemClock, &OsChance)
         .await

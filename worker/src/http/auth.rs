@@ -3,15 +3,14 @@
 use std::{ops::Deref, sync::Arc};
 
 use axum::{
-    extract::FromRequestParts,
-    http::{HeaderMap, header, request::Parts},
+    extract::{FromRequestParts, Query as Parsed},
+    http::{header, request::Parts},
 };
 use muneem_jobs::people::{self, BusinessId, Presented, Scope};
-
 use sqlx::PgConnection;
 
 use super::{
-    Api,
+    Api, client,
     problem::{Problem, ProblemId},
 };
 
@@ -29,15 +28,16 @@ impl Deref for Caller {
 
 impl Caller {
     /// Looks the token up; a malformed one is refused without asking the database.
-    pub(super) async fn of(api: &Api, headers: &HeaderMap) -> Result<Self, Problem> {
-        let bearer = headers.get(header::AUTHORIZATION).ok_or(ProblemId::NoToken)?.to_str().unwrap_or_default();
+    pub(super) async fn of(api: &Api, parts: &Parts) -> Result<Self, Problem> {
+        refuse_in_query(api, parts).await?;
+        let bearer = parts.headers.get(header::AUTHORIZATION).ok_or(ProblemId::NoToken)?.to_str().unwrap_or_default();
         let bearer = match bearer.split_once(' ') {
             Some((scheme, bearer)) if scheme.eq_ignore_ascii_case("bearer") => bearer.trim(),
             _ => return Err(ProblemId::NoToken.into()),
         };
         let presented = Presented::parse(bearer).ok_or(ProblemId::BadToken)?;
         let mut db = api.db.acquire().await?;
-        Ok(Self(people::authenticate(&mut db, &presented, api.clock.now()).await?))
+        Ok(Self(people::authenticate(&mut db, &presented, client::address(api, parts), api.clock.now()).await?))
     }
 
     /// Refuses a token without this scope.
@@ -70,6 +70,23 @@ impl FromRequestParts<Arc<Api>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        Self::of(api, &parts.headers).await
+        Self::of(api, parts).await
     }
+}
+
+/// A token in the query stands in the logs of every proxy and in histories: it is refused, whatever the header holds,
+/// and marked so that somebody replaces it.
+async fn refuse_in_query(api: &Api, parts: &Parts) -> Result<(), Problem> {
+    // A query that does not read names no parameter of ours either; whoever asks for one refuses it.
+    let Ok(Parsed(query)) = Parsed::<Vec<(String, String)>>::try_from_uri(&parts.uri) else { return Ok(()) };
+    for (_, value) in query {
+        if let Some(presented) = Presented::parse(&value) {
+            let mut db = api.db.acquire().await?;
+            if people::note_exposed(&mut db, &presented, api.clock.now()).await? {
+                tracing::warn!("a token stood in a URL: `muneem people token list` shows which; replace it");
+            }
+            return Err(ProblemId::TokenInQuery.into());
+        }
+    }
+    Ok(())
 }

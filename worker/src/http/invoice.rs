@@ -139,7 +139,7 @@ async fn visible(db: &mut PgConnection, caller: &Caller, id: &str) -> Result<Rec
 #[utoipa::path(get, path = "/v1/invoice/invoices/{id}/pdf", tag = "invoice", params(("id" = uuid::Uuid, Path)),
     responses((status = 200, description = "The PDF", content_type = "application/pdf")))]
 async fn pdf(State(api): State<Arc<Api>>, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
-    caller.require(Scope::InvoiceRead)?;
+    caller.require(Scope::InvoiceOpen)?;
     let recorded = visible(&mut *api.db.acquire().await?, &caller, &id).await?;
     let pdf = invoice::load_pdf(api.objects.as_ref(), &recorded).await?.ok_or(ProblemId::NotIssued)?;
     let mut response = Response::new(Body::from(pdf.bytes));

@@ -6,6 +6,7 @@
 
 mod auth;
 mod body;
+mod client;
 mod cursor;
 #[cfg(test)]
 mod duty_tests;

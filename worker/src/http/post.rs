@@ -40,7 +40,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Post<T> {
 
     async fn from_request(request: Request<Body>, api: &Arc<Api>) -> Result<Self, Problem> {
         let (parts, stream) = request.into_parts();
-        let caller = Caller::of(api, &parts.headers).await?;
+        let caller = Caller::of(api, &parts).await?;
         let key = idempotency_key(&parts.headers)?;
         let bytes = body::read(&parts.headers, stream, api.settings.body_limit_bytes).await?;
         let target = format!("{} {}", parts.method, parts.uri);

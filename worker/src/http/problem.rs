@@ -71,6 +71,8 @@ problems! {
     BadToken "people.bad_token" 401 "The token opens nothing" "Send the whole token as it was shown, or have a new one made.";
     TokenExpired "people.token_expired" 401 "The token has expired" "Have a new one made.";
     TokenRevoked "people.token_revoked" 401 "The token was revoked" "Have a new one made.";
+    TokenElsewhere "people.token_elsewhere" 401 "The token may not be used from this address" "Send the request from an address on the token's list, or have a new one made.";
+    TokenInQuery "people.token_in_query" 400 "The token stands in the URL" "Send it as `authorization: Bearer mnm_…` and have it replaced: URLs are kept in logs.";
     MissingScope "people.missing_scope" 403 "The token may not do this" "Have a token made with the scope that `detail` names.";
     NoSuchBusiness "people.no_such_business" 404 "There is no such business" "Name the handle of a business that the token may see.";
     WhichBusiness "people.which_business" 422 "There are several businesses" "Say which by its handle in `business`.";
@@ -251,6 +253,7 @@ impl From<people::Refusal> for Problem {
             people::Refusal::Unknown => ProblemId::BadToken.into(),
             people::Refusal::Expired => ProblemId::TokenExpired.into(),
             people::Refusal::Revoked => ProblemId::TokenRevoked.into(),
+            people::Refusal::Elsewhere => ProblemId::TokenElsewhere.into(),
             people::Refusal::Database(error) => error.into(),
         }
     }
