@@ -77,7 +77,7 @@ async fn somebody_is_found_by_her_phone_and_has_what_her_roles_allow() {
     let asha = shop.add(7, &[Role::CounterStaff, Role::Approver]).await;
     assert_eq!(asha.roles, [Role::CounterStaff, Role::Approver]);
     let found = find_staff_by_contact(&mut db, ContactKind::Phone, &[7; 16]).await.expect("looked up");
-    assert_eq!(found, [asha.clone()]);
+    assert_eq!(found, std::slice::from_ref(&asha));
     assert!(find_staff_by_contact(&mut db, ContactKind::Email, &[7; 16]).await.expect("looked up").is_empty());
     assert!(asha.scopes().contains(&Scope::RightsApprove) && !asha.scopes().contains(&Scope::StaffWrite));
     mark_verified(&mut db, asha.staff_id, ContactKind::Phone, noon().0).await.expect("noted");
