@@ -64,6 +64,9 @@ pub enum Error {
     /// A token for somebody that does more than she.
     #[error("the person it is for may not `{0}` herself: leave it out, or grant her a role that may")]
     BeyondHolder(super::Scope),
+    /// What somebody signs in with could not be read or ended.
+    #[error("could not end what she signs in with")]
+    SignIn(#[from] super::signin::Error),
     /// The database failed.
     #[error("could not read or write businesses and tokens")]
     Database(#[from] sqlx::Error),

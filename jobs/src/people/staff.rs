@@ -5,7 +5,7 @@ use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
 
-use super::{BusinessId, Caller, Error, Role, Scope, scopes_of, staff_store as store};
+use super::{BusinessId, Caller, Error, Role, Scope, scopes_of, signin, staff_store as store};
 use crate::outbound::{Chance, Clock};
 
 crate::id_type! {
@@ -279,8 +279,8 @@ pub async fn withdraw_role(
     Ok(staff)
 }
 
-/// Removes somebody: her roles, her tokens, what she was asked to approve and her name and numbers end in one
-/// transaction. Her sessions end with it, since each request reads [`find_active_staff`]. Again is no error.
+/// Removes somebody: her roles, her tokens, her sessions and all that she signs in with, what she was asked to approve
+/// and her name and numbers end in one transaction. Again is no error.
 ///
 /// # Errors
 /// `by` may not, or has less than she; she is the last owner.
@@ -307,6 +307,7 @@ pub async fn remove_staff(
     store::delete_roles(&mut tx, staff_id).await?;
     store::revoke_tokens_beyond(&mut tx, staff_id, &[], now).await?;
     store::empty_staff(&mut tx, staff_id, now).await?;
+    signin::forget_staff(&mut tx, staff_id.0, now).await?;
     let staff = load(&mut tx, staff_id).await?;
     tx.commit().await?;
     Ok(staff)

@@ -29,6 +29,15 @@ pub enum Error {
     /// The session has ended, or another request renewed it.
     #[error("the session has ended: sign in again")]
     SessionEnded,
+    /// Not an origin that browsers know passkeys on.
+    #[error("passkeys need an address that begins with https:// and a host name, or http://localhost")]
+    BadOrigin,
+    /// She has as many as anybody may.
+    #[error("there are too many passkeys: take one away first")]
+    TooManyPasskeys,
+    /// The authenticator's answer is not taken.
+    #[error("the passkey is not taken: {0}")]
+    PasskeyRefused(String),
     /// Somebody asked already.
     #[error("a reset of this second factor is under way already")]
     ResetUnderWay,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! attempt ─▶ first factor: password, or a code sent to a verified phone or mail
-//!        ─▶ session of level `first` ─▶ second factor: authenticator app or recovery code
+//!        ─▶ session of level `first` ─▶ second factor: authenticator app, passkey or recovery code
 //!        ─▶ session of level `full` (another one) ─▶ step-up, for what asks for it (another one again)
 //! ```
 //!
@@ -17,6 +17,7 @@
 
 mod attempts;
 mod error;
+pub mod passkey;
 pub mod password;
 mod reset;
 mod secret;

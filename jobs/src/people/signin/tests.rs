@@ -29,6 +29,19 @@ const SECRET: &[u8] = b"12345678901234567890";
 const SEALED: &[u8] = b"sealed";
 const ACCOUNT: AccountKey = AccountKey([1; 16]);
 
+/// Rows of staff with nothing legible in them.
+pub(super) async fn add_staff(db: &TestDb, people: &[Uuid]) {
+    sqlx::query(
+        "insert into muneem.people_staff
+             (staff_id, name_sealed, phone_sealed, phone_index, phone_index_version, created_at)
+         select id, '\\x00', '\\x00', decode(replace(id::text, '-', ''), 'hex'), 1, now() from unnest($1::uuid[]) id",
+    )
+    .bind(people)
+    .execute(&db.pool())
+    .await
+    .expect("staff");
+}
+
 struct Desk {
     _db: TestDb,
     pool: PgPool,
@@ -39,6 +52,7 @@ struct Desk {
 impl Desk {
     async fn open() -> Self {
         let db = TestDb::new(&crate::MIGRATOR).await;
+        add_staff(&db, &[ASHA, RAVI, MEENA]).await;
         let now = "2009-02-13T23:31:30Z".parse().expect("an instant of RFC 6238's vectors");
         Self { pool: db.app_pool(), _db: db, chance: Counting::default(), now }
     }
@@ -424,4 +438,24 @@ async fn atk_062_a_second_factor_goes_by_a_second_person_and_after_a_day() {
     assert_eq!((left.totp_sealed, left.recovery_codes_left), (None, 0));
     assert!(desk.find(&session.token, desk.after(300 + 86_400)).await.is_none());
     assert_eq!(find_open_reset(&mut db, ASHA).await.expect("asked"), None);
+}
+
+#[tokio::test]
+async fn removing_somebody_ends_what_she_signs_in_with_in_the_same_transaction() {
+    use crate::people::{Authority, StaffId, remove_staff};
+    let desk = Desk::open().await;
+    desk.enrol(ASHA).await;
+    let session = desk.sign_in(Level::Full, &desk.device(), desk.now).await;
+    let mut db = desk.conn().await;
+    set_password(&mut db, ASHA, "$argon2id$kept", Some(session.session.session_id), desk.now).await.expect("set");
+
+    let mut tx = db.begin().await.expect("begun");
+    remove_staff(&mut tx, StaffId(ASHA), &Authority::operator(), desk.after(1)).await.expect("removed");
+    tx.rollback().await.expect("taken back");
+    assert!(desk.find(&session.token, desk.after(2)).await.is_some(), "nothing happened");
+
+    remove_staff(&mut db, StaffId(ASHA), &Authority::operator(), desk.after(1)).await.expect("removed");
+    assert!(desk.find(&session.token, desk.after(2)).await.is_none());
+    let left = load_credentials(&mut db, ASHA).await.expect("loaded");
+    assert_eq!((left.password_hash, left.totp_sealed, left.recovery_codes_left), (None, None, 0));
 }
