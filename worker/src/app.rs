@@ -384,7 +384,7 @@ async fn vault(
 }
 
 /// Who holds the root key. `may_make`: this installation is one machine's own, and makes it at the first start.
-async fn key_manager(
+pub(crate) async fn key_manager(
     config: &Config,
     may_make: bool,
     db: &PgPool,

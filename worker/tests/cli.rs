@@ -262,6 +262,7 @@ async fn a_database_is_set_up_and_worked_with_by_commands_alone() {
         (r"\d+\.\d GiB.*", "(so much)"),
         (r"(ok|warn)( +free disk)", "ok$2"),
         (r"Postgres \d+\.\d+", "Postgres (version)"),
+        (r"root key file:[0-9a-f]{16}", "root key file:(fingerprint)"),
         (r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f-]{21}", "(uuid)"),
     ];
     insta::with_settings!({ filters => filters }, { insta::assert_snapshot!("a_working_day", told) });
@@ -305,6 +306,11 @@ fn story(house: &House) -> String {
     say(&["schedule", "resume", "queue.reap-leases"]);
     say(&["schedule", "trigger", "queue.forget-finished"]);
     say(&["people", "token", "revoke", "0123456789abcdef"]);
+    say(&["keys", "status"]);
+    say(&["keys", "init"]);
+    say(&["keys", "init"]);
+    say(&["keys", "status"]);
+    say(&["keys", "rotate", "--business", "sharma-mobiles", "--class", "contact"]);
     say(&["doctor"]);
     told
 }

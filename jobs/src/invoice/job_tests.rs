@@ -620,3 +620,17 @@ async fn numbers_stay_within_sixteen_characters_or_say_why() {
         .expect_err("two businesses");
     assert!(error.to_string().contains("business"), "{error}");
 }
+
+#[tokio::test]
+async fn atk_047_a_card_number_enqueued_by_sql_is_in_no_dead_letter() {
+    let shop = Shop::open().await;
+    let mut document = samples::phone();
+    document["note"] = json!("paid with 4111-1111-1111-1111");
+    shop.enqueue(payload(&document)).await;
+    let failure = shop.run_next().await.expect_err("refused");
+    assert_eq!(failure.cause, "vault.card_number");
+    assert!(failure.error.contains("`invoice.note`") && !failure.error.contains("1111"), "{}", failure.error);
+    let kept = shop.queue_text().await;
+    assert!(!kept.contains("1111-1111"), "{kept}");
+    assert_eq!(shop.count("queue_dead").await, 1);
+}

@@ -49,6 +49,7 @@ pub use model::{
     Address, Buyer, Deliver, EInvoice, EInvoicing, Exact, Invoice, InvoiceId, Kind, Line, NewInvoice, OriginalInvoice,
     Recorded, RefusalId, State, Supplier, Turnover, WhatsAppDelivery, ZeroRated,
 };
+pub(crate) use numbers::check_gstin;
 pub use render::Render;
 pub use rules::{Problem, check};
 pub use tax::{Amounts, Heads, LineAmounts, Tax};

@@ -10,13 +10,13 @@ const UNITS: [&str; 46] = [
 ];
 
 /// What is wrong with a number, and the mend: two short phrases.
-pub(super) type Fault = (&'static str, &'static str);
+pub(crate) type Fault = (&'static str, &'static str);
 
 /// Checks form and check digit of a GSTIN of an ordinary taxpayer. That does not prove that it is registered or active.
 ///
 /// # Errors
 /// The fault.
-pub(super) fn check_gstin(gstin: &str) -> Result<(), Fault> {
+pub(crate) fn check_gstin(gstin: &str) -> Result<(), Fault> {
     let bytes = gstin.as_bytes();
     let form_is_right = bytes.len() == 15
         && bytes.iter().enumerate().all(|(position, byte)| match position {

@@ -3,6 +3,7 @@ use std::{future::Future, pin::Pin};
 use schemars::generate::SchemaSettings;
 
 use super::{Disposition, Done, Job, JobContext, JobError, Lane, Settings};
+use crate::vault::screen;
 
 /// One declared kind, its type forgotten.
 #[derive(Clone, Copy)]
@@ -59,6 +60,9 @@ fn run<'a, J: Job>(
     ctx: &'a JobContext,
 ) -> Pin<Box<dyn Future<Output = Result<Done, JobFailure>> + Send + 'a>> {
     Box::pin(async move {
+        if let Err(refused) = screen::check_json(payload) {
+            return Err(refuse(J::KIND, &refused, ctx).await);
+        }
         let job: J = serde_path_to_error::deserialize(&mut serde_json::Deserializer::from_str(payload)).map_err(
             // serde's own text repeats the value, which may be personal: the path says enough.
             |error| JobFailure {
@@ -73,6 +77,23 @@ fn run<'a, J: Job>(
             error: chain(&error),
         })
     })
+}
+
+/// Refuses a payload with something in it that nobody may keep, and takes it out of the queue first: a dead letter
+/// would keep it.
+async fn refuse(kind: &str, refused: &screen::Refused, ctx: &JobContext) -> JobFailure {
+    let error = format!("payload of {kind}: {refused}: {}", refused.found.mend());
+    let emptied = async {
+        let mut tx = ctx.begin().await?;
+        ctx.replace_payload(&mut tx, &serde_json::json!({})).await?;
+        tx.commit().await.map_err(|source| super::LostLease::Database(ctx.job, source))
+    };
+    let disposition = match emptied.await {
+        Ok(()) => Disposition::Fail,
+        // The next attempt, here or elsewhere, empties it.
+        Err(_) => Disposition::Retry,
+    };
+    JobFailure { disposition, cause: refused.found.cause(), error }
 }
 
 /// An error and its sources in one line.

@@ -17,10 +17,12 @@
 //! What a blind index tells whoever reads the table: which rows hold equal values. Whoever holds the index key too can
 //! try all phone numbers. So there is no index of parts of a value, nor of one with few values.
 
+pub mod canonical;
 mod cipher;
 mod error;
 mod model;
 mod ring;
+pub mod screen;
 mod store;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -48,7 +50,7 @@ use ring::{DataKey, Ring, Unwrapped};
 
 pub use cipher::{OVERHEAD, key_of};
 pub use error::{Error, Unreadable};
-pub use model::{BlindIndex, Cell, Class, INSTALLATION, IndexColumn};
+pub use model::{BlindIndex, Cell, Class, INSTALLATION, IndexColumn, KeyInfo};
 
 /// A key seals at most so many values: far below the 2³² of NIST SP 800-38D section 8.3 for random nonces.
 const USES_MAX: i64 = 1 << 31;
@@ -239,6 +241,27 @@ impl Vault {
         let name = column.name();
         let ring = Box::pin(self.indexing_ring(db, column.business_id, &name)).await?;
         Ok(ring.index(&name).iter().map(|key| key.digest(canonical)).collect())
+    }
+
+    /// Replaces the key that seals a class of a business's values; what the old one sealed still opens. Answers the
+    /// number of the one that seals from now on. Processes notice within seconds; one that does not know a key reads it.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`]; [`Error::KeysChanging`] when somebody else replaces it too.
+    pub async fn rotate(&self, business: BusinessId, class: Class) -> Result<u32, Error> {
+        let _gate = self.gate(business).lock().await;
+        let now = self.clock.now();
+        let wanted = Wanted { class: class.as_str(), purpose: "", version: 1 };
+        let mut ring = self.read_own(business, now).await?;
+        let before = ring.active(class).map(|key| key.id);
+        for _ in 0..ATTEMPTS {
+            self.make_key(&ring, business, wanted, before).await?;
+            ring = self.read_own(business, now).await?;
+            if let Some(key) = ring.active(class).filter(|key| Some(key.id) != before) {
+                return Ok(key.id);
+            }
+        }
+        Err(Error::KeysChanging(business))
     }
 
     /// Driver and root key, for people.
@@ -495,6 +518,14 @@ impl Vault {
         self.chance.fill(&mut key[..]);
         (u32::from_be_bytes(id).max(1), key)
     }
+}
+
+/// All keys, or those of one business, without what they are.
+///
+/// # Errors
+/// The database fails.
+pub async fn list_keys(db: &mut PgConnection, business: Option<BusinessId>) -> Result<Vec<KeyInfo>, Error> {
+    store::list_keys(db, business).await
 }
 
 /// Whether any key was ever made in this database: then its root key is somewhere, and a new one would open nothing.

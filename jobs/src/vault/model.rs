@@ -71,6 +71,31 @@ impl std::str::FromStr for Class {
     }
 }
 
+/// A key as people see it: all but the key.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct KeyInfo {
+    /// As it stands in every value it sealed.
+    pub key_id: i64,
+    /// Handle of the business; none: the installation's own.
+    pub business: Option<String>,
+    /// `business`, `index`, or a [`Class`].
+    pub class: String,
+    /// The column of an index key, else empty.
+    pub purpose: String,
+    /// Of an index key.
+    pub version: i16,
+    /// `pending`, `active`, `decrypt_only` or `retired`.
+    pub state: String,
+    /// Which root key wraps it; none: a business key does.
+    pub root: Option<String>,
+    /// Values it may have sealed, counted in blocks.
+    pub uses: i64,
+    /// When it was made.
+    pub created_at: chrono::DateTime<chrono::Utc>,
+    /// When its state last changed.
+    pub changed_at: chrono::DateTime<chrono::Utc>,
+}
+
 /// Where a sealed value stands. It opens there and nowhere else.
 #[derive(Clone, Copy, Debug)]
 pub struct Cell<'a> {

@@ -1,7 +1,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::Error;
+use super::{Error, KeyInfo};
 use crate::people::BusinessId;
 
 /// A key as it lies in the table.
@@ -166,6 +166,22 @@ pub(super) async fn last_index_version(
         column,
     )
     .fetch_one(db)
+    .await?)
+}
+
+/// All keys, without what they are.
+pub(super) async fn list_keys(db: &mut PgConnection, business: Option<BusinessId>) -> Result<Vec<KeyInfo>, Error> {
+    Ok(sqlx::query_as!(
+        KeyInfo,
+        r#"select k.key_id, b.handle as "business?", k.class, k.purpose, k.version, k.state, k.root, k.uses, k.created_at,
+            k.changed_at
+        from muneem.vault_keys k
+        left join muneem.people_businesses b on b.business_id = k.business_id
+        where $1::uuid is null or k.business_id = $1
+        order by b.handle nulls first, k.class, k.purpose, k.created_at"#,
+        business.map(|business| business.0),
+    )
+    .fetch_all(db)
     .await?)
 }
 

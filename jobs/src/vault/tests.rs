@@ -427,3 +427,24 @@ async fn atk_077_debug_output_and_errors_hold_no_key_and_no_value() {
         assert!(!shown.contains(secret), "{shown}");
     }
 }
+
+#[tokio::test]
+async fn a_replaced_key_opens_what_it_sealed_and_seals_no_more() {
+    let house = House::new().await;
+    let mut db = house.conn().await;
+    let old = house.vault.seal(&mut db, Class::Contact, &cell("7"), PHONE).await.expect("sealed");
+    let other = house.another();
+    other.seal(&mut db, Class::Contact, &cell("7"), PHONE).await.expect("sealed");
+    let key = house.vault.rotate(SHARMA, Class::Contact).await.expect("replaced");
+    let new = house.vault.seal(&mut db, Class::Contact, &cell("7"), PHONE).await.expect("sealed");
+    assert_eq!((key_of(&new), key_of(&old) == key_of(&new)), (Some(key), false));
+    // The other process has neither heard of it nor made a pause: it opens at once, and seals with it within seconds.
+    other.open(&mut db, &cell("7"), &new).await.expect("opened");
+    house.clock.forward(RECHECK);
+    let theirs = other.seal(&mut db, Class::Contact, &cell("7"), PHONE).await.expect("sealed");
+    assert_eq!(key_of(&theirs), Some(key));
+    house.vault.open(&mut db, &cell("7"), &old).await.expect("opened");
+    let states: Vec<_> =
+        list_keys(&mut db, Some(SHARMA)).await.expect("listed").into_iter().map(|key| key.state).collect();
+    assert_eq!(states, ["active", "decrypt_only", "active"], "of the business, the old one, the new one");
+}

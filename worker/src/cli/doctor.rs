@@ -4,12 +4,16 @@ use std::{
     os::unix::fs::MetadataExt,
     path::Path,
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 
 use anyhow::Context;
 use chrono::TimeDelta;
-use muneem_jobs::{outbound::Clock, queue, schema};
+use muneem_jobs::{
+    outbound::{Chance, Clock, KmsError},
+    queue, schema,
+};
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
 use tokio::net::TcpListener;
@@ -18,7 +22,7 @@ use super::output;
 use crate::{
     app::{self, Database},
     config::{Config, Problems},
-    outbound::{clock::SystemClock, http::probe},
+    outbound::{chance::OsChance, clock::SystemClock, http::probe},
 };
 
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -213,6 +217,7 @@ async fn ask(config: &Config, database: &Database, checks: &mut Vec<Check>) -> a
         Err(error) => failed("schema", super::chain(&error.into())),
     });
     if can_ask {
+        checks.push(vault(config, &db).await?);
         checks.extend(work(&db).await?);
     }
     Ok(())
@@ -239,6 +244,18 @@ async fn server(conn: &mut PgConnection, is_private: bool) -> anyhow::Result<Vec
         ok("clock", "agrees with the database's")
     };
     Ok(vec![ok("database", found), clock])
+}
+
+/// Who holds the root key, and whether he answers.
+async fn vault(config: &Config, db: &PgPool) -> anyhow::Result<Check> {
+    let chance: Arc<dyn Chance> = Arc::new(OsChance);
+    let kms = app::key_manager(config, false, db, &chance).await?;
+    Ok(match kms.health().await {
+        Ok(()) => ok("vault", format!("root key {} answers", kms.describe())),
+        // A file that is not there says so itself.
+        Err(KmsError::Refused(why)) => failed("vault", why),
+        Err(error) => fail("vault", error.to_string(), "values cannot be opened: see `[vault]` in the settings"),
+    })
 }
 
 async fn work(db: &PgPool) -> anyhow::Result<Vec<Check>> {

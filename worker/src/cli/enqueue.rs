@@ -2,7 +2,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
-use muneem_jobs::queue::{self, Named};
+use muneem_jobs::{
+    queue::{self, Named},
+    vault::screen,
+};
 use serde_json::{Value, json};
 
 use super::output::Output;
@@ -42,6 +45,7 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
     let payload: Value = serde_json::from_str(&args.payload)
         .map_err(|error| anyhow::anyhow!("line {} column {}", error.line(), error.column()))
         .context("the payload is not JSON: quote it for the shell")?;
+    screen::check(&payload).map_err(|refused| anyhow::anyhow!("payload: {refused}: {}", refused.found.mend()))?;
     let (_database, app) = super::open(config).await?;
     let mut db = app.deps.db.acquire().await?;
     let job = Named {

@@ -7,6 +7,7 @@ mod doctor;
 mod enqueue;
 mod invoice;
 mod jobs;
+mod keys;
 mod messaging;
 mod migrate;
 mod output;
@@ -52,6 +53,7 @@ enum Command {
     Invoice(invoice::Args),
     Messaging(messaging::Args),
     People(people::Args),
+    Keys(keys::Args),
     Sandbox(sandbox::Args),
     Bench(bench::Args),
 }
@@ -95,6 +97,7 @@ impl Cli {
             Command::Invoice(args) => invoice::run(args, Config::load(self.config.as_deref())?).await,
             Command::Messaging(args) => messaging::run(args, Config::load(self.config.as_deref())?).await,
             Command::People(args) => people::run(args, Config::load(self.config.as_deref())?).await,
+            Command::Keys(args) => keys::run(args, Config::load(self.config.as_deref())?).await,
             Command::Schedule(args) => schedule::run(args, Config::load(self.config.as_deref())?).await,
         }
     }

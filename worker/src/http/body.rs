@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use muneem_jobs::vault::screen;
 use serde::{
     Deserialize,
     de::{DeserializeOwned, DeserializeSeed, MapAccess, SeqAccess, Visitor},
@@ -49,6 +50,14 @@ pub(super) async fn read(headers: &HeaderMap, body: Body, limit: usize) -> Resul
 /// What the body says. An empty one is `{}`, so that addresses without fields need none.
 pub(super) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     let value = if body.is_empty() { Value::Object(Map::new()) } else { strict(body)? };
+    screen::check(&value).map_err(|refused| {
+        let id = match refused.found {
+            screen::Finding::CardNumber => ProblemId::CardNumber,
+            screen::Finding::PaymentSecret => ProblemId::PaymentSecret,
+            screen::Finding::Aadhaar => ProblemId::Aadhaar,
+        };
+        Problem::field(id, &refused.field, refused.found.problem(), refused.found.mend())
+    })?;
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let field = if path == "." { String::new() } else { path };

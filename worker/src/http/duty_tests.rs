@@ -336,3 +336,21 @@ async fn the_description_lists_the_duties() {
     let list = description["paths"]["/v1/invoice/invoices"]["get"]["description"].as_str().expect("a description");
     assert!(list.contains("POST /v1/queue/jobs"), "{list}");
 }
+
+#[tokio::test]
+async fn atk_047_a_card_number_is_refused_at_the_edge_and_its_field_named() {
+    let house = House::furnished().await;
+    let mut payload = document("SM/26-27/00047");
+    payload["invoice"]["note"] = json!("paid with 4111 1111 1111 1111");
+    let body = json!({ "kind": "invoice.issue", "payload": payload });
+    let refused = house.post("/v1/queue/jobs", &house.sharma, None, &body).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", refused.body);
+    let told = refused.body.to_string();
+    assert!(told.contains("vault.card_number") && told.contains("payload.invoice.note"), "{told}");
+    assert!(!told.contains("1111"), "{told}");
+    let jobs: i64 = sqlx::query_scalar("select count(*) from muneem.queue_jobs")
+        .fetch_one(&house.db.pool())
+        .await
+        .expect("a count");
+    assert_eq!(jobs, 0);
+}

@@ -86,6 +86,9 @@ problems! {
     JobNotDead "queue.job_not_dead" 409 "The job is not dead" "Only dead jobs are retried by hand; GET the job to see its state.";
     NoSuchSchedule "schedule.no_such_entry" 404 "There is no such schedule" "GET /v1/schedule/entries lists all.";
     NotEnqueued "schedule.not_enqueued" 422 "The schedule's job was refused" "Mend the entry as `detail` says.";
+    CardNumber "vault.card_number" 422 "A card number may not be kept" "Send the last four digits and the issuer, or the token of your payment service.";
+    PaymentSecret "vault.payment_secret" 422 "A secret of a card or account may not be kept" "Leave the field out.";
+    Aadhaar "vault.aadhaar" 422 "An Aadhaar number may not be kept" "Send the last four digits and the result of the check.";
     NoSuchMessage "messaging.no_such_message" 404 "There is no such message" "GET /v1/messaging/messages lists those of your business.";
     NoSuchInvoice "invoice.no_such_invoice" 404 "There is no such invoice" "GET /v1/invoice/invoices lists those of your business.";
     NotIssued "invoice.not_issued" 409 "The invoice's PDF is not made yet" "Try again after the seconds that `retry-after` says.";

@@ -1,5 +1,7 @@
 use std::fmt;
 
+use crate::vault::screen::decimal;
+
 /// A phone number in E.164 with its plus sign: `+919812345678`.
 ///
 /// Without the plus the carrier prefixes the *sender's* country code, and the message goes to a stranger.
@@ -95,7 +97,10 @@ fn digits(text: &str) -> Result<(String, bool), PhoneError> {
         match character {
             '+' | '＋' if digits.is_empty() && !plus => plus = true,
             ' ' | '\u{a0}' | '\u{202f}' | '-' | '\u{2010}'..='\u{2013}' | '.' | '(' | ')' => {}
-            _ => digits.push(ascii_digit(character).ok_or(PhoneError::NotDigits)?),
+            _ => {
+                let digit = decimal(character).ok_or(PhoneError::NotDigits)?;
+                digits.push(char::from(b'0' + digit));
+            }
         }
         if digits.len() > 20 {
             return Err(PhoneError::NotE164);
@@ -108,28 +113,6 @@ fn digits(text: &str) -> Result<(String, bool), PhoneError> {
         return Ok((rest.to_owned(), true));
     }
     Ok((digits, plus))
-}
-
-/// The ASCII digit for an ASCII digit or one of India's scripts.
-fn ascii_digit(character: char) -> Option<char> {
-    const ZEROS: [u32; 10] = [
-        0x30,  // ASCII
-        0x966, // Devanagari
-        0x9e6, // Bengali, Assamese
-        0xa66, // Gurmukhi
-        0xae6, // Gujarati
-        0xb66, // Odia
-        0xbe6, // Tamil
-        0xc66, // Telugu
-        0xce6, // Kannada
-        0xd66, // Malayalam
-    ];
-    let code = u32::from(character);
-    ZEROS
-        .iter()
-        .chain(&[0x6f0, 0x660]) // Urdu, Arabic
-        .find(|&&zero| (zero..zero + 10).contains(&code))
-        .and_then(|zero| char::from_digit(code - zero, 10))
 }
 
 #[cfg(test)]
