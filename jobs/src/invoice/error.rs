@@ -9,6 +9,7 @@ use super::{
 use crate::{
     files, messaging,
     queue::{self, Disposition, JobError, LostLease},
+    vault,
 };
 
 /// What can go wrong with a document.
@@ -80,6 +81,9 @@ pub enum Error {
     /// Another attempt owns the job.
     #[error(transparent)]
     LostLease(#[from] LostLease),
+    /// What is personal could not be sealed or opened.
+    #[error("invoice: vault")]
+    Vault(#[from] vault::Error),
     /// The database did not answer as hoped.
     #[error("invoice: database")]
     Database(#[from] sqlx::Error),
@@ -117,6 +121,7 @@ impl JobError for Error {
                 Disposition::Retry
             }
             Self::Files(error) => error.disposition(),
+            Self::Vault(error) => error.disposition(),
             Self::Messaging(error) => error.disposition(),
         }
     }
@@ -134,6 +139,7 @@ impl JobError for Error {
             Self::LostLease(_) => "invoice.lost_lease",
             Self::Database(_) => "invoice.database",
             Self::Files(error) => error.cause(),
+            Self::Vault(error) => error.cause(),
             Self::Messaging(error) => error.cause(),
             Self::Enqueue(_) => "invoice.enqueue",
             Self::BadPhone => "invoice.bad_phone",

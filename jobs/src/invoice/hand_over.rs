@@ -41,7 +41,7 @@ impl Job for HandOver {
     async fn run(self, ctx: &JobContext) -> Result<Done, Error> {
         let id = self.invoice_id;
         let mut tx = ctx.begin().await?;
-        let draft = store::load_draft(&mut tx, ctx.business, id).await?;
+        let draft = store::load_draft(&mut tx, &ctx.deps.vault, ctx.business, id).await?;
         let Some(issued) = draft.issued else { return Err(Error::NotIssued(id)) };
         if let Some(Deliver { whatsapp: Some(whatsapp) }) = &draft.deliver {
             let outgoing = Outgoing { id, invoice: &draft.invoice, whatsapp, pdf_digest: &issued.pdf_digest };
@@ -134,7 +134,8 @@ async fn request_message(tx: &mut PgConnection, ctx: &JobContext, outgoing: &Out
         },
         expires_at: None,
     };
-    messaging::request(tx, ctx.deps.clock.as_ref(), ctx.deps.chance.as_ref(), &message).await?;
+    let deps = &ctx.deps;
+    messaging::request(tx, &deps.vault, deps.clock.as_ref(), deps.chance.as_ref(), &message).await?;
     Ok(())
 }
 

@@ -68,6 +68,14 @@ impl std::fmt::Debug for HandedOver {
 }
 
 impl HandedOver {
+    /// Its number, where it has one of the form of a number. What has no such form may be anything.
+    pub(super) fn number(&self) -> Option<String> {
+        let payload: serde_json::Value = serde_json::from_str(self.0.get()).ok()?;
+        let number = payload.pointer("/invoice/number")?.as_str()?;
+        let plain = number.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'-'));
+        (plain && (1..=16).contains(&number.len())).then(|| number.to_owned())
+    }
+
     /// Reads it, to the letter of the schema.
     pub(super) fn read(&self) -> Result<NewInvoice, Problem> {
         let json = &mut serde_json::Deserializer::from_str(self.0.get());
@@ -144,7 +152,7 @@ struct Origin<'a> {
 
 async fn load_refused(ctx: &JobContext, id: RefusalId) -> Result<HandedOver, Error> {
     let mut conn = ctx.deps.db.acquire().await?;
-    store::find_refused(&mut conn, ctx.business, id).await?.ok_or(Error::NoRefusal(id))
+    store::find_refused(&mut conn, &ctx.deps.vault, ctx.business, id).await?.ok_or(Error::NoRefusal(id))
 }
 
 /// Records the document, has it rendered, clears the job and ends it, in one transaction.
@@ -153,11 +161,12 @@ async fn record(ctx: &JobContext, new: &NewInvoice, amounts: &Amounts, from: &Or
     let now = ctx.now();
     let mut id = InvoiceId(ctx.deps.chance.uuid_v7(now));
     let row = NewRow { id, business: ctx.business, new, amounts, now };
-    if store::insert_invoice(&mut tx, &row).await? {
+    if store::insert_invoice(&mut tx, &ctx.deps.vault, &row).await? {
         let render = NewJob::of(ctx.business, &Render { invoice_id: id })?.key(id.to_string());
         queue::enqueue(&mut tx, &render).await?;
     } else {
-        let Some((taken_by, other)) = store::find_by_number(&mut tx, ctx.business, &new.invoice).await? else {
+        let other = store::find_by_number(&mut tx, &ctx.deps.vault, ctx.business, &new.invoice).await?;
+        let Some((taken_by, other)) = other else {
             // The other transaction rolled back between the two statements: the next attempt inserts.
             return Err(Error::Database(sqlx::Error::RowNotFound));
         };
@@ -195,7 +204,8 @@ async fn refuse(ctx: &JobContext, from: &Origin<'_>, problems: &[Problem]) -> Re
     if let Some(before) = from.refusal {
         store::delete_refusal(&mut tx, before).await?;
     }
-    store::insert_refusal(&mut tx, (id, ctx.business), from.handed_over, problems, now).await?;
+    let row = store::NewRefusal { id, business: ctx.business, handed_over: from.handed_over, problems, now };
+    store::insert_refusal(&mut tx, &ctx.deps.vault, &row).await?;
     point_to(ctx, &mut tx, id).await?;
     tx.commit().await?;
     Ok(id)

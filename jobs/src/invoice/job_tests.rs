@@ -33,6 +33,7 @@ use crate::{
         self, Done, JobContext, JobFailure, Kind, Lane, NewJob, Steps,
         work::{self, Buried, Claimed, Held, PutBack, Want},
     },
+    vault::{Cell, Class},
 };
 
 struct FixedClock;
@@ -147,6 +148,32 @@ impl Shop {
         messaging::set_account(&mut *self.conn().await, &FixedClock, &account).await.expect("an account");
     }
 
+    /// Changes the JSON that is sealed in the only row of a table, as somebody with the keys would.
+    async fn change_sealed(
+        &self,
+        table: &str,
+        (key, column): (&str, &str),
+        class: Class,
+        change: impl FnOnce(&mut Value),
+    ) {
+        let mut conn = self.db.pool().acquire().await.expect("a connection");
+        let read = format!("select {key}::text, {column} from muneem.{table}");
+        let (row, sealed): (String, Vec<u8>) =
+            sqlx::query_as(sqlx::AssertSqlSafe(read)).fetch_one(&mut *conn).await.expect("one row");
+        let table = format!("muneem.{table}");
+        let cell = Cell { business_id: self.business, table: &table, column, row: &row };
+        let plain = self.deps.vault.open(&mut conn, &cell, &sealed).await.expect("it opens");
+        let mut value: Value = serde_json::from_slice(&plain).expect("JSON");
+        change(&mut value);
+        let sealed = self.deps.vault.seal(&mut conn, class, &cell, value.to_string().as_bytes()).await;
+        let write = format!("update {table} set {column} = $1");
+        sqlx::query(sqlx::AssertSqlSafe(write))
+            .bind(sealed.expect("it seals"))
+            .execute(&mut *conn)
+            .await
+            .expect("one row");
+    }
+
     async fn execute(&self, statement: &'static str) {
         sqlx::query(statement).execute(&mut *self.conn().await).await.expect("a change");
     }
@@ -182,6 +209,7 @@ impl Shop {
             "invoice.issue" => Kind::of::<Issue>(),
             "invoice.render" => Kind::of::<Render>(),
             "invoice.hand_over" => Kind::of::<HandOver>(),
+            "messaging.apply_webhook" => Kind::of::<messaging::ApplyWebhook>(),
             other => panic!("no handler here for {other}"),
         };
         kind.run(claimed.payload.get(), &self.context(claimed, steps)).await
@@ -212,6 +240,24 @@ impl Shop {
     }
 
     /// Everything the queue holds, as text: no clear text may be in it.
+    /// Every row of every table of ours, as an owner with a SQL prompt reads them.
+    async fn all_text(&self) -> String {
+        let mut conn = self.db.pool().acquire().await.expect("a connection");
+        let tables: Vec<String> = sqlx::query_scalar(
+            "select c.relname::text from pg_class c where c.relnamespace = 'muneem'::regnamespace and c.relkind = 'r'",
+        )
+        .fetch_all(&mut *conn)
+        .await
+        .expect("tables");
+        let mut text = String::new();
+        for table in tables {
+            let query = format!("select coalesce(string_agg(t::text, ' '), '') from muneem.{table} t");
+            text +=
+                &sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(query)).fetch_one(&mut *conn).await.expect("rows");
+        }
+        text
+    }
+
     async fn queue_text(&self) -> String {
         let mut text = String::new();
         for table in ["queue_jobs", "queue_history", "queue_dead"] {
@@ -244,22 +290,32 @@ async fn invoice_goes_from_payload_to_pdf_and_message_and_leaves_no_clear_text()
     let pdf = load_pdf(shop.objects.as_ref(), &recorded).await.expect("files").expect("a PDF");
     assert_eq!(pdf.file_name, "SM-26-27-00042.pdf");
     assert_eq!(Some(files::digest_of(&pdf.bytes)), recorded.pdf_digest);
-    let message: (String, String, String) =
-        sqlx::query_as("select purpose, document_filename, params::text from muneem.messaging_messages")
-            .fetch_one(&mut *conn)
-            .await
-            .expect("a message");
+    let message: (String, String, Vec<u8>, String) = sqlx::query_as(
+        "select purpose, document_filename, params_sealed, message_id::text from muneem.messaging_messages",
+    )
+    .fetch_one(&mut *conn)
+    .await
+    .expect("a message");
     assert_eq!((message.0.as_str(), message.1.as_str()), ("invoice.issued", "SM-26-27-00042.pdf"));
-    assert!(message.2.contains("आशा वर्मा") && message.2.contains("₹14,999.00"), "{}", message.2);
+    let cell = Cell {
+        business_id: shop.business,
+        table: "muneem.messaging_messages",
+        column: "params_sealed",
+        row: &message.3,
+    };
+    let params = shop.deps.vault.open(&mut conn, &cell, &message.2).await.expect("it opens");
+    let params = String::from_utf8(params.to_vec()).expect("JSON");
+    assert!(params.contains("आशा वर्मा") && params.contains("₹14,999.00"), "{params}");
 
     let text = shop.queue_text().await;
     for personal in ["आशा", "9876543210", "490154203237518", "सोसायटी"] {
         assert!(!text.contains(personal), "{personal} in {text}");
     }
-    let delivers: i64 = sqlx::query_scalar("select count(*) from muneem.invoice_invoices where deliver is not null")
-        .fetch_one(&mut *conn)
-        .await
-        .expect("a count");
+    let delivers: i64 =
+        sqlx::query_scalar("select count(*) from muneem.invoice_invoices where deliver_sealed is not null")
+            .fetch_one(&mut *conn)
+            .await
+            .expect("a count");
     assert_eq!(delivers, 0);
 }
 
@@ -293,7 +349,7 @@ async fn without_an_account_the_paper_is_made_and_its_message_waits_a_day_and_a_
     assert!(matches!(shop.run_next().await, Ok(Done::Acked)));
     assert_eq!(shop.claim().await.expect("a message goes out").kind, "messaging.send");
     assert_eq!(shop.count("messaging_messages").await, 1);
-    assert_eq!(shop.count("invoice_invoices where deliver is not null").await, 0);
+    assert_eq!(shop.count("invoice_invoices where deliver_sealed is not null").await, 0);
 }
 
 #[tokio::test]
@@ -301,11 +357,83 @@ async fn what_messaging_will_never_take_is_on_paper_too() {
     let shop = Shop::open().await;
     shop.enqueue(payload(&samples::phone())).await;
     shop.run_next().await.expect("issued");
-    shop.execute("update muneem.invoice_invoices set deliver = jsonb_set(deliver, '{whatsapp,to}', '\"none\"')").await;
+    shop.change_sealed("invoice_invoices", ("invoice_id", "deliver_sealed"), Class::Contact, |deliver| {
+        deliver["whatsapp"]["to"] = json!("none");
+    })
+    .await;
     shop.run_next().await.expect("rendered");
     assert_eq!(shop.count("invoice_invoices where state = 'issued'").await, 1);
     let failure = shop.run_next().await.expect_err("nowhere to go");
     assert_eq!((failure.cause, failure.disposition), ("invoice.bad_phone", queue::Disposition::Fail));
+}
+
+/// What came in by SQL and by webhook stands in no table once its job has handled it, whether it was taken or refused.
+#[tokio::test]
+async fn atk_101_canary_no_table_spells_what_a_job_has_handled() {
+    let shop = Shop::open().await;
+    let canaries = [
+        "आशा",
+        "सोसायटी",
+        "9812345670",
+        "490154203237518",
+        "27ZZZPZ0000Z1ZA",
+        "29ABCDE1234F1ZW",
+        "bills@sharma-mobiles.example",
+        "sharma.mobiles@okbank",
+        "wamid.HBgMOTE5ODc2NTQzMjEw",
+        "tok_canary_7Yx",
+    ];
+    // As text, and as the bytes that bytea columns show.
+    let seen = |text: &str| -> Vec<&str> {
+        canaries.into_iter().filter(|canary| text.contains(canary) || text.contains(&hex::encode(canary))).collect()
+    };
+    let to_asha = |document: &Value| {
+        let mut whole = payload(document);
+        whole["deliver"]["whatsapp"]["to"] = json!("+919812345670");
+        whole
+    };
+    shop.enqueue(to_asha(&samples::phone())).await;
+    let mut wrong = samples::interstate();
+    wrong["total"] = json!("1");
+    wrong["buyer"]["name"] = json!("आशा tok_canary_7Yx");
+    shop.enqueue(to_asha(&wrong)).await;
+    let number = messaging::list_accounts(&mut *shop.conn().await, Some(shop.business)).await.expect("an account");
+    let webhook = json!({ "entry": [{ "changes": [{ "field": "messages", "value": {
+        "metadata": { "phone_number_id": number[0].number.as_str() },
+        "messages": [{ "id": "wamid.HBgMOTE5ODc2NTQzMjEw", "from": "919812345670", "type": "text",
+            "timestamp": "1764000000", "text": { "body": "tok_canary_7Yx" } }] } }] }] });
+    let (deps, body) = (&shop.deps, webhook.to_string());
+    let kept = messaging::receive_webhook(
+        &mut *shop.conn().await,
+        &deps.vault,
+        deps.clock.as_ref(),
+        deps.chance.as_ref(),
+        body.as_bytes(),
+    )
+    .await;
+    assert_eq!(kept.expect("kept"), messaging::Received::New(1));
+    let before = shop.all_text().await;
+    assert!(seen(&before).contains(&"आशा"), "jobs enqueued by SQL stand in line in clear, and the look sees them");
+    assert!(!seen(&before).contains(&"wamid.HBgMOTE5ODc2NTQzMjEw"), "a webhook is sealed at the door");
+
+    let (mut ended, mut buried) = (0, 0);
+    while let Some(claimed) = shop.claim().await {
+        if claimed.kind == "messaging.send" {
+            continue;
+        }
+        ended += 1;
+        if let Err(failure) = shop.handle(&claimed, StopAt::never()).await {
+            buried += 1;
+            assert_eq!(seen(&failure.error), Vec::<&str>::new(), "in an error");
+            let held = Held { job: claimed.job, attempt: claimed.attempt };
+            let given_up = [Buried { held, cause: failure.cause, error: failure.error }];
+            work::bury(&mut *shop.conn().await, shop.worker, &given_up).await.expect("a burial");
+        }
+    }
+    assert_eq!((ended, buried), (4, 1), "two documents, a paper, a webhook; one document was refused");
+    assert_eq!((shop.count("messaging_messages").await, shop.count("messaging_events").await), (1, 1));
+    assert_eq!((shop.count("invoice_refusals").await, shop.count("queue_dead").await), (1, 1));
+    assert_eq!(seen(&shop.all_text().await), Vec::<&str>::new());
 }
 
 /// Killed after each step and run again, the hand-over ends in one message.
@@ -420,13 +548,11 @@ async fn refused_document_leaves_the_job_and_comes_back_on_retry() {
     assert!(failure.error.contains("issued_on") && failure.error.contains("supplier.gstin"), "{}", failure.error);
     assert!(!shop.queue_text().await.contains("आशा"));
     // Somebody mends the document where it is kept, and retries the dead letter.
-    sqlx::query(
-        r#"update muneem.invoice_refusals set payload = jsonb_set(jsonb_set(payload, '{invoice,supplier,gstin}',
-        '"27ZZZPZ0000Z1ZA"'), '{invoice,issued_on}', '"2026-11-23"')"#,
-    )
-    .execute(&mut *shop.conn().await)
-    .await
-    .expect("a mend");
+    shop.change_sealed("invoice_refusals", ("refusal_id", "payload_sealed"), Class::Payload, |payload| {
+        payload["invoice"]["supplier"]["gstin"] = json!("27ZZZPZ0000Z1ZA");
+        payload["invoice"]["issued_on"] = json!("2026-11-23");
+    })
+    .await;
     assert!(queue::retry(&mut *shop.conn().await, job).await.expect("a retry"));
     shop.run_next().await.expect("issued");
     shop.run_next().await.expect("rendered");

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The payload of [`Issue`] is the whole document, so no frontend has to teach us its tables. Its first step moves the
-//! document into our tables and leaves an id in the job: a finished or dead job holds no clear text.
+//! document into our tables, sealed, and leaves an id in the job: a finished or dead job holds no clear text.
 //!
 //! The paper never waits for the post. What messaging does not take, for want of a WhatsApp account above all, is left
 //! to [`HandOver`], which waits a day for the account and is then a dead letter that a retry sends.
@@ -33,6 +33,7 @@ mod numbers;
 mod paper;
 mod render;
 mod rules;
+mod sealed;
 mod store;
 mod tax;
 mod words;

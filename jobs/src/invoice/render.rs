@@ -36,7 +36,7 @@ impl Job for Render {
         let id = self.invoice_id;
         let draft = {
             let mut conn = ctx.deps.db.acquire().await?;
-            store::load_draft(&mut conn, ctx.business, id).await?
+            store::load_draft(&mut conn, &ctx.deps.vault, ctx.business, id).await?
         };
         if draft.issued.is_some() {
             return Ok(Done::Ack(Some(json!({ "invoice_id": id }))));

@@ -1,15 +1,15 @@
 use chrono::{DateTime, NaiveDate, Utc};
 use rust_decimal::Decimal;
-use serde_json::value::RawValue;
 use sqlx::PgConnection;
 
 use super::{
     Error, Problem,
     issue::HandedOver,
     model::{Deliver, Exact, Invoice, InvoiceId, Kind, NewInvoice, Recorded, RefusalId, State},
+    sealed,
     tax::Amounts,
 };
-use crate::{law::FinancialYear, people::BusinessId};
+use crate::{law::FinancialYear, people::BusinessId, vault::Vault};
 
 /// A checked document, about to be recorded.
 pub(super) struct NewRow<'a> {
@@ -22,27 +22,42 @@ pub(super) struct NewRow<'a> {
 
 /// Inserts a document unless its number is taken; says whether it did. Waits for a transaction that is inserting the
 /// same number.
-pub(super) async fn insert_invoice(conn: &mut PgConnection, row: &NewRow<'_>) -> Result<bool, Error> {
+pub(super) async fn insert_invoice(conn: &mut PgConnection, vault: &Vault, row: &NewRow<'_>) -> Result<bool, Error> {
     let invoice = &row.new.invoice;
     let year = FinancialYear::of(invoice.issued_on);
-    let deliver = row.new.deliver.as_ref().map(serde_json::to_value).transpose().map_err(Error::Unreadable)?;
+    let of = (row.business, row.id);
+    let document = sealed::seal_document(conn, vault, of, invoice).await?;
+    let deliver = match &row.new.deliver {
+        Some(deliver) => Some(sealed::seal_deliver(conn, vault, of, deliver).await?),
+        None => None,
+    };
+    let marks = sealed::gstin_marks(conn, vault, row.business, &invoice.supplier.gstin).await?;
+    // The unique index sees one version of the index key; the others are looked for.
     let inserted = sqlx::query!(
         r#"
         insert into muneem.invoice_invoices (
-            invoice_id, business_id, kind, supplier_gstin, number, issued_on, financial_year, state, document, deliver,
-            taxable, tax, round_off, total, keep_until, received_at
+            invoice_id, business_id, kind, supplier_gstin_mark, number, issued_on, financial_year, state,
+            document_sealed, deliver_sealed, taxable, tax, round_off, total, keep_until, received_at
         )
-        values ($1, $2, $3, $4, $5, $6, $7, 'received', $8, $9, $10, $11, $12, $13, $14, $15)
+        select $1, $2, $3, ($4::bytea[])[1], $5, $6, $7, 'received', $8, $9, $10, $11, $12, $13, $14, $15
+        where not exists (
+            select from muneem.invoice_invoices i
+            where i.business_id = $2
+                and i.supplier_gstin_mark = any (($4::bytea[])[2:])
+                and i.financial_year = $7
+                and i.kind = $3
+                and upper(i.number) = upper($5)
+        )
         on conflict do nothing
         "#,
         row.id.0,
         row.business.0,
         invoice.kind.as_str(),
-        invoice.supplier.gstin,
+        &marks,
         invoice.number,
         invoice.issued_on,
         year.start_year(),
-        serde_json::to_value(invoice).map_err(Error::Unreadable)?,
+        document,
         deliver,
         row.amounts.taxable,
         row.amounts.tax.sum(),
@@ -59,28 +74,32 @@ pub(super) async fn insert_invoice(conn: &mut PgConnection, row: &NewRow<'_>) ->
 /// The document that has this number.
 pub(super) async fn find_by_number(
     conn: &mut PgConnection,
+    vault: &Vault,
     business: BusinessId,
     invoice: &Invoice,
 ) -> Result<Option<(InvoiceId, Invoice)>, Error> {
+    let marks = sealed::gstin_marks(conn, vault, business, &invoice.supplier.gstin).await?;
     let row = sqlx::query!(
         r#"
-        select i.invoice_id as "invoice_id: InvoiceId", i.document
+        select i.invoice_id as "invoice_id: InvoiceId", i.document_sealed
         from muneem.invoice_invoices i
         where i.business_id = $1
-            and i.supplier_gstin = $2
+            and i.supplier_gstin_mark = any ($2)
             and i.financial_year = $3
             and i.kind = $4
             and upper(i.number) = upper($5)
         "#,
         business.0,
-        invoice.supplier.gstin,
+        &marks,
         FinancialYear::of(invoice.issued_on).start_year(),
         invoice.kind.as_str(),
         invoice.number,
     )
-    .fetch_optional(conn)
+    .fetch_optional(&mut *conn)
     .await?;
-    row.map(|row| Ok((row.invoice_id, serde_json::from_value(row.document).map_err(Error::Unreadable)?))).transpose()
+    let Some(row) = row else { return Ok(None) };
+    let document = sealed::open_document(conn, vault, (business, row.invoice_id), &row.document_sealed).await?;
+    Ok(Some((row.invoice_id, document)))
 }
 
 /// A recorded document with all that its paper needs.
@@ -98,22 +117,31 @@ pub(super) struct Issued {
 }
 
 /// Reads a document.
-pub(super) async fn load_draft(conn: &mut PgConnection, business: BusinessId, id: InvoiceId) -> Result<Draft, Error> {
+pub(super) async fn load_draft(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    business: BusinessId,
+    id: InvoiceId,
+) -> Result<Draft, Error> {
     let row = sqlx::query!(
         r#"
-        select i.document, i.deliver, i.keep_until, i.pdf_digest, i.issued_at
+        select i.document_sealed, i.deliver_sealed, i.keep_until, i.pdf_digest, i.issued_at
         from muneem.invoice_invoices i
         where i.business_id = $1 and i.invoice_id = $2
         "#,
         business.0,
         id.0,
     )
-    .fetch_optional(conn)
+    .fetch_optional(&mut *conn)
     .await?
     .ok_or(Error::NotFound(id))?;
+    let deliver = match &row.deliver_sealed {
+        Some(deliver) => Some(sealed::open_deliver(conn, vault, (business, id), deliver).await?),
+        None => None,
+    };
     Ok(Draft {
-        invoice: serde_json::from_value(row.document).map_err(Error::Unreadable)?,
-        deliver: row.deliver.map(serde_json::from_value).transpose().map_err(Error::Unreadable)?,
+        invoice: sealed::open_document(conn, vault, (business, id), &row.document_sealed).await?,
+        deliver,
         keep_until: row.keep_until,
         issued: row.pdf_digest.zip(row.issued_at).map(|(pdf_digest, at)| Issued { pdf_digest, at }),
     })
@@ -129,7 +157,8 @@ pub(super) async fn mark_issued(
     let updated = sqlx::query!(
         r#"
         update muneem.invoice_invoices
-        set state = 'issued', pdf_digest = $2, issued_at = $3, deliver = case when $4 then deliver end
+        set state = 'issued', pdf_digest = $2, issued_at = $3,
+            deliver_sealed = case when $4 then deliver_sealed end
         where invoice_id = $1 and state = 'received'
         "#,
         id.0,
@@ -147,8 +176,8 @@ pub(super) async fn forget_deliver(conn: &mut PgConnection, id: InvoiceId) -> Re
     let updated = sqlx::query!(
         r#"
         update muneem.invoice_invoices
-        set deliver = null
-        where invoice_id = $1 and deliver is not null
+        set deliver_sealed = null
+        where invoice_id = $1 and deliver_sealed is not null
         "#,
         id.0,
     )
@@ -157,24 +186,29 @@ pub(super) async fn forget_deliver(conn: &mut PgConnection, id: InvoiceId) -> Re
     Ok(updated.rows_affected() == 1)
 }
 
+/// A refused document, about to be kept.
+pub(super) struct NewRefusal<'a> {
+    pub(super) id: RefusalId,
+    pub(super) business: BusinessId,
+    pub(super) handed_over: &'a HandedOver,
+    pub(super) problems: &'a [Problem],
+    pub(super) now: DateTime<Utc>,
+}
+
 /// Keeps a refused document out of its job.
-pub(super) async fn insert_refusal(
-    conn: &mut PgConnection,
-    (id, business): (RefusalId, BusinessId),
-    handed_over: &HandedOver,
-    problems: &[Problem],
-    now: DateTime<Utc>,
-) -> Result<(), Error> {
+pub(super) async fn insert_refusal(conn: &mut PgConnection, vault: &Vault, row: &NewRefusal<'_>) -> Result<(), Error> {
+    let payload = sealed::seal_refused(conn, vault, (row.id, row.business), row.handed_over.0.get()).await?;
     sqlx::query!(
         r#"
-        insert into muneem.invoice_refusals (refusal_id, business_id, payload, problems, refused_at)
-        values ($1, $2, ($3::text)::jsonb, $4, $5)
+        insert into muneem.invoice_refusals (refusal_id, business_id, payload_sealed, number, problems, refused_at)
+        values ($1, $2, $3, $4, $5, $6)
         "#,
-        id.0,
-        business.0,
-        handed_over.0.get(),
-        serde_json::to_value(problems).map_err(Error::Unreadable)?,
-        now,
+        row.id.0,
+        row.business.0,
+        payload,
+        row.handed_over.number().unwrap_or_default(),
+        serde_json::to_value(row.problems).map_err(Error::Unreadable)?,
+        row.now,
     )
     .execute(conn)
     .await?;
@@ -184,21 +218,24 @@ pub(super) async fn insert_refusal(
 /// A refused document as it was handed over.
 pub(super) async fn find_refused(
     conn: &mut PgConnection,
+    vault: &Vault,
     business: BusinessId,
     id: RefusalId,
 ) -> Result<Option<HandedOver>, Error> {
     let payload = sqlx::query_scalar!(
         r#"
-        select r.payload::text as "payload!"
+        select r.payload_sealed
         from muneem.invoice_refusals r
         where r.business_id = $1 and r.refusal_id = $2
         "#,
         business.0,
         id.0,
     )
-    .fetch_optional(conn)
+    .fetch_optional(&mut *conn)
     .await?;
-    payload.map(|payload| RawValue::from_string(payload).map(HandedOver).map_err(Error::Unreadable)).transpose()
+    let Some(payload) = payload else { return Ok(None) };
+    let payload = sealed::open_refused(conn, vault, (id, business), &payload).await?;
+    Ok(Some(HandedOver(serde_json::from_slice(&payload).map_err(Error::Unreadable)?)))
 }
 
 /// The number of a refused document with what was wrong; of any business when `business` is absent.
@@ -209,7 +246,7 @@ pub(super) async fn find_refusal(
 ) -> Result<Option<(String, Vec<Problem>)>, Error> {
     let row = sqlx::query!(
         r#"
-        select coalesce(r.payload #>> '{invoice,number}', '') as "number!", r.problems
+        select r.number, r.problems
         from muneem.invoice_refusals r
         where ($1::uuid is null or r.business_id = $1) and r.refusal_id = $2
         "#,

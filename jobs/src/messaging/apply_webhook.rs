@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Error, WebhookId,
     ledger::{self, Locked, Told},
+    sealed,
     store::{self, NewEvent},
     webhook::{self, Update, What},
 };
@@ -30,6 +31,7 @@ impl Job for ApplyWebhook {
     async fn run(self, ctx: &JobContext) -> Result<Done, Error> {
         let mut conn = ctx.deps.db.acquire().await?;
         let (body, received_at) = store::load_webhook(&mut conn, self.webhook_id).await?;
+        let body = sealed::open_webhook(&mut conn, &ctx.deps.vault, self.webhook_id, &body).await?;
         let mut updates = webhook::read(&body).unwrap_or_default();
         let numbers: Vec<_> = updates.iter().map(|update| update.number.clone()).collect();
         let owners = store::owners_of(&mut conn, &numbers).await?;
@@ -73,16 +75,20 @@ async fn attempts_of(
     ctx: &JobContext,
     updates: &[Update],
 ) -> Result<Vec<Option<store::OwnAttempt>>, Error> {
-    let (mut refs, mut wamids) = (Vec::with_capacity(updates.len()), Vec::with_capacity(updates.len()));
-    for update in updates {
-        let (reference, wamid) = match &update.what {
-            What::Status { reference, wamid, .. } => (reference.clone(), wamid.as_str().to_owned()),
-            What::Inbound { .. } | What::Unreadable => (None, String::new()),
+    let mut refs = Vec::with_capacity(updates.len());
+    let (mut places, mut marks) = (Vec::with_capacity(updates.len()), Vec::with_capacity(updates.len()));
+    for (update, place) in updates.iter().zip(1_i64..) {
+        let What::Status { reference, wamid, .. } = &update.what else {
+            refs.push(None);
+            continue;
         };
-        refs.push(reference);
-        wamids.push(wamid);
+        refs.push(reference.clone());
+        for mark in sealed::marks(conn, &ctx.deps.vault, ctx.business, wamid).await? {
+            places.push(place);
+            marks.push(mark);
+        }
     }
-    store::find_attempts(conn, ctx.business, &refs, &wamids).await
+    store::find_attempts(conn, ctx.business, &refs, (&places, &marks)).await
 }
 
 /// Two batches about the same messages must lock them in the same order; within a message the order of arrival stays.
@@ -121,12 +127,13 @@ impl Noted<'_> {
             What::Inbound { wamid, kind, at } => ("inbound", wamid, None, kind, None, at),
             What::Unreadable => return Ok(()),
         };
+        let mark = sealed::mark(conn, &self.ctx.deps.vault, self.ctx.business, wamid).await?;
         let event = NewEvent {
             id: self.ctx.deps.chance.uuid_v7(self.ctx.now()),
             business: self.ctx.business,
             number: &self.update.number,
             kind,
-            wamid,
+            wamid: &mark,
             reference,
             status,
             error_code: failure.map(|(code, _)| *code),

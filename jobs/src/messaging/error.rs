@@ -5,6 +5,7 @@ use crate::{
     files,
     outbound::carrier::UploadError,
     queue::{self, Disposition, JobError, LostLease},
+    vault,
 };
 
 /// A message could not be asked for, sent or followed.
@@ -66,6 +67,9 @@ pub enum Error {
     /// A follow-up job was not taken.
     #[error("messaging: enqueue")]
     Enqueue(#[from] queue::Error),
+    /// What is personal could not be sealed or opened.
+    #[error("messaging: vault")]
+    Vault(#[from] vault::Error),
     /// The database failed.
     #[error("messaging: database")]
     Database(#[from] sqlx::Error),
@@ -84,6 +88,7 @@ impl JobError for Error {
             | Self::Unreadable(..) => Disposition::Fail,
             Self::Waiting { until, .. } => Disposition::Snooze(*until),
             Self::File(_, source) => source.disposition(),
+            Self::Vault(source) => source.disposition(),
             Self::Upload(..) | Self::Lease(_) | Self::Enqueue(_) | Self::Database(_) => Disposition::Retry,
         }
     }
@@ -103,6 +108,7 @@ impl JobError for Error {
             Self::File(..) => "messaging.file",
             Self::Lease(_) => "messaging.lost_lease",
             Self::Enqueue(_) => "messaging.enqueue",
+            Self::Vault(source) => source.cause(),
             Self::Database(_) => "messaging.database",
         }
     }

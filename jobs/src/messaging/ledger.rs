@@ -5,6 +5,7 @@ use sqlx::PgConnection;
 use super::{
     AttemptOutcome, Error, MessageId, Send, State, Status,
     rules::{self, Next},
+    sealed,
     store::{self, Ending, Reason},
 };
 use crate::{
@@ -32,12 +33,10 @@ pub(super) async fn accept(
     locked: &mut Locked,
     accepted: &carrier::Accepted,
 ) -> Result<(), Error> {
-    let ending = Ending {
-        wamid: Some(&accepted.wamid),
-        http_status: Some(200),
-        trace: accepted.trace.as_deref(),
-        ..Ending::default()
-    };
+    let vault = &ctx.deps.vault;
+    let mark = sealed::mark(conn, vault, locked.business, &accepted.wamid).await?;
+    let ending =
+        Ending { wamid: Some(&mark), http_status: Some(200), trace: accepted.trace.as_deref(), ..Ending::default() };
     let outcome = match store::find_outcome(conn, locked.message, locked.attempt).await? {
         // A webhook was faster and has even told of the end.
         Some(AttemptOutcome::Failed) => AttemptOutcome::Failed,
@@ -49,7 +48,8 @@ pub(super) async fn accept(
         locked.state = if accepted.held { State::Held } else { State::Accepted };
         store::set_state(conn, locked.message, locked.state, &Reason::default(), ctx.now()).await?;
     }
-    for (status, code, details) in store::list_statuses_of(conn, locked.business, &accepted.wamid).await? {
+    let marks = sealed::marks(conn, vault, locked.business, &accepted.wamid).await?;
+    for (status, code, details) in store::list_statuses_of(conn, locked.business, &marks).await? {
         let told = Told { wamid: &accepted.wamid, status: &parse(&status), code, details: details.as_deref() };
         apply(conn, ctx, locked, &told).await?;
     }
@@ -114,8 +114,9 @@ pub(super) async fn apply(
         (AttemptOutcome::Failed, Status::Sent | Status::Other(_)) => AttemptOutcome::Failed,
         _ => AttemptOutcome::Accepted,
     };
+    let mark = sealed::mark(conn, &ctx.deps.vault, locked.business, told.wamid).await?;
     let ending = Ending {
-        wamid: Some(told.wamid),
+        wamid: Some(&mark),
         adopted,
         error_code: told.code.filter(|_| failed),
         error_details: told.details.filter(|_| failed),

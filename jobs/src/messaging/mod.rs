@@ -18,6 +18,7 @@ mod ledger;
 mod model;
 mod reconcile;
 mod rules;
+mod sealed;
 mod send;
 mod store;
 mod template;
@@ -43,6 +44,7 @@ use crate::{
     outbound::{Chance, Clock},
     people::BusinessId,
     queue::{self, NewJob},
+    vault::Vault,
 };
 
 /// What is said of a message that was still queued at its end.
@@ -71,9 +73,10 @@ pub async fn list_accounts(conn: &mut PgConnection, business: Option<BusinessId>
 /// Asks for a message, in the caller's transaction: the row and the job that sends it appear on commit or not at all.
 ///
 /// # Errors
-/// [`Error::NoAccount`], [`Error::BadParameter`], [`Error::BadDocument`]: nothing was written.
+/// [`Error::NoAccount`], [`Error::BadParameter`], [`Error::BadDocument`], [`Error::Vault`]: nothing was written.
 pub async fn request(
     conn: &mut PgConnection,
+    vault: &Vault,
     clock: &dyn Clock,
     chance: &dyn Chance,
     new: &NewMessage,
@@ -83,13 +86,9 @@ pub async fn request(
     let number = store::find_number(conn, new.business).await?.ok_or(Error::NoAccount)?;
     let now = clock.now();
     let id = MessageId(chance.uuid_v7(now));
-    let row = store::NewRow {
-        id,
-        number: &number,
-        params: serde_json::to_value(&new.content).expect("typed parameters are plain strings"),
-        expires_at: new.expires_at.unwrap_or(now + DEFAULT_LIFE),
-        now,
-    };
+    let personal = sealed::seal_message(conn, vault, (new.business, id), &new.to, &new.content).await?;
+    let row =
+        store::NewRow { id, number: &number, personal, expires_at: new.expires_at.unwrap_or(now + DEFAULT_LIFE), now };
     store::insert_message(conn, new, &row).await?;
     queue::enqueue(conn, &NewJob::of(new.business, &Send { message_id: id })?).await?;
     // Ends a message whose job is gone: cancelled, or given up by the queue.
@@ -173,9 +172,10 @@ pub enum Received {
 /// only bring it again for a week.
 ///
 /// # Errors
-/// When the database fails; answer the carrier with a 5xx then, and it comes back.
+/// When the database or the vault fails; answer the carrier with a 5xx then, and it comes back.
 pub async fn receive_webhook(
     conn: &mut PgConnection,
+    vault: &Vault,
     clock: &dyn Clock,
     chance: &dyn Chance,
     body: &[u8],
@@ -192,7 +192,8 @@ pub async fn receive_webhook(
         Some(_) => "received",
     };
     let sha256 = Sha256::digest(body);
-    let row = store::NewWebhook { id, sha256: sha256.as_slice(), body, state, received_at: now };
+    let sealed = sealed::seal_webhook(conn, vault, id, body).await?;
+    let row = store::NewWebhook { id, sha256: sha256.as_slice(), body: &sealed, state, received_at: now };
     if !store::insert_webhook(conn, &row).await? {
         return Ok(Received::Replayed);
     }

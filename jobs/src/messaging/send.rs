@@ -5,17 +5,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttemptOutcome, Content, Error, Language, MessageId, Reconcile, Reference, State,
+    AttemptOutcome, Error, Language, MessageId, Reconcile, Reference, State,
     ledger::{self, Locked},
     rules::{self, Next},
+    sealed,
     store::{self, Ending, Envelope, Reason},
 };
 use crate::{
     files,
-    outbound::{
-        Phone,
-        carrier::{DocumentHeader, Failure, Media, MediaId, OutgoingMessage, Refusal, SendOutcome, UploadError},
-    },
+    outbound::carrier::{DocumentHeader, Failure, Media, MediaId, OutgoingMessage, Refusal, SendOutcome, UploadError},
     queue::{self, Done, Job, JobContext, Lane, NewJob, Settings},
 };
 
@@ -71,7 +69,7 @@ impl Job for Send {
 
         let number = last.as_ref().map_or(1, |last| last.number + 1);
         let reference = Reference::new(id, number, ctx.deps.chance.as_ref());
-        let message = outgoing(id, &envelope, &reference, header)?;
+        let message = outgoing(ctx, id, &envelope, &reference, header).await?;
         let Some(begun_at) = begin_attempt(ctx, (id, number), &reference).await? else { return Ok(Done::OK) };
         ctx.step("messaging.posting").await;
         let outcome = if ctx.now() - begun_at > LATEST_POST {
@@ -85,16 +83,16 @@ impl Job for Send {
 }
 
 /// The words and the recipient, for the wire.
-fn outgoing(
+async fn outgoing(
+    ctx: &JobContext,
     id: MessageId,
     envelope: &Envelope,
     reference: &Reference,
     header: Option<DocumentHeader>,
 ) -> Result<OutgoingMessage, Error> {
-    let content: Content =
-        serde_json::from_value(envelope.params.clone()).map_err(|_| Error::Unreadable(id, "parameters"))?;
+    let mut conn = ctx.deps.db.acquire().await?;
+    let (to, content) = sealed::open_message(&mut conn, &ctx.deps.vault, (ctx.business, id), envelope).await?;
     let language: Language = envelope.language.parse().map_err(|_| Error::Unreadable(id, "language"))?;
-    let to = Phone::parse(&envelope.to).map_err(|_| Error::Unreadable(id, "recipient"))?;
     Ok(OutgoingMessage { to, reference: reference.0.clone(), template: content.fill(language, header) })
 }
 

@@ -3,12 +3,13 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    Account, Attempt, AttemptOutcome, Error, Event, Message, MessageId, NewMessage, Policy, Reference, State, WebhookId,
+    Account, Attempt, AttemptOutcome, Error, Event, Message, MessageId, NewMessage, Policy, Reference, State,
+    WebhookId, sealed::Personal,
 };
 use crate::{
     id::JobId,
     outbound::{
-        Phone, Wamid,
+        Phone,
         carrier::{MediaId, NumberId},
     },
     people::BusinessId,
@@ -98,7 +99,7 @@ pub(super) async fn owners_of(conn: &mut PgConnection, numbers: &[String]) -> Re
 pub(super) struct NewRow<'a> {
     pub(super) id: MessageId,
     pub(super) number: &'a NumberId,
-    pub(super) params: serde_json::Value,
+    pub(super) personal: Personal,
     pub(super) expires_at: DateTime<Utc>,
     pub(super) now: DateTime<Utc>,
 }
@@ -108,17 +109,19 @@ pub(super) async fn insert_message(conn: &mut PgConnection, new: &NewMessage, ro
     sqlx::query!(
         r#"
         insert into muneem.messaging_messages (
-            message_id, business_id, phone_number_id, to_phone, template, language, params, document_digest,
-            document_filename, purpose, policy, state, expires_at, created_at, updated_at)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'queued', $12, $13, $13)
+            message_id, business_id, phone_number_id, to_phone_sealed, to_phone_ending, template, language,
+            params_sealed, document_digest, document_filename, purpose, policy, state, expires_at, created_at,
+            updated_at)
+        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'queued', $13, $14, $14)
         "#,
         row.id.0,
         new.business.0,
         row.number.as_str(),
-        new.to.as_e164(),
+        row.personal.to,
+        row.personal.ending,
         new.content.template(),
         new.language.as_str(),
-        row.params,
+        row.personal.params,
         new.document.as_ref().map(|document| &document.digest),
         new.document.as_ref().map(|document| &document.filename),
         new.purpose,
@@ -135,9 +138,9 @@ pub(super) async fn insert_message(conn: &mut PgConnection, new: &NewMessage, ro
 pub(super) struct Envelope {
     pub(super) state: State,
     pub(super) number: NumberId,
-    pub(super) to: String,
+    pub(super) to_sealed: Vec<u8>,
     pub(super) language: String,
-    pub(super) params: serde_json::Value,
+    pub(super) params_sealed: Vec<u8>,
     pub(super) document_digest: Option<String>,
     pub(super) document_filename: Option<String>,
     pub(super) policy: Policy,
@@ -153,8 +156,8 @@ pub(super) async fn load_envelope(
     sqlx::query_as!(
         Envelope,
         r#"
-        select state as "state: State", phone_number_id as "number: NumberId", to_phone as "to", language, params,
-            document_digest, document_filename, policy as "policy: Policy", expires_at
+        select state as "state: State", phone_number_id as "number: NumberId", to_phone_sealed as to_sealed,
+            language, params_sealed, document_digest, document_filename, policy as "policy: Policy", expires_at
         from muneem.messaging_messages
         where message_id = $1 and business_id = $2
         "#,
@@ -297,7 +300,8 @@ pub(super) async fn insert_attempt(
 /// What is written down at the end of an attempt.
 #[derive(Default)]
 pub(super) struct Ending<'a> {
-    pub(super) wamid: Option<&'a Wamid>,
+    /// The mark of the carrier's id.
+    pub(super) wamid: Option<&'a [u8]>,
     pub(super) adopted: bool,
     pub(super) http_status: Option<u16>,
     pub(super) error_code: Option<i64>,
@@ -317,7 +321,7 @@ pub(super) async fn end_attempt(
         r#"
         update muneem.messaging_attempts
         set outcome = $3,
-            wamid = coalesce(wamid, $4),
+            wamid_mark = coalesce(wamid_mark, $4),
             adopted_at = case when $5 then coalesce(adopted_at, $10) else adopted_at end,
             http_status = coalesce($6, http_status),
             error_code = coalesce($7, error_code),
@@ -329,7 +333,7 @@ pub(super) async fn end_attempt(
         attempt.0.0,
         attempt.1,
         outcome as AttemptOutcome,
-        ending.wamid.map(Wamid::as_str),
+        ending.wamid,
         ending.adopted,
         ending.http_status.and_then(|status| i16::try_from(status).ok()),
         ending.error_code,
@@ -368,32 +372,35 @@ pub(super) struct OwnAttempt {
     pub(super) number: i32,
 }
 
-/// Which attempts of this business a batch of statuses is about, by reference or by wamid; one answer per input, in
-/// its order.
+/// Which attempts of this business a batch of statuses is about, by reference or by the marks of its wamid (each with
+/// the place of its status, from 1); one answer per status, in its order.
 pub(super) async fn find_attempts(
     conn: &mut PgConnection,
     business: BusinessId,
     refs: &[Option<String>],
-    wamids: &[String],
+    (places, marks): (&[i64], &[Vec<u8>]),
 ) -> Result<Vec<Option<OwnAttempt>>, Error> {
     let rows = sqlx::query!(
         r#"
-        select coalesce(by_ref.message_id, by_wamid.message_id) as "message: MessageId",
+        select distinct on (told.place)
+            coalesce(by_ref.message_id, by_wamid.message_id) as "message: MessageId",
             coalesce(by_ref.number, by_wamid.number) as number
-        from unnest($2::text[], $3::text[]) with ordinality as told (ref, wamid, place)
+        from unnest($2::text[]) with ordinality as told (ref, place)
         left join muneem.messaging_attempts by_ref
             join muneem.messaging_messages ref_message
                 on ref_message.message_id = by_ref.message_id and ref_message.business_id = $1
             on by_ref.ref = told.ref
-        left join muneem.messaging_attempts by_wamid
+        left join unnest($3::bigint[], $4::bytea[]) as marked (place, mark)
+            join muneem.messaging_attempts by_wamid on by_wamid.wamid_mark = marked.mark
             join muneem.messaging_messages wamid_message
                 on wamid_message.message_id = by_wamid.message_id and wamid_message.business_id = $1
-            on by_wamid.wamid = told.wamid
-        order by told.place
+            on marked.place = told.place
+        order by told.place, by_wamid.message_id, by_wamid.number
         "#,
         business.0,
         refs as &[Option<String>],
-        wamids,
+        places,
+        marks,
     )
     .fetch_all(conn)
     .await?;
@@ -409,7 +416,8 @@ pub(super) struct NewEvent<'a> {
     pub(super) business: BusinessId,
     pub(super) number: &'a str,
     pub(super) kind: &'static str,
-    pub(super) wamid: &'a Wamid,
+    /// The mark of the carrier's id.
+    pub(super) wamid: &'a [u8],
     pub(super) reference: Option<&'a str>,
     pub(super) status: &'a str,
     pub(super) error_code: Option<i64>,
@@ -425,7 +433,7 @@ pub(super) async fn insert_event(conn: &mut PgConnection, event: &NewEvent<'_>) 
     let inserted = sqlx::query!(
         r#"
         insert into muneem.messaging_events (
-            event_id, business_id, phone_number_id, kind, wamid, ref, status, error_code, error_details, at,
+            event_id, business_id, phone_number_id, kind, wamid_mark, ref, status, error_code, error_details, at,
             received_at, webhook_id, position)
         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
         on conflict on constraint messaging_events_once do nothing
@@ -434,7 +442,7 @@ pub(super) async fn insert_event(conn: &mut PgConnection, event: &NewEvent<'_>) 
         event.business.0,
         event.number,
         event.kind,
-        event.wamid.as_str(),
+        event.wamid,
         event.reference,
         event.status,
         event.error_code,
@@ -454,17 +462,17 @@ pub(super) async fn insert_event(conn: &mut PgConnection, event: &NewEvent<'_>) 
 pub(super) async fn list_statuses_of(
     conn: &mut PgConnection,
     business: BusinessId,
-    wamid: &Wamid,
+    marks: &[Vec<u8>],
 ) -> Result<Vec<(String, Option<i64>, Option<String>)>, Error> {
     let rows = sqlx::query!(
         r#"
         select status, error_code, error_details
         from muneem.messaging_events
-        where kind = 'status' and business_id = $1 and wamid = $2
+        where kind = 'status' and business_id = $1 and wamid_mark = any ($2)
         order by received_at, position
         "#,
         business.0,
-        wamid.as_str(),
+        marks,
     )
     .fetch_all(conn)
     .await?;
@@ -486,6 +494,7 @@ pub(super) async fn find_heard_at(conn: &mut PgConnection, number: &NumberId) ->
 pub(super) struct NewWebhook<'a> {
     pub(super) id: WebhookId,
     pub(super) sha256: &'a [u8],
+    /// Sealed.
     pub(super) body: &'a [u8],
     pub(super) state: &'static str,
     pub(super) received_at: DateTime<Utc>,
@@ -495,7 +504,7 @@ pub(super) struct NewWebhook<'a> {
 pub(super) async fn insert_webhook(conn: &mut PgConnection, webhook: &NewWebhook<'_>) -> Result<bool, Error> {
     let inserted = sqlx::query!(
         r#"
-        insert into muneem.messaging_webhooks (webhook_id, sha256, body, state, received_at)
+        insert into muneem.messaging_webhooks (webhook_id, sha256, body_sealed, state, received_at)
         values ($1, $2, $3, $4, $5)
         on conflict (sha256) do nothing
         "#,
@@ -511,13 +520,14 @@ pub(super) async fn insert_webhook(conn: &mut PgConnection, webhook: &NewWebhook
     Ok(inserted == 1)
 }
 
-/// Reads a webhook body and when it came.
+/// Reads a webhook body, sealed, and when it came.
 pub(super) async fn load_webhook(conn: &mut PgConnection, id: WebhookId) -> Result<(Vec<u8>, DateTime<Utc>), Error> {
-    let row = sqlx::query!("select body, received_at from muneem.messaging_webhooks where webhook_id = $1", id.0)
-        .fetch_optional(conn)
-        .await?
-        .ok_or(Error::NoWebhook(id))?;
-    Ok((row.body, row.received_at))
+    let row =
+        sqlx::query!("select body_sealed, received_at from muneem.messaging_webhooks where webhook_id = $1", id.0)
+            .fetch_optional(conn)
+            .await?
+            .ok_or(Error::NoWebhook(id))?;
+    Ok((row.body_sealed, row.received_at))
 }
 
 /// The carrier's id of a file for a number, while it lives.
@@ -588,7 +598,8 @@ pub(super) async fn find_message(
     let message = sqlx::query_as!(
         Message,
         r#"
-        select message_id as "message_id: MessageId", state as "state: State", '…' || right(to_phone, 2) as "recipient!", purpose, template, language,
+        select message_id as "message_id: MessageId", state as "state: State",
+            '…' || to_phone_ending as "recipient!", purpose, template, language,
             document_filename, held_scope, error_code, error_details, duplicate_delivered_at, expires_at, created_at,
             updated_at
         from muneem.messaging_messages
@@ -612,7 +623,8 @@ pub(super) async fn list_messages(
     let messages = sqlx::query_as!(
         Message,
         r#"
-        select message_id as "message_id: MessageId", state as "state: State", '…' || right(to_phone, 2) as "recipient!", purpose, template, language,
+        select message_id as "message_id: MessageId", state as "state: State",
+            '…' || to_phone_ending as "recipient!", purpose, template, language,
             document_filename, held_scope, error_code, error_details, duplicate_delivered_at, expires_at, created_at,
             updated_at
         from muneem.messaging_messages
@@ -658,7 +670,7 @@ pub(super) async fn list_events(
         r#"
         select a.number as "attempt?", e.status, e.error_code, e.at, e.received_at
         from muneem.messaging_attempts a
-        join muneem.messaging_events e on e.ref = a.ref or e.wamid = a.wamid
+        join muneem.messaging_events e on e.ref = a.ref or e.wamid_mark = a.wamid_mark
         where a.message_id = $1 and ($2::uuid is null or e.business_id = $2) and e.kind = 'status'
         order by e.received_at, e.at, e.position
         "#,

@@ -189,6 +189,7 @@ fn routes(app: &App, api: Arc<Api>) -> Router {
             db: deps.db.clone(),
             clock: Arc::clone(&deps.clock),
             chance: Arc::clone(&deps.chance),
+            vault: Arc::clone(&deps.vault),
             credentials: credentials.clone(),
             body_limit_bytes: app.config.server.webhook_body_limit_bytes,
         }));

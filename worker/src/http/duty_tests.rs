@@ -118,12 +118,7 @@ impl House {
             objects: self.objects.clone(),
             carrier: Arc::new(Accepting),
             mailer: Arc::new(crate::outbound::mail::NotConfigured),
-            vault: Arc::new(Vault::with_root(
-                self.db.app_pool(),
-                &[7; 32].into(),
-                Arc::new(SystemClock),
-                Arc::new(OsChance),
-            )),
+            vault: Arc::new(self.vault()),
             messaging: messaging::Settings::DEFAULT,
         });
         let mut conn = self.db.pool().acquire().await.expect("a connection");
@@ -156,6 +151,10 @@ impl House {
     }
 
     /// A token with these scopes and no other.
+    fn vault(&self) -> Vault {
+        Vault::with_root(self.db.app_pool(), &[7; 32].into(), Arc::new(SystemClock), Arc::new(OsChance))
+    }
+
     async fn token(&self, scopes: Vec<Scope>) -> String {
         let mut owner = self.db.pool().acquire().await.expect("a connection");
         let new = NewToken { scopes, ..NewToken::bootstrap() };
@@ -289,7 +288,8 @@ async fn a_message_shows_its_way_and_two_digits_of_its_recipient() {
             "timestamp": SystemClock.now().timestamp().to_string() }]
     } }] }] });
     let mut conn = house.db.app_pool().acquire().await.expect("a connection");
-    let kept = messaging::receive_webhook(&mut conn, &SystemClock, &OsChance, body.to_string().as_bytes()).await;
+    let (vault, body) = (house.vault(), body.to_string());
+    let kept = messaging::receive_webhook(&mut conn, &vault, &SystemClock, &OsChance, body.as_bytes()).await;
     assert_eq!(kept.expect("kept"), messaging::Received::New(1));
     house.run(1).await;
 

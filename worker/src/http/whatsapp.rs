@@ -16,6 +16,7 @@ use axum::{
 use muneem_jobs::{
     messaging::{self, Credentials, SignatureError},
     outbound::{Chance, Clock},
+    vault::Vault,
 };
 use serde::Deserialize;
 use sqlx::PgPool;
@@ -29,6 +30,8 @@ pub struct Intake {
     pub clock: Arc<dyn Clock>,
     /// Ids.
     pub chance: Arc<dyn Chance>,
+    /// Seals what is kept.
+    pub vault: Arc<Vault>,
     /// App secrets and verify token.
     pub credentials: Credentials,
     /// Largest body that is read, in bytes.
@@ -89,7 +92,8 @@ async fn receive(State(intake): State<Intake>, headers: HeaderMap, body: Bytes) 
 /// Row and jobs in one transaction, durable before the answer.
 async fn keep(intake: &Intake, body: &[u8]) -> Result<messaging::Received, messaging::Error> {
     let mut tx = intake.db.begin().await?;
-    let received = messaging::receive_webhook(&mut tx, intake.clock.as_ref(), intake.chance.as_ref(), body).await?;
+    let received =
+        messaging::receive_webhook(&mut tx, &intake.vault, intake.clock.as_ref(), intake.chance.as_ref(), body).await?;
     tx.commit().await?;
     Ok(received)
 }
