@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, PgPool};
 
-use crate::{queue, schedule};
+use crate::{people, queue, schedule};
 
 /// Oldest Postgres that will do, as `server_version_num` counts.
 const OLDEST: i32 = 150_000;
@@ -44,6 +44,9 @@ pub enum Error {
     /// Schedules could not be published.
     #[error("the schedules could not be published")]
     Schedules(#[source] schedule::Error),
+    /// The wall between businesses could not be built.
+    #[error("the wall between businesses could not be built")]
+    Wall(#[source] people::Error),
     /// The database could not be asked.
     #[error("the database did not answer")]
     Database(#[source] sqlx::Error),
@@ -91,6 +94,7 @@ pub async fn ask_server(conn: &mut PgConnection) -> Result<Server, Error> {
 pub async fn migrate(conn: &mut PgConnection) -> Result<(), Error> {
     ask_server(conn).await?;
     crate::MIGRATOR.run(&mut *conn).await.map_err(Error::Step)?;
+    people::build_wall(conn).await.map_err(Error::Wall)?;
     queue::sync_kinds(conn, &crate::kinds()).await.map_err(Error::Kinds)?;
     schedule::sync(conn, crate::schedules().map_err(Error::Schedules)?).await.map_err(Error::Schedules)
 }

@@ -17,6 +17,7 @@ use muneem_jobs::{
         Carrier, Chance, Clock, KeyManager, Mailer,
         carrier::{Failure, Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
     },
+    people,
     queue::{Kind, Lane},
     schema,
     vault::{self, Vault},
@@ -198,8 +199,27 @@ fn settled(options: PgConnectOptions) -> PgConnectOptions {
 /// # Errors
 /// The database does not answer.
 pub async fn pool(options: PgConnectOptions, size: u32, acquire: Duration) -> anyhow::Result<PgPool> {
+    connect(PgPoolOptions::new(), options, size, acquire).await
+}
+
+/// As [`pool`], for whatever serves several businesses in turn: a connection that still stands for one when it comes
+/// back would show its rows to whoever takes it next, and is closed instead.
+///
+/// # Errors
+/// The database does not answer.
+pub async fn guarded_pool(options: PgConnectOptions, size: u32, acquire: Duration) -> anyhow::Result<PgPool> {
+    let guarded = PgPoolOptions::new().after_release(|conn, _| Box::pin(people::is_nobodys(conn)));
+    connect(guarded, options, size, acquire).await
+}
+
+async fn connect(
+    pool: PgPoolOptions,
+    options: PgConnectOptions,
+    size: u32,
+    acquire: Duration,
+) -> anyhow::Result<PgPool> {
     let options = settled(options);
-    let pool = PgPoolOptions::new()
+    let pool = pool
         .max_connections(size)
         .acquire_timeout(acquire)
         .test_before_acquire(false)
@@ -241,7 +261,7 @@ impl App {
     /// # Errors
     /// The database does not answer, or a directory cannot be made.
     pub async fn build(config: Config, database: &Database, size: u32) -> anyhow::Result<Self> {
-        let db = pool(database.app.clone(), size, config.database.acquire_timeout).await?;
+        let db = guarded_pool(database.app.clone(), size, config.database.acquire_timeout).await?;
         let moved_clock = config.sandbox.enabled.then(MovedClock::default);
         if let Some(clock) = &moved_clock {
             clock.set_offset(law::clock_offset(&db).await.context("the sandbox clock's offset could not be read")?);

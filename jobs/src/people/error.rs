@@ -67,6 +67,15 @@ pub enum Error {
     /// What somebody signs in with could not be read or ended.
     #[error("could not end what she signs in with")]
     SignIn(#[from] super::signin::Error),
+    /// A personal value could not be sealed.
+    #[error("could not seal what is known of the person")]
+    Vault(#[from] crate::vault::Error),
+    /// Not a mail address.
+    #[error("the mail address is malformed: write name@domain")]
+    BadEmail,
+    /// The decision could not be put on record, so it was not taken.
+    #[error("could not record the decision")]
+    Evidence(#[from] crate::evidence::Error),
     /// The database failed.
     #[error("could not read or write businesses and tokens")]
     Database(#[from] sqlx::Error),

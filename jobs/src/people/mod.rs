@@ -5,6 +5,7 @@
 //! what was mistyped, and of the secret only a digest is kept. It belongs to one business or, for whoever runs the
 //! installation, to all; it can do what its [`Scope`]s say.
 
+mod enrol;
 mod error;
 mod model;
 mod roles;
@@ -13,6 +14,8 @@ mod staff;
 mod staff_store;
 mod store;
 mod token;
+#[cfg(test)]
+mod wall_tests;
 
 use std::net::IpAddr;
 
@@ -22,11 +25,12 @@ use sqlx::{Connection, PgConnection};
 
 use crate::outbound::{Chance, Clock};
 
+pub use enrol::{Enrolment, enrol_staff, find_staff_by_email, find_staff_by_phone};
 pub use error::Error;
 pub use model::{Answer, Business, Caller, Claim, NewToken, Refusal, Request, Scope, Token, read_network};
 pub use roles::{Role, scopes_of};
 pub use staff::{
-    Authority, ContactKind, NewStaff, SealedContact, Staff, StaffId, add_staff, find_active_staff,
+    Authority, ContactKind, Decision, NewStaff, SealedContact, Staff, StaffId, add_staff, find_active_staff,
     find_staff_by_contact, grant_role, list_staff, load_staff, mark_verified, new_staff_id, remove_staff,
     withdraw_role,
 };
@@ -86,6 +90,31 @@ pub async fn load_business(db: &mut PgConnection, handle: &str) -> Result<Busine
 /// The database fails.
 pub async fn find_business_by_id(db: &mut PgConnection, id: BusinessId) -> Result<Option<Business>, Error> {
     store::find_business_by_id(db, id).await
+}
+
+/// Narrows the transaction to one business, as the second wall behind the filters of the program: row-level security
+/// shows it the rows of `business` and no other. It ends with the transaction.
+///
+/// # Errors
+/// The database fails.
+pub async fn enter_business(tx: &mut PgConnection, business: BusinessId) -> Result<(), Error> {
+    store::enter_business(tx, business).await
+}
+
+/// Whether this connection is nobody's: no business at hand, no role but its own. Asked when it goes back to its pool.
+///
+/// # Errors
+/// The database fails.
+pub async fn is_nobodys(conn: &mut PgConnection) -> sqlx::Result<bool> {
+    store::is_nobodys(conn).await
+}
+
+/// Builds the second wall for every table there is, those of later steps too. For the owner of the schema.
+///
+/// # Errors
+/// The database refuses it.
+pub async fn build_wall(conn: &mut PgConnection) -> Result<(), Error> {
+    store::build_wall(conn).await
 }
 
 /// Makes a token. The second value is the token itself: it is not stored and cannot be shown again.

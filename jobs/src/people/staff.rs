@@ -3,10 +3,14 @@
 
 use chrono::{DateTime, SubsecRound, Utc};
 use serde::Serialize;
+use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
 use super::{BusinessId, Caller, Error, Role, Scope, scopes_of, signin, staff_store as store};
-use crate::outbound::{Chance, Clock};
+use crate::{
+    evidence::{self, Actor, Event, EventId, Object},
+    outbound::Chance,
+};
 
 crate::id_type! {
     /// One person who works here.
@@ -84,6 +88,7 @@ impl Staff {
 #[derive(Clone, Debug)]
 pub struct Authority {
     name: String,
+    actor: Actor,
     business: Option<BusinessId>,
     scopes: Vec<Scope>,
 }
@@ -91,17 +96,27 @@ pub struct Authority {
 impl Authority {
     /// Whoever has the machine: a command, which the database's own rights let in.
     pub fn operator() -> Self {
-        Self { name: "operator".to_owned(), business: None, scopes: Scope::ALL.to_vec() }
+        Self { name: "operator".to_owned(), actor: Actor::Operator, business: None, scopes: Scope::ALL.to_vec() }
     }
 
     /// A person, with what her roles allow at this moment.
     pub fn of_staff(staff: &Staff) -> Self {
-        Self { name: format!("staff:{}", staff.staff_id), business: staff.business_id, scopes: staff.scopes() }
+        Self {
+            name: format!("staff:{}", staff.staff_id),
+            actor: Actor::Staff(staff.staff_id.0),
+            business: staff.business_id,
+            scopes: staff.scopes(),
+        }
     }
 
     /// A token.
     pub fn of_caller(caller: &Caller) -> Self {
-        Self { name: format!("token:{}", caller.token_id), business: caller.business, scopes: caller.scopes.clone() }
+        Self {
+            name: format!("token:{}", caller.token_id),
+            actor: Actor::Token(caller.token_id.clone()),
+            business: caller.business,
+            scopes: caller.scopes.clone(),
+        }
     }
 
     /// By what it is named in rows: an id, never a person's name.
@@ -134,17 +149,40 @@ impl Authority {
     }
 }
 
+/// Who decides, when, and the chance that names the evidence of it.
+#[derive(Clone, Copy)]
+pub struct Decision<'a> {
+    /// Who decides.
+    pub by: &'a Authority,
+    /// When.
+    pub now: DateTime<Utc>,
+    /// For ids.
+    pub chance: &'a dyn Chance,
+}
+
+impl Decision<'_> {
+    /// Writes into the evidence what was decided about `staff`, in the transaction that does it.
+    async fn record(&self, tx: &mut PgConnection, verb: &str, staff: &Staff, details: Value) -> Result<(), Error> {
+        let event = Event {
+            event_id: EventId::new(self.chance, self.now),
+            business_id: staff.business_id,
+            actor: self.by.actor.clone(),
+            verb,
+            object: Object { kind: "staff", id: &staff.staff_id.to_string() },
+            details,
+        };
+        evidence::record(tx, &event).await?;
+        Ok(())
+    }
+}
+
 /// Adds somebody with her first roles.
 ///
 /// # Errors
 /// `by` may not, gives more than it has, or a role that is not for such staff; the person cannot be reached; somebody
 /// of the same business has her phone or mail address.
-pub async fn add_staff(
-    db: &mut PgConnection,
-    new: &NewStaff,
-    by: &Authority,
-    clock: &dyn Clock,
-) -> Result<Staff, Error> {
+pub async fn add_staff(db: &mut PgConnection, new: &NewStaff, decision: &Decision<'_>) -> Result<Staff, Error> {
+    let by = decision.by;
     by.require(Scope::StaffWrite)?;
     if !by.sees(new.business_id) {
         return Err(Error::NoSuchBusiness("of another".to_owned()));
@@ -155,20 +193,21 @@ pub async fn add_staff(
     for role in &new.roles {
         check_grant(*role, new.business_id, by)?;
     }
-    let now = clock.now().trunc_subsecs(6);
+    let now = decision.now.trunc_subsecs(6);
     let mut tx = db.begin().await?;
     store::insert_staff(&mut tx, new, now).await?;
     for role in &new.roles {
         store::insert_role(&mut tx, new.staff_id, *role, by.name(), now).await?;
     }
     let staff = load(&mut tx, new.staff_id).await?;
+    decision.record(&mut tx, "people.staff_added", &staff, json!({ "roles": staff.roles })).await?;
     tx.commit().await?;
     Ok(staff)
 }
 
 /// A fresh id for [`NewStaff`].
-pub fn new_staff_id(clock: &dyn Clock, chance: &dyn Chance) -> StaffId {
-    StaffId(chance.uuid_v7(clock.now()))
+pub fn new_staff_id(decision: &Decision<'_>) -> StaffId {
+    StaffId(decision.chance.uuid_v7(decision.now))
 }
 
 /// The person with this id, if she exists for `by`; those who were removed too.
@@ -240,15 +279,16 @@ pub async fn grant_role(
     db: &mut PgConnection,
     staff_id: StaffId,
     role: Role,
-    by: &Authority,
-    now: DateTime<Utc>,
+    decision: &Decision<'_>,
 ) -> Result<Staff, Error> {
+    let Decision { by, now, .. } = *decision;
     by.require(Scope::StaffWrite)?;
     let mut tx = db.begin().await?;
     let staff = locked(&mut tx, staff_id, by).await?;
     check_grant(role, staff.business_id, by)?;
     store::insert_role(&mut tx, staff_id, role, by.name(), now).await?;
     let staff = load(&mut tx, staff_id).await?;
+    decision.record(&mut tx, "people.role_granted", &staff, json!({ "role": role })).await?;
     tx.commit().await?;
     Ok(staff)
 }
@@ -261,9 +301,9 @@ pub async fn withdraw_role(
     db: &mut PgConnection,
     staff_id: StaffId,
     role: Role,
-    by: &Authority,
-    now: DateTime<Utc>,
+    decision: &Decision<'_>,
 ) -> Result<Staff, Error> {
+    let Decision { by, now, .. } = *decision;
     by.require(Scope::StaffWrite)?;
     let mut tx = db.begin().await?;
     let staff = locked(&mut tx, staff_id, by).await?;
@@ -275,21 +315,18 @@ pub async fn withdraw_role(
     let staff = load(&mut tx, staff_id).await?;
     // A token made for her may hold what she may no longer do.
     store::revoke_tokens_beyond(&mut tx, staff_id, &staff.scopes(), now).await?;
+    decision.record(&mut tx, "people.role_withdrawn", &staff, json!({ "role": role })).await?;
     tx.commit().await?;
     Ok(staff)
 }
 
-/// Removes somebody: her roles, her tokens, her sessions and all that she signs in with, what she was asked to approve
-/// and her name and numbers end in one transaction. Again is no error.
+/// Removes somebody: her roles, tokens, sessions, codes and credentials, her name and her numbers end in one
+/// transaction. What stays is an id that evidence and grants name. Again is no error.
 ///
 /// # Errors
 /// `by` may not, or has less than she; she is the last owner.
-pub async fn remove_staff(
-    db: &mut PgConnection,
-    staff_id: StaffId,
-    by: &Authority,
-    now: DateTime<Utc>,
-) -> Result<Staff, Error> {
+pub async fn remove_staff(db: &mut PgConnection, staff_id: StaffId, decision: &Decision<'_>) -> Result<Staff, Error> {
+    let Decision { by, now, .. } = *decision;
     by.require(Scope::StaffWrite)?;
     let mut tx = db.begin().await?;
     let staff = match locked(&mut tx, staff_id, by).await {
@@ -309,6 +346,7 @@ pub async fn remove_staff(
     store::empty_staff(&mut tx, staff_id, now).await?;
     signin::forget_staff(&mut tx, staff_id.0, now).await?;
     let staff = load(&mut tx, staff_id).await?;
+    decision.record(&mut tx, "people.staff_removed", &staff, Value::Null).await?;
     tx.commit().await?;
     Ok(staff)
 }

@@ -285,3 +285,27 @@ pub async fn list_handles(conn: &mut PgConnection) -> sqlx::Result<Vec<String>> 
         .fetch_all(conn)
         .await
 }
+
+pub(super) async fn enter_business(tx: &mut PgConnection, business: BusinessId) -> Result<(), Error> {
+    sqlx::query!(
+        "select set_config('muneem.business', $1, true) as business, set_config('role', 'muneem_business', true) as role",
+        business.to_string(),
+    )
+    .fetch_one(tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn is_nobodys(conn: &mut PgConnection) -> sqlx::Result<bool> {
+    sqlx::query_scalar!(
+        r#"select coalesce(current_setting('muneem.business', true), '') = ''
+               and current_user = session_user as "nobodys!""#
+    )
+    .fetch_one(conn)
+    .await
+}
+
+pub(super) async fn build_wall(conn: &mut PgConnection) -> Result<(), Error> {
+    sqlx::query!("select muneem.people_build_wall()").execute(conn).await?;
+    Ok(())
+}

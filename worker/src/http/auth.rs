@@ -7,7 +7,7 @@ use axum::{
     http::{header, request::Parts},
 };
 use muneem_jobs::people::{self, BusinessId, Presented, Scope};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{
     Api, client,
@@ -38,6 +38,15 @@ impl Caller {
         let presented = Presented::parse(bearer).ok_or(ProblemId::BadToken)?;
         let mut db = api.db.acquire().await?;
         Ok(Self(people::authenticate(&mut db, &presented, client::address(api, parts), api.clock.now()).await?))
+    }
+
+    /// A transaction that sees what this caller may see: for a token of one business, row-level security stands around it.
+    pub(super) async fn enter(&self, api: &Api) -> Result<Transaction<'static, Postgres>, Problem> {
+        let mut tx = api.db.begin().await?;
+        if let Some(business) = self.business {
+            people::enter_business(&mut tx, business).await?;
+        }
+        Ok(tx)
     }
 
     /// Refuses a token without this scope.

@@ -114,7 +114,7 @@ async fn list(
     caller.require(Scope::InvoiceRead)?;
     let limit = cursor::limit(asked.limit)?;
     let before = cursor::position::<InvoiceId>(asked.cursor.as_deref())?;
-    let mut db = api.db.acquire().await?;
+    let mut db = caller.enter(&api).await?;
     let business = caller.business_asked(&mut db, asked.business.as_deref()).await?;
     let invoices = invoice::list_invoices(&mut db, business, before, limit + 1).await?;
     Ok(Json(Page::of(invoices.into_iter().map(Invoice::from).collect(), limit, |invoice| invoice.id.to_string())))
@@ -125,7 +125,7 @@ async fn list(
     responses((status = 200, body = Invoice)))]
 async fn show(State(api): State<Arc<Api>>, caller: Caller, Path(id): Path<String>) -> Result<Json<Invoice>, Problem> {
     caller.require(Scope::InvoiceRead)?;
-    let mut db = api.db.acquire().await?;
+    let mut db = caller.enter(&api).await?;
     Ok(Json(visible(&mut db, &caller, &id).await?.into()))
 }
 
@@ -140,7 +140,7 @@ async fn visible(db: &mut PgConnection, caller: &Caller, id: &str) -> Result<Rec
     responses((status = 200, description = "The PDF", content_type = "application/pdf")))]
 async fn pdf(State(api): State<Arc<Api>>, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
     caller.require(Scope::InvoiceOpen)?;
-    let recorded = visible(&mut *api.db.acquire().await?, &caller, &id).await?;
+    let recorded = visible(&mut *caller.enter(&api).await?, &caller, &id).await?;
     let pdf = invoice::load_pdf(api.objects.as_ref(), &recorded).await?.ok_or(ProblemId::NotIssued)?;
     let mut response = Response::new(Body::from(pdf.bytes));
     let headers = response.headers_mut();
@@ -181,7 +181,7 @@ async fn refusal(
 ) -> Result<Json<Refusal>, Problem> {
     caller.require(Scope::InvoiceRead)?;
     let id: RefusalId = id.parse().map_err(|_| ProblemId::NoSuchRefusal)?;
-    let mut db = api.db.acquire().await?;
+    let mut db = caller.enter(&api).await?;
     let found = invoice::find_refusal(&mut db, caller.business, id).await?;
     let (number, problems) = found.ok_or(ProblemId::NoSuchRefusal)?;
     let problems = problems

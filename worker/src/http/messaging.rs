@@ -184,7 +184,7 @@ async fn list(
     caller.require(Scope::MessagingRead)?;
     let limit = cursor::limit(asked.limit)?;
     let before = cursor::position::<MessageId>(asked.cursor.as_deref())?;
-    let mut db = api.db.acquire().await?;
+    let mut db = caller.enter(&api).await?;
     let business = caller.business_asked(&mut db, asked.business.as_deref()).await?;
     let messages = messaging::list_messages(&mut db, business, before, limit + 1).await?;
     Ok(Json(Page::of(messages.into_iter().map(Message::from).collect(), limit, |message| message.id.to_string())))
@@ -196,7 +196,7 @@ async fn list(
 async fn show(State(api): State<Arc<Api>>, caller: Caller, Path(id): Path<String>) -> Result<Json<Timeline>, Problem> {
     caller.require(Scope::MessagingRead)?;
     let id: MessageId = id.parse().map_err(|_| ProblemId::NoSuchMessage)?;
-    let mut db = api.db.acquire().await?;
+    let mut db = caller.enter(&api).await?;
     let found = messaging::find_timeline(&mut db, caller.business, id).await?;
     let messaging::Timeline { message, attempts, events } = found.ok_or(ProblemId::NoSuchMessage)?;
     Ok(Json(Timeline {

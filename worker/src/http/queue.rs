@@ -203,7 +203,7 @@ async fn list(
         cause: asked.cause,
         before: cursor::position::<i64>(asked.cursor.as_deref())?.map(JobId),
     };
-    let mut db = api.db.acquire().await?;
+    let mut db = caller.enter(&api).await?;
     let jobs = queue::list_jobs(&mut db, &filter, limit + 1).await?;
     Ok(Json(Page::of(jobs.into_iter().map(Job::from).collect(), limit, |job| job.id.to_string())))
 }
@@ -213,7 +213,7 @@ async fn list(
     responses((status = 200, body = Job)))]
 async fn show(State(api): State<Arc<Api>>, caller: Caller, Path(id): Path<String>) -> Result<Json<Job>, Problem> {
     caller.require(Scope::QueueRead)?;
-    let mut db = api.db.acquire().await?;
+    let mut db = caller.enter(&api).await?;
     Ok(Json(visible(&mut db, &caller, &id).await?.into()))
 }
 
@@ -332,7 +332,7 @@ impl From<KindView> for Kind {
 #[utoipa::path(get, path = "/v1/queue/kinds", tag = "queue", responses((status = 200, body = Page<Kind>)))]
 async fn kinds(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Page<Kind>>, Problem> {
     caller.require(Scope::QueueRead)?;
-    let mut db = api.db.acquire().await?;
+    let mut db = caller.enter(&api).await?;
     let items = queue::list_kinds(&mut db).await?.into_iter().map(Kind::from).collect();
     Ok(Json(Page { items, next: None }))
 }
@@ -367,7 +367,7 @@ impl From<LaneDepth> for Lane {
 #[utoipa::path(get, path = "/v1/queue/stats", tag = "queue", responses((status = 200, body = Page<Lane>)))]
 async fn stats(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Page<Lane>>, Problem> {
     caller.require(Scope::QueueRead)?;
-    let mut db = api.db.acquire().await?;
+    let mut db = caller.enter(&api).await?;
     let items = queue::stats(&mut db, caller.business).await?.into_iter().map(Lane::from).collect();
     Ok(Json(Page { items, next: None }))
 }

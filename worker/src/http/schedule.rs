@@ -107,7 +107,7 @@ async fn list(
     caller.require(Scope::ScheduleRead)?;
     let limit = cursor::limit(asked.limit)?;
     let after: String = cursor::position(asked.cursor.as_deref())?.unwrap_or_default();
-    let mut db = api.db.acquire().await?;
+    let mut db = caller.enter(&api).await?;
     let own = confined_to(&mut db, &caller).await?;
     let entries = schedule::list(&mut db, own.as_deref(), &after, limit + 1, api.clock.now()).await?;
     Ok(Json(Page::of(entries.into_iter().map(Entry::from).collect(), limit, |entry| entry.name.clone())))

@@ -416,3 +416,85 @@ async fn a_process_whose_workers_do_not_beat_is_not_ready() {
     beats.store(true, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(house.get("/health/ready", "").await.status, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn atk_059_no_route_shows_one_business_the_things_of_another() {
+    let house = House::new().await;
+    let made = house.post("/v1/queue/jobs", &house.sharma, None, &count_to(3)).await;
+    let job = made.body["id"].to_string();
+    let sharma: uuid::Uuid =
+        sqlx::query_scalar("select business_id from muneem.people_businesses where handle = 'sharma-mobiles'")
+            .fetch_one(&house.db.pool())
+            .await
+            .expect("the business");
+    let description = house.get("/openapi.json", "").await.body;
+    let mut aimed_at = 0;
+    for (path, item) in description["paths"].as_object().expect("paths") {
+        for method in [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE] {
+            if item.get(method.as_str().to_lowercase()).is_none() {
+                continue;
+            }
+            for target in [job.as_str(), "sharma-mobiles", &sharma.to_string()] {
+                let aimed = path.replace("{id}", target).replace("{name}", target).replace("{handle}", target);
+                let body = if method == Method::GET { "" } else { "{}" };
+                let answered = house.send(method.clone(), &aimed, &house.verma, None, body).await;
+                let (status, text) = (answered.status.as_u16(), answered.body.to_string());
+                assert!(status != 403 && status < 500, "{method} {aimed}: {status} {text}");
+                let of_sharma = text.contains(&sharma.to_string()) || text.contains(&format!("\"id\":{job}"));
+                assert!(!of_sharma, "{method} {aimed}: {text}");
+                if path.contains('{') {
+                    assert!(matches!(status, 400 | 404 | 422), "{method} {aimed}: {status} {text}");
+                    aimed_at += 1;
+                }
+            }
+        }
+    }
+    assert!(aimed_at >= 3 * 10, "too few routes were tried: {aimed_at}");
+    let still: String = sqlx::query_scalar("select coalesce(claimed_by::text, 'waits') from muneem.queue_jobs")
+        .fetch_one(&house.db.pool())
+        .await
+        .expect("the job is there");
+    assert_eq!(still, "waits");
+}
+
+#[tokio::test]
+async fn atk_053_a_token_in_the_query_is_refused_and_marked() {
+    let house = House::new().await;
+    let path = format!("/v1/queue/jobs?access_token={}", house.sharma);
+    is_problem(&house.get(&path, "").await, 400, "people.token_in_query");
+    is_problem(&house.get(&path, &house.all).await, 400, "people.token_in_query");
+    let public_id = house.sharma.split('_').nth(1).expect("the public id");
+    let exposed: Vec<String> =
+        sqlx::query_scalar("select public_id from muneem.people_tokens where exposed_at is not null")
+            .fetch_all(&house.db.pool())
+            .await
+            .expect("listed");
+    assert_eq!(exposed, [public_id]);
+    let forged =
+        format!("/v1/queue/jobs?t={}", house.verma.replace(house.verma.split('_').nth(2).expect("a secret"), "x"));
+    assert_eq!(house.get(&forged, &house.all).await.body["type"], "/problems/http.bad_query");
+}
+
+#[tokio::test]
+async fn atk_053_a_token_with_a_list_opens_from_nowhere_else() {
+    let house = House::new().await;
+    let mut owner = house.db.pool().acquire().await.expect("a connection");
+    let networks = vec![people::read_network("203.0.113.0/24").expect("a network")];
+    let new = NewToken { networks, ..NewToken::bootstrap() };
+    let (_, bearer) = people::create_token(&mut owner, new, &SystemClock, &OsChance).await.expect("a token");
+    let from = |peer: &str, forwarded: &str| {
+        let mut request = Request::builder()
+            .uri("/v1/queue/jobs")
+            .header("authorization", format!("Bearer {}", bearer.expose_secret()))
+            .header("x-forwarded-for", forwarded)
+            .body(Body::empty())
+            .expect("a request");
+        let peer: std::net::SocketAddr = peer.parse().expect("an address");
+        request.extensions_mut().insert(axum::extract::ConnectInfo(peer));
+        house.router.clone().oneshot(request)
+    };
+    assert_eq!(from("203.0.113.9:4711", "198.51.100.1").await.expect("answered").status(), StatusCode::OK);
+    let forged = from("198.51.100.1:4711", "203.0.113.9").await.expect("answered");
+    assert_eq!(forged.status(), StatusCode::UNAUTHORIZED, "its own word for where it comes from counts nothing");
+    is_problem(&house.get("/v1/queue/jobs", bearer.expose_secret()).await, 401, "people.token_elsewhere");
+}

@@ -1,0 +1,111 @@
+//! The wall between businesses holds without the filters of the program.
+
+use chrono::{DateTime, Utc};
+use muneem_postgres::testing::TestDb;
+use sqlx::{Connection, PgConnection};
+
+use super::{BusinessId, add_business, enter_business, is_nobodys};
+use crate::outbound::{Chance, Clock};
+
+struct Noon;
+
+impl Clock for Noon {
+    fn now(&self) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_795_500_000, 0).expect("a real instant")
+    }
+}
+
+struct Counting(std::sync::atomic::AtomicU8);
+
+impl Chance for Counting {
+    fn fill(&self, bytes: &mut [u8]) {
+        bytes.fill(self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
+    }
+}
+
+async fn two_shops(db: &mut PgConnection) -> [BusinessId; 2] {
+    let chance = Counting(1.into());
+    let sharma = add_business(db, "sharma-mobiles", "Sharma", &Noon, &chance).await.expect("made");
+    let verma = add_business(db, "verma-phones", "Verma", &Noon, &chance).await.expect("made");
+    [sharma.business_id, verma.business_id]
+}
+
+async fn handles(db: &mut PgConnection) -> Vec<String> {
+    sqlx::query_scalar("select handle from muneem.people_businesses order by handle")
+        .fetch_all(db)
+        .await
+        .expect("asked without a filter")
+}
+
+#[tokio::test]
+async fn atk_060_behind_the_wall_there_is_one_business_and_after_it_none_is_left_at_hand() {
+    let test = TestDb::new(&crate::MIGRATOR).await;
+    let mut db = test.app_pool().acquire().await.expect("a connection");
+    let [sharma, verma] = two_shops(&mut db).await;
+
+    let mut tx = db.begin().await.expect("begun");
+    enter_business(&mut tx, sharma).await.expect("entered");
+    assert_eq!(handles(&mut tx).await, ["sharma-mobiles"]);
+    assert!(!is_nobodys(&mut tx).await.expect("asked"));
+    let others = sqlx::query("update muneem.people_businesses set legal_name = 'Mine' where business_id = $1")
+        .bind(verma.0)
+        .execute(&mut *tx)
+        .await
+        .expect("asked");
+    assert_eq!(others.rows_affected(), 0, "a row of another business does not exist");
+    let named = sqlx::query("select muneem.people_resolve_business('verma-phones')").execute(&mut *tx).await;
+    let refused = named.expect_err("definer's functions mean no other business either");
+    assert_eq!(refused.as_database_error().and_then(|error| error.code()).as_deref(), Some("MN003"));
+    drop(tx);
+
+    assert!(is_nobodys(&mut db).await.expect("asked"), "it ended with the transaction");
+    assert_eq!(handles(&mut db).await, ["sharma-mobiles", "verma-phones"]);
+
+    let mut tx = db.begin().await.expect("begun");
+    enter_business(&mut tx, sharma).await.expect("entered");
+    let planted = sqlx::query(
+        "insert into muneem.invoice_refusals (refusal_id, business_id, payload, problems, refused_at)
+         values (gen_random_uuid(), $1, '{}', '[]', now())",
+    )
+    .bind(verma.0)
+    .execute(&mut *tx)
+    .await;
+    let refused = planted.expect_err("nothing is written for another business");
+    assert_eq!(refused.as_database_error().and_then(|error| error.code()).as_deref(), Some("42501"));
+}
+
+#[tokio::test]
+async fn atk_060_the_role_of_one_business_sees_nothing_until_a_business_is_named() {
+    let test = TestDb::new(&crate::MIGRATOR).await;
+    let mut db = test.app_pool().acquire().await.expect("a connection");
+    two_shops(&mut db).await;
+    let mut tx = db.begin().await.expect("begun");
+    sqlx::query("set local role muneem_business").execute(&mut *tx).await.expect("the app role may");
+    assert_eq!(handles(&mut tx).await, Vec::<String>::new());
+    let hidden = sqlx::query("select 1 from muneem.people_sessions").execute(&mut *tx).await;
+    assert!(hidden.is_err(), "what no request of one business reads is not open to it");
+}
+
+#[tokio::test]
+async fn every_table_of_a_business_stands_behind_the_wall() {
+    let test = TestDb::new(&crate::MIGRATOR).await;
+    let mut owner = test.pool().acquire().await.expect("a connection");
+    super::build_wall(&mut owner).await.expect("as migrate does after its last step");
+    super::build_wall(&mut owner).await.expect("again is no change");
+    let outside: Vec<String> = sqlx::query_scalar(
+        "select c.relname::text
+         from pg_class c
+         join pg_attribute a on a.attrelid = c.oid and a.attname = 'business_id' and not a.attisdropped
+         where c.relnamespace = 'muneem'::regnamespace
+             and c.relkind in ('r', 'p')
+             and not c.relispartition
+             and not (c.relrowsecurity and exists (
+                 select from pg_policy p where p.polrelid = c.oid and p.polname = 'own_business'))
+             and c.relname !~ '^evidence_'
+         order by 1",
+    )
+    .fetch_all(&mut *owner)
+    .await
+    .expect("listed");
+    assert_eq!(outside, ["people_logins", "vault_keys"], "people_build_wall says why these two");
+}
