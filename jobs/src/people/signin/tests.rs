@@ -442,19 +442,21 @@ async fn atk_062_a_second_factor_goes_by_a_second_person_and_after_a_day() {
 
 #[tokio::test]
 async fn removing_somebody_ends_what_she_signs_in_with_in_the_same_transaction() {
-    use crate::people::{Authority, StaffId, remove_staff};
+    use crate::people::{Authority, Decision, StaffId, remove_staff};
+    let operator = Authority::operator();
     let desk = Desk::open().await;
     desk.enrol(ASHA).await;
     let session = desk.sign_in(Level::Full, &desk.device(), desk.now).await;
     let mut db = desk.conn().await;
     set_password(&mut db, ASHA, "$argon2id$kept", Some(session.session.session_id), desk.now).await.expect("set");
 
+    let decision = Decision { by: &operator, now: desk.after(1), chance: &desk.chance };
     let mut tx = db.begin().await.expect("begun");
-    remove_staff(&mut tx, StaffId(ASHA), &Authority::operator(), desk.after(1)).await.expect("removed");
+    remove_staff(&mut tx, StaffId(ASHA), &decision).await.expect("removed");
     tx.rollback().await.expect("taken back");
     assert!(desk.find(&session.token, desk.after(2)).await.is_some(), "nothing happened");
 
-    remove_staff(&mut db, StaffId(ASHA), &Authority::operator(), desk.after(1)).await.expect("removed");
+    remove_staff(&mut db, StaffId(ASHA), &decision).await.expect("removed");
     assert!(desk.find(&session.token, desk.after(2)).await.is_none());
     let left = load_credentials(&mut db, ASHA).await.expect("loaded");
     assert_eq!((left.password_hash, left.totp_sealed, left.recovery_codes_left), (None, None, 0));
