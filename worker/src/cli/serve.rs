@@ -175,6 +175,7 @@ fn shown(app: &App, metrics: metrics_exporter_prometheus::PrometheusHandle, has_
         clock: Arc::clone(&deps.clock),
         chance: Arc::clone(&deps.chance),
         objects: Arc::clone(&deps.objects),
+        vault: Arc::clone(&deps.vault),
         settings: app.config.server.clone(),
         metrics,
         workers_beat: has_workers.then(|| -> Arc<dyn Fn() -> bool + Send + Sync> { Arc::new(move || pulse.beats()) }),

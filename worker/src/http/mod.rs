@@ -22,13 +22,19 @@ pub mod sandbox;
 mod schedule;
 #[cfg(test)]
 mod tests;
+mod vault;
+#[cfg(test)]
+mod vault_tests;
 pub mod whatsapp;
 
 use std::sync::Arc;
 
 use axum::{Router, middleware, routing::get};
 use metrics_exporter_prometheus::PrometheusHandle;
-use muneem_jobs::outbound::{Chance, Clock, ObjectStore};
+use muneem_jobs::{
+    outbound::{Chance, Clock, ObjectStore},
+    vault::Vault,
+};
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use utoipa::{
@@ -54,6 +60,8 @@ pub struct Api {
     pub chance: Arc<dyn Chance>,
     /// Where files lie.
     pub objects: Arc<dyn ObjectStore>,
+    /// Seals and opens values.
+    pub vault: Arc<Vault>,
     /// `[server]`
     pub settings: config::Server,
     /// What `/metrics` shows.
@@ -116,6 +124,7 @@ fn described() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .merge(schedule::routes())
         .merge(invoice::routes())
         .merge(messaging::routes())
+        .merge(vault::routes())
         .split_for_parts();
     complete(&mut description);
     (routes, description)

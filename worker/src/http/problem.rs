@@ -11,7 +11,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
-use muneem_jobs::{invoice, messaging, people, queue, schedule};
+use muneem_jobs::{invoice, messaging, people, queue, schedule, vault};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -86,6 +86,8 @@ problems! {
     JobNotDead "queue.job_not_dead" 409 "The job is not dead" "Only dead jobs are retried by hand; GET the job to see its state.";
     NoSuchSchedule "schedule.no_such_entry" 404 "There is no such schedule" "GET /v1/schedule/entries lists all.";
     NotEnqueued "schedule.not_enqueued" 422 "The schedule's job was refused" "Mend the entry as `detail` says.";
+    Sealed "vault.sealed" 503 "The vault is sealed: its key service gives no key" "Try again after the seconds that `retry-after` says; `muneem keys status` says why.";
+    ValueTooLong "vault.too_long" 422 "The value is too long to be sealed" "Keep large things in files.";
     CardNumber "vault.card_number" 422 "A card number may not be kept" "Send the last four digits and the issuer, or the token of your payment service.";
     PaymentSecret "vault.payment_secret" 422 "A secret of a card or account may not be kept" "Leave the field out.";
     Aadhaar "vault.aadhaar" 422 "An Aadhaar number may not be kept" "Send the last four digits and the result of the check.";
@@ -279,6 +281,17 @@ impl From<queue::Error> for Problem {
             queue::Refusal::BadLaneOrPriority => (ProblemId::BadLane, "lane"),
         };
         Self::field(id, field, problem, mend)
+    }
+}
+
+impl From<vault::Error> for Problem {
+    fn from(error: vault::Error) -> Self {
+        match error {
+            vault::Error::Sealed { .. } => Self { id: ProblemId::Sealed, ..Self::internal(&error) },
+            vault::Error::TooLong(_) => ProblemId::ValueTooLong.into(),
+            vault::Error::Database(error) => error.into(),
+            error => Self::internal(&error),
+        }
     }
 }
 

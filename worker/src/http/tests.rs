@@ -8,6 +8,7 @@ use http_body_util::BodyExt;
 use muneem_jobs::{
     people::{self, NewToken, Scope},
     queue::{Done, Job, JobContext, JobError, Kind, Lane, Settings},
+    vault::Vault,
 };
 use muneem_postgres::testing::TestDb;
 use secrecy::ExposeSecret;
@@ -99,6 +100,12 @@ impl House {
             clock: Arc::new(clock),
             chance: Arc::new(chance),
             objects: Arc::clone(&objects) as Arc<dyn ObjectStore>,
+            vault: Arc::new(Vault::with_root(
+                db.app_pool(),
+                &[7; 32].into(),
+                Arc::new(SystemClock),
+                Arc::new(OsChance),
+            )),
             settings: config.server,
             metrics: metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle(),
             workers_beat: None,
