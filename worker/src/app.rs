@@ -363,6 +363,15 @@ impl App {
         crate::schedule::run(Arc::clone(&self.deps), longest, shutdown).await;
     }
 
+    /// Seals the evidence log until `shutdown`.
+    ///
+    /// # Errors
+    /// The signing key or an anchor cannot be used.
+    pub async fn seal(&self, shutdown: CancellationToken) -> anyhow::Result<()> {
+        let Deps { db, clock, chance, .. } = &*self.deps;
+        crate::evidence::run(&self.config, db.clone(), Arc::clone(clock), Arc::clone(chance), shutdown).await
+    }
+
     /// In sandbox mode, follows the offset that somebody may move at any time.
     pub async fn follow_clock(&self, shutdown: CancellationToken) {
         let Some(clock) = &self.moved_clock else { return };

@@ -53,6 +53,8 @@ pub struct Config {
     pub schedule: Schedule,
     /// `[messaging]`
     pub messaging: Messaging,
+    /// `[evidence]`
+    pub evidence: Evidence,
     /// `[telemetry]`
     pub telemetry: Telemetry,
     /// `[sandbox]`
@@ -240,6 +242,20 @@ pub struct Whatsapp {
     /// How long a webhook may clear up an unknown outcome.
     #[serde(rename = "reconcile_window_secs", deserialize_with = "secs")]
     pub reconcile_window: Duration,
+}
+
+/// Proof of what was done.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Evidence {
+    /// The key that signs heads of the log; `None`: `evidence.key` in the data directory.
+    #[serde(deserialize_with = "path_unless_empty")]
+    pub key_file: Option<PathBuf>,
+    /// Where heads are laid down; `None`: `anchors` in the data directory.
+    #[serde(deserialize_with = "path_unless_empty")]
+    pub anchor_dir: Option<PathBuf>,
+    /// How often at most.
+    #[serde(rename = "anchor_every_secs", deserialize_with = "secs")]
+    pub anchor_every: Duration,
 }
 
 /// Logs, metrics, traces.
@@ -516,6 +532,7 @@ impl Reader {
         let vault: Option<Vault> = self.section("vault");
         let schedule: Option<Schedule> = self.section("schedule");
         let messaging: Option<Messaging> = self.section("messaging");
+        let evidence: Option<Evidence> = self.section("evidence");
         let telemetry: Option<Telemetry> = self.section("telemetry");
         let sandbox: Option<Sandbox> = self.section("sandbox");
         self.check_ranges();
@@ -532,7 +549,7 @@ impl Reader {
         }
         let settings = self.settings();
 
-        match (server, database, data, queue, vault, schedule, messaging, telemetry, sandbox) {
+        match (server, database, data, queue, vault, schedule, messaging, evidence, telemetry, sandbox) {
             (
                 Some(server),
                 Some(database),
@@ -541,6 +558,7 @@ impl Reader {
                 Some(vault),
                 Some(schedule),
                 Some(messaging),
+                Some(evidence),
                 Some(telemetry),
                 Some(sandbox),
             ) if self.problems.is_empty() => Ok(Config {
@@ -560,6 +578,7 @@ impl Reader {
                     },
                     mail: Mail { password: mail_password, ..messaging.mail },
                 },
+                evidence,
                 telemetry,
                 sandbox,
                 file,
@@ -615,6 +634,7 @@ impl Reader {
             "messaging.whatsapp.request_timeout_secs",
             "messaging.mail.port",
             "messaging.mail.timeout_secs",
+            "evidence.anchor_every_secs",
         ];
         let number = |key: &str| lookup(&self.merged, key).and_then(Value::as_integer).unwrap_or(1);
         let mut problems: Vec<String> = AT_LEAST_ONE
@@ -776,6 +796,10 @@ fn millis<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration,
 
 fn unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     String::deserialize(deserializer).map(|text| Some(text).filter(|text| !text.is_empty()))
+}
+
+fn path_unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    unless_empty(deserializer).map(|path| path.map(PathBuf::from))
 }
 
 fn email_unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Email>, D::Error> {

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod console;
 pub mod demo;
+pub mod evidence;
 pub mod http;
 pub mod outbound;
 pub mod queue;

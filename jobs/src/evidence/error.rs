@@ -39,6 +39,11 @@ pub enum Error {
     /// The database went back in time, or is a copy: what is sealed here contradicts what was anchored outside.
     #[error("the evidence log has forked: {0}; nothing is signed until somebody looks (docs/security.md, Forked log)")]
     Forked(String),
+    /// The key of this process is not the one that signed what lies there.
+    #[error(
+        "the last checkpoint in `{0}` is of another log or was signed with another key: give this process that key"
+    )]
+    OtherKey(String),
     /// The database failed.
     #[error("evidence could not be written or read")]
     Database(#[from] sqlx::Error),

@@ -9,14 +9,23 @@
 //! The app role may insert three columns and nothing else: transaction id, instant, number and hash are not its to say.
 
 mod error;
+mod leaf;
 mod model;
+pub mod note;
 mod screen;
+mod sealer;
 mod store;
+pub mod tree;
 
+use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
+use crate::people::BusinessId;
+
 pub use error::Error;
+pub use leaf::Leaf;
 pub use model::{Actor, Event, EventId, MOST_BYTES, Object};
+pub use sealer::{BATCH, Sealer, Turn};
 
 /// Writes one event in the caller's transaction: call it in the one that does what the event tells of, and let its
 /// error end that transaction, so that nothing succeeds unrecorded.
@@ -43,5 +52,89 @@ pub async fn record_many(db: &mut PgConnection, events: &[Event<'_>]) -> Result<
     store::insert_events(db, &ids, &businesses, &bodies).await
 }
 
+/// How the log stands.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Standing {
+    /// How many events have their number.
+    pub size: u64,
+    /// Since when the oldest event waits for its number; `None`: nothing waits.
+    pub unsealed_since: Option<DateTime<Utc>>,
+    /// When the last head was signed.
+    pub signed_at: Option<DateTime<Utc>>,
+    /// What was found, if the log went back in time. It does not heal by itself.
+    pub forked: Option<String>,
+}
+
+/// An event with its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Its number in the log, from 0.
+    pub seq: u64,
+    /// What its leaf is made of.
+    pub leaf: Leaf,
+    /// The leaf's hash as the database has it.
+    pub hash: tree::Hash,
+    /// Its body; `None`: retired, or gone.
+    pub body: Option<Vec<u8>>,
+}
+
+/// What an anchor answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The note that was laid down.
+    pub note: String,
+    /// Which anchor.
+    pub kind: String,
+    /// Its answer.
+    pub proof: Vec<u8>,
+}
+
+/// How the log stands.
+///
+/// # Errors
+/// The database fails.
+pub async fn load_standing(db: &mut PgConnection) -> Result<Standing, Error> {
+    store::load_standing(db).await
+}
+
+/// Makes room for the coming months. Call it now and then.
+///
+/// # Errors
+/// The database fails.
+pub async fn make_months(db: &mut PgConnection) -> Result<(), Error> {
+    store::make_months(db).await
+}
+
+/// Sealed events from `from_seq` on, at most `most` (10,000), of one business or of all.
+///
+/// # Errors
+/// The database fails.
+pub async fn list_sealed(
+    db: &mut PgConnection,
+    business: Option<BusinessId>,
+    from_seq: u64,
+    most: i32,
+) -> Result<Vec<Sealed>, Error> {
+    store::list_sealed(db, business.map(|business| business.0), from_seq, most).await
+}
+
+/// Every signed head, the oldest first.
+///
+/// # Errors
+/// The database fails.
+pub async fn list_notes(db: &mut PgConnection) -> Result<Vec<String>, Error> {
+    store::list_notes(db).await
+}
+
+/// What anchors answered, the oldest first.
+///
+/// # Errors
+/// The database fails.
+pub async fn list_receipts(db: &mut PgConnection) -> Result<Vec<Receipt>, Error> {
+    store::list_receipts(db).await
+}
+
+#[cfg(test)]
+mod sealer_tests;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Everything outside this crate, as small traits: the binary implements them for real, tests as fakes that remember
 //! what they were given.
 
+mod anchor;
 pub mod carrier;
 mod chance;
 mod clock;
@@ -8,6 +9,9 @@ pub mod kms;
 pub mod mailer;
 pub(crate) mod object_store;
 
+#[cfg(test)]
+pub(crate) use anchor::MemoryAnchor;
+pub use anchor::{Anchor, AnchorError};
 pub use carrier::{Carrier, Phone, Wamid};
 pub use chance::Chance;
 pub use clock::Clock;

@@ -83,6 +83,10 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
             Ok(())
         });
     }
+    if does(Part::Scheduler) {
+        let (app, stop) = (Arc::clone(&app), stop.clone());
+        parts.spawn(async move { app.seal(stop).await });
+    }
     let api = does(Part::Api);
     if let Some(listen) = if api { Some(app.config.server.listen) } else { app.config.telemetry.listen } {
         let setting = if api { "server.listen" } else { "telemetry.listen" };

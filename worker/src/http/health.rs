@@ -8,6 +8,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
+use muneem_jobs::evidence;
 use serde::Serialize;
 
 use super::Api;
@@ -36,6 +37,15 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
         Check { name: "database", ok: pending.is_some() },
         Check { name: "migrations", ok: pending.is_some_and(|pending| pending.is_empty()) },
     ];
+    if checks.iter().all(|check| check.ok) {
+        let standing = tokio::time::timeout(PATIENCE, async {
+            let mut db = api.db.acquire().await.map_err(evidence::Error::from)?;
+            evidence::load_standing(&mut db).await
+        });
+        // A log that went back in time: red until somebody has looked.
+        let sound = standing.await.is_ok_and(|standing| standing.is_ok_and(|standing| standing.forked.is_none()));
+        checks.push(Check { name: "evidence", ok: sound });
+    }
     checks.extend(api.workers_beat.as_ref().map(|beat| Check { name: "workers", ok: beat() }));
     let ready = checks.iter().all(|check| check.ok);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -1,6 +1,7 @@
 //! The real outside behind the traits of `muneem_jobs::outbound`. Nothing else in this program opens a connection to
 //! anybody but Postgres.
 
+pub mod anchor;
 pub mod chance;
 pub mod clock;
 pub mod http;
