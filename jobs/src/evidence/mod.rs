@@ -8,6 +8,7 @@
 //!
 //! The app role may insert three columns and nothing else: transaction id, instant, number and hash are not its to say.
 
+pub mod bundle;
 mod error;
 mod leaf;
 mod model;
@@ -116,6 +117,14 @@ pub async fn list_sealed(
     most: i32,
 ) -> Result<Vec<Sealed>, Error> {
     store::list_sealed(db, business.map(|business| business.0), from_seq, most).await
+}
+
+/// Leaf hashes of the log from `from` to before `to`, fewer where it ends.
+///
+/// # Errors
+/// The database fails.
+pub async fn list_hashes(db: &mut PgConnection, from: u64, to: u64) -> Result<Vec<tree::Hash>, Error> {
+    store::list_hashes(db, from, to).await
 }
 
 /// Every signed head, the oldest first.

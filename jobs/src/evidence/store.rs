@@ -117,6 +117,21 @@ pub(super) async fn extend(db: &mut PgConnection, tree: &mut Frontier, size: u64
     Ok(())
 }
 
+/// Leaf hashes from `from` to before `to`, fewer where the log ends.
+pub(super) async fn list_hashes(db: &mut PgConnection, from: u64, to: u64) -> Result<Vec<Hash>, Error> {
+    let leaves = sqlx::query!(
+        "select seq, leaf from muneem.evidence_leaves where seq >= $1 and seq < $2 order by seq",
+        narrow(from),
+        narrow(to),
+    )
+    .fetch_all(&mut *db)
+    .await?;
+    leaves
+        .into_iter()
+        .map(|row| row.leaf.try_into().map_err(|_| Error::Forked(format!("leaf {} is no digest", row.seq))))
+        .collect()
+}
+
 /// The last signed note.
 pub(super) async fn find_note(db: &mut PgConnection) -> Result<Option<String>, Error> {
     Ok(sqlx::query_scalar!("select note from muneem.evidence_checkpoints order by checkpoint_id desc limit 1")
@@ -138,7 +153,7 @@ pub(super) async fn keep_checkpoint(
     head: &Checkpoint,
     note: &str,
 ) -> Result<i64, Error> {
-    Ok(sqlx::query_scalar!(
+    sqlx::query_scalar!(
         r#"select muneem.evidence_keep_checkpoint($1, $2, $3, $4) as "kept!""#,
         fence,
         narrow(head.size),
@@ -147,7 +162,7 @@ pub(super) async fn keep_checkpoint(
     )
     .fetch_one(db)
     .await
-    .map_err(told)?)
+    .map_err(told)
 }
 
 /// Keeps the receipt of an anchor.
@@ -269,4 +284,3 @@ pub(super) async fn list_receipts(db: &mut PgConnection) -> Result<Vec<Receipt>,
     .await?;
     Ok(rows.into_iter().map(|row| Receipt { note: row.note, kind: row.kind, proof: row.proof }).collect())
 }
-

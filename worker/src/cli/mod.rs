@@ -5,6 +5,7 @@ mod config;
 mod demo;
 mod doctor;
 mod enqueue;
+mod evidence;
 mod invoice;
 mod jobs;
 mod keys;
@@ -54,6 +55,7 @@ enum Command {
     Messaging(messaging::Args),
     People(people::Args),
     Keys(keys::Args),
+    Evidence(evidence::Args),
     Sandbox(sandbox::Args),
     Bench(bench::Args),
 }
@@ -98,6 +100,7 @@ impl Cli {
             Command::Messaging(args) => messaging::run(args, Config::load(self.config.as_deref())?).await,
             Command::People(args) => people::run(args, Config::load(self.config.as_deref())?).await,
             Command::Keys(args) => keys::run(args, Config::load(self.config.as_deref())?).await,
+            Command::Evidence(args) => evidence::run(args, || Config::load(self.config.as_deref())).await,
             Command::Schedule(args) => schedule::run(args, Config::load(self.config.as_deref())?).await,
         }
     }

@@ -1,5 +1,7 @@
 //! The task that seals the evidence log, beside the scheduler: see [`muneem_jobs::evidence::Sealer`].
 
+pub mod bundle;
+
 use std::{
     io::{ErrorKind, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
@@ -139,3 +141,6 @@ fn say(told: &mut String, problem: &str) {
         problem.clone_into(told);
     }
 }
+
+#[cfg(test)]
+mod tests;
