@@ -798,10 +798,6 @@ fn unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Opt
     String::deserialize(deserializer).map(|text| Some(text).filter(|text| !text.is_empty()))
 }
 
-fn path_unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
-    unless_empty(deserializer).map(|path| path.map(PathBuf::from))
-}
-
 fn email_unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Email>, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.is_empty() { Ok(None) } else { Email::parse(&text).map(Some).map_err(serde::de::Error::custom) }

@@ -100,7 +100,7 @@ impl Cli {
             Command::Messaging(args) => messaging::run(args, Config::load(self.config.as_deref())?).await,
             Command::People(args) => people::run(args, Config::load(self.config.as_deref())?).await,
             Command::Keys(args) => keys::run(args, Config::load(self.config.as_deref())?).await,
-            Command::Evidence(args) => evidence::run(args, || Config::load(self.config.as_deref())).await,
+            Command::Evidence(args) => Box::pin(evidence::run(args, || Config::load(self.config.as_deref()))).await,
             Command::Schedule(args) => schedule::run(args, Config::load(self.config.as_deref())?).await,
         }
     }
