@@ -35,6 +35,18 @@ pub enum Error {
         /// Who connected.
         login: String,
     },
+    /// The login could do to the evidence what nobody who serves may.
+    #[error(
+        "login `{login}` may do more to the evidence than append ({right}); take it away, as the database's owner: {mend}"
+    )]
+    EvidenceOpen {
+        /// Who connected.
+        login: String,
+        /// The first right too many.
+        right: String,
+        /// The SQL that takes it away.
+        mend: String,
+    },
     /// A step failed.
     #[error("the schema could not be migrated; run `muneem migrate` as the database's owner")]
     Step(#[source] sqlx::migrate::MigrateError),
@@ -169,5 +181,49 @@ pub async fn check(db: &PgPool) -> Result<(), Error> {
         .await
         .map_err(Error::Database)?;
     let missing = crate::MIGRATOR.iter().filter(|step| !applied.contains(&step.version)).count();
-    if missing > 0 { Err(Error::Behind(missing)) } else { Ok(()) }
+    if missing > 0 {
+        return Err(Error::Behind(missing));
+    }
+    check_evidence(db, login).await
+}
+
+/// Refuses a login that may do more to the evidence than append and read heads, whoever granted it.
+async fn check_evidence(db: &PgPool, login: String) -> Result<(), Error> {
+    let open: Option<(String, String)> = sqlx::query_as(
+        "select *
+        from (
+            select 'member of ' || r.rolname as power,
+                format('revoke %I from %I', r.rolname, current_user) as mend
+            from pg_roles r
+            where r.rolname in ('muneem_evidence_owner', 'muneem_sealer')
+                and pg_has_role(current_user, r.oid, 'member')
+            union all
+            select p.power || ' on muneem.' || c.relname,
+                format('revoke %s on muneem.%I from %I, muneem_app, public', p.power, c.relname, current_user)
+            from pg_class c
+            join pg_namespace n on n.oid = c.relnamespace and n.nspname = 'muneem'
+            cross join unnest(array['update', 'delete', 'truncate', 'trigger', 'insert', 'select']) as p (power)
+            where c.relname like 'evidence\\_%'
+                and c.relkind in ('r', 'p')
+                and (p.power <> 'select' or c.relname like 'evidence\\_events%')
+                and has_table_privilege(current_user, c.oid, p.power)
+            union all
+            select 'insert of column ' || a.attname || ' on muneem.' || c.relname,
+                format('revoke insert (%I) on muneem.%I from %I, muneem_app, public', a.attname, c.relname, current_user)
+            from pg_class c
+            join pg_namespace n on n.oid = c.relnamespace and n.nspname = 'muneem'
+            join pg_attribute a on a.attrelid = c.oid and a.attname in ('at', 'xid')
+            where c.relname like 'evidence\\_%'
+                and c.relkind in ('r', 'p')
+                and has_column_privilege(current_user, c.oid, a.attnum, 'insert')
+                -- A right to the whole table is told of above, and goes there.
+                and not has_table_privilege(current_user, c.oid, 'insert')
+        ) too_much
+        order by 1
+        limit 1",
+    )
+    .fetch_optional(db)
+    .await
+    .map_err(Error::Database)?;
+    open.map_or(Ok(()), |(right, mend)| Err(Error::EvidenceOpen { login, right, mend }))
 }

@@ -111,3 +111,28 @@ async fn atk_080_even_the_owner_is_stopped_by_triggers() {
     }
     assert_eq!(count(&test.pool()).await, 1);
 }
+
+#[tokio::test]
+async fn atk_080_a_login_that_may_do_more_does_not_serve_and_is_told_the_mend() {
+    let test = TestDb::new(&crate::MIGRATOR).await;
+    let mut owner = test.pool().acquire().await.expect("a connection");
+    crate::schema::check(&test.app_pool()).await.expect("the app role as it is made");
+    for (grant, right) in [
+        ("grant update on muneem.evidence_events to muneem_app", "update on muneem.evidence_events"),
+        ("grant delete on muneem.evidence_leaves to muneem_app", "delete on muneem.evidence_leaves"),
+        ("grant truncate on muneem.evidence_checkpoints to muneem_app", "truncate on muneem.evidence_checkpoints"),
+        ("grant insert on muneem.evidence_leaves to muneem_app", "insert on muneem.evidence_leaves"),
+        ("grant insert (at) on muneem.evidence_events to muneem_app", "insert of column at on muneem.evidence_events"),
+        ("grant select on muneem.evidence_events to public", "select on muneem.evidence_events"),
+    ] {
+        sqlx::query(grant).execute(&mut *owner).await.expect(grant);
+        let error = crate::schema::check(&test.app_pool()).await.expect_err(grant);
+        let crate::schema::Error::EvidenceOpen { right: told, mend, .. } = error else { panic!("{grant}: {error}") };
+        assert!(told.contains(right), "{told}");
+        while let Err(crate::schema::Error::EvidenceOpen { mend, .. }) = crate::schema::check(&test.app_pool()).await {
+            sqlx::query(sqlx::AssertSqlSafe(mend)).execute(&mut *owner).await.expect("the mend is SQL");
+        }
+        assert!(mend.starts_with("revoke "), "{mend}");
+        crate::schema::check(&test.app_pool()).await.expect("mended");
+    }
+}
