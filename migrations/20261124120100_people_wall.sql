@@ -37,9 +37,9 @@ as $$
 declare
     its record;
     no_business constant text[] := array[
-        'people_credentials', 'people_recovery_codes', 'people_sign_in_codes', 'people_sign_in_waits',
-        'people_sessions', 'people_devices', 'people_factor_resets', 'people_logins', 'messaging_webhooks',
-        '_sqlx_migrations'];
+        'people_credentials', 'people_recovery_codes', 'people_sign_in_codes', 'people_sign_in_failures',
+        'people_passkeys', 'people_passkey_challenges', 'people_sessions', 'people_devices', 'people_factor_resets',
+        'people_logins', 'messaging_webhooks', '_sqlx_migrations'];
 begin
     for its in
         select c.oid::regclass::text as name, c.oid, c.relrowsecurity

@@ -77,7 +77,7 @@ impl QueueUnderTest {
             carrier: Arc::new(NoCarrier),
             mailer: Arc::new(muneem::outbound::mail::NotConfigured),
             vault: Arc::new(Vault::with_root(
-                self.pool.clone(),
+                &self.pool,
                 &[7; 32].into(),
                 self.clock.clone(),
                 Arc::new(TestChance::new(11)),

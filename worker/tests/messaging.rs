@@ -158,7 +158,7 @@ impl Shop {
             carrier: Arc::new(cloud.expect("a client")),
             mailer: Arc::new(muneem::outbound::mail::NotConfigured),
             vault: Arc::new(Vault::with_root(
-                db.app_pool(),
+                &db.app_pool(),
                 &[7; 32].into(),
                 Arc::new(clock.clone()),
                 Arc::new(OsChance),

@@ -64,8 +64,8 @@ async fn atk_060_behind_the_wall_there_is_one_business_and_after_it_none_is_left
     let mut tx = db.begin().await.expect("begun");
     enter_business(&mut tx, sharma).await.expect("entered");
     let planted = sqlx::query(
-        "insert into muneem.invoice_refusals (refusal_id, business_id, payload, problems, refused_at)
-         values (gen_random_uuid(), $1, '{}', '[]', now())",
+        "insert into muneem.invoice_refusals (refusal_id, business_id, payload_sealed, problems, refused_at)
+         values (gen_random_uuid(), $1, '\\x00', '[]', now())",
     )
     .bind(verma.0)
     .execute(&mut *tx)
@@ -108,4 +108,28 @@ async fn every_table_of_a_business_stands_behind_the_wall() {
     .await
     .expect("listed");
     assert_eq!(outside, ["people_logins", "vault_keys"], "people_build_wall says why these two");
+}
+
+#[tokio::test]
+async fn what_signs_people_in_is_not_open_behind_the_wall() {
+    let test = TestDb::new(&crate::MIGRATOR).await;
+    let mut owner = test.pool().acquire().await.expect("a connection");
+    super::build_wall(&mut owner).await.expect("as migrate does after its last step");
+    let open: Vec<String> = sqlx::query_scalar(
+        "select c.relname::text
+         from pg_class c
+         where c.relnamespace = 'muneem'::regnamespace
+             and c.relkind in ('r', 'p')
+             and c.relname ~ '^people_'
+             and has_any_column_privilege('muneem_business', c.oid, 'select, insert, update')
+         order by 1",
+    )
+    .fetch_all(&mut *owner)
+    .await
+    .expect("listed");
+    assert_eq!(
+        open,
+        ["people_businesses", "people_idempotency_keys", "people_staff", "people_staff_roles", "people_tokens"],
+        "a new table of people is one of these or stands in people_build_wall's list"
+    );
 }

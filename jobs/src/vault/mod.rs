@@ -33,7 +33,7 @@ use std::{
 };
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{Connection, PgConnection, PgPool, postgres::PgPoolOptions};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
@@ -120,10 +120,12 @@ impl Vault {
         Self { db, kms, clock, chance, settings, rings: RwLock::default(), gates }
     }
 
-    /// A vault whose root key this process holds: for benches and tests.
-    pub fn with_root(db: PgPool, root: &KeyBytes, clock: Arc<dyn Clock>, chance: Arc<dyn Chance>) -> Self {
+    /// A vault whose root key this process holds, with two connections of its own to where `db` leads: for benches and
+    /// tests.
+    pub fn with_root(db: &PgPool, root: &KeyBytes, clock: Arc<dyn Clock>, chance: Arc<dyn Chance>) -> Self {
+        let own = PgPoolOptions::new().max_connections(2).connect_lazy_with((*db.connect_options()).clone());
         let kms = Arc::new(RootKey::new(root, Arc::clone(&chance)));
-        Self::new(db, kms, clock, chance, Settings::DEFAULT)
+        Self::new(own, kms, clock, chance, Settings::DEFAULT)
     }
 
     /// Seals `plain` for one cell. Makes the keys it needs on first use.

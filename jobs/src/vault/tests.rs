@@ -12,7 +12,7 @@ use super::*;
 
 /// A vault on the test's own database, under a root key that every test knows.
 pub(crate) fn vault(db: &TestDb) -> Vault {
-    Vault::with_root(db.app_pool(), &ROOT.into(), Arc::new(Hands::default()), Arc::new(Drawn))
+    Vault::with_root(&db.app_pool(), &ROOT.into(), Arc::new(Hands::default()), Arc::new(Drawn))
 }
 
 const ROOT: [u8; 32] = [7; 32];
@@ -371,7 +371,7 @@ async fn another_root_key_opens_nothing_and_says_sealed() {
     let mut db = house.conn().await;
     let sealed = house.vault.seal(&mut db, Class::Contact, &cell("7"), PHONE).await.expect("sealed");
     let stranger =
-        Vault::with_root(house.db.app_pool(), &[8; 32].into(), Arc::clone(&house.clock) as _, Arc::new(Drawn));
+        Vault::with_root(&house.db.app_pool(), &[8; 32].into(), Arc::clone(&house.clock) as _, Arc::new(Drawn));
     let error = stranger.open(&mut db, &cell("7"), &sealed).await.expect_err("refused");
     assert!(matches!(error, Error::Sealed { source: KmsError::NotOurs, .. }), "{error:?}");
 }

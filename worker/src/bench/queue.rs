@@ -323,12 +323,7 @@ fn work(
         objects: Arc::new(Nowhere),
         carrier: Arc::new(Nowhere),
         mailer: Arc::new(crate::outbound::mail::NotConfigured),
-        vault: Arc::new(Vault::with_root(
-            scratch.db.clone(),
-            &[7; 32].into(),
-            Arc::new(SystemClock),
-            Arc::new(OsChance),
-        )),
+        vault: Arc::new(Vault::with_root(&scratch.db, &[7; 32].into(), Arc::new(SystemClock), Arc::new(OsChance))),
         messaging: messaging::Settings::DEFAULT,
     });
     let connections = workers::Connections { db: scratch.db.clone(), listen: scratch.options.clone() };

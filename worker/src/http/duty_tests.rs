@@ -152,7 +152,7 @@ impl House {
 
     /// A token with these scopes and no other.
     fn vault(&self) -> Vault {
-        Vault::with_root(self.db.app_pool(), &[7; 32].into(), Arc::new(SystemClock), Arc::new(OsChance))
+        Vault::with_root(&self.db.app_pool(), &[7; 32].into(), Arc::new(SystemClock), Arc::new(OsChance))
     }
 
     async fn token(&self, scopes: Vec<Scope>) -> String {

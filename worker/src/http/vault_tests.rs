@@ -87,14 +87,16 @@ async fn atk_078_openings_and_searches_need_their_scope_and_are_on_record() {
     let told = format!("{opened:?} {searched:?}");
     assert!(!told.contains("9876543210"), "{told}");
     // What is not recorded is not answered.
-    sqlx::query("revoke insert on muneem.evidence_events from muneem_app")
+    sqlx::query("revoke insert on muneem.evidence_events from muneem_app, muneem_business")
         .execute(&house.db.pool())
         .await
         .expect("revoked");
-    sqlx::query("revoke insert (event_id, business_id, body) on muneem.evidence_events from muneem_app")
-        .execute(&house.db.pool())
-        .await
-        .expect("revoked");
+    sqlx::query(
+        "revoke insert (event_id, business_id, body) on muneem.evidence_events from muneem_app, muneem_business",
+    )
+    .execute(&house.db.pool())
+    .await
+    .expect("revoked");
     let refused = house.post("/v1/vault/open", &house.sharma, None, &open).await;
     assert_eq!(refused.status, StatusCode::INTERNAL_SERVER_ERROR);
     assert!(!refused.body.to_string().contains("9876543210"), "{}", refused.body);
