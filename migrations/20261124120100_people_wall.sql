@@ -25,11 +25,13 @@ $$;
 grant usage on schema muneem to muneem_business;
 
 -- Builds the wall for every table of ours that says whose its rows are, and gives muneem_business what muneem_app may do
--- on all of them. `muneem migrate` calls it after its last step, so that no later table is left outside. Again is no
--- change. Left out, each for its reason:
+-- on them, less what only workers, schedules and commands do. `muneem migrate` calls it after its last step, so that no
+-- later table is left outside. Again is no change. Left out, each for its reason:
 --   evidence_*                  belongs to roles of its own; the app role can only add to it
 --   vault_keys                  wrapped keys, which also seal what is the installation's
 --   people sign-in, webhooks    nothing that a request of one business reads: no rights at all
+-- Of evidence the role may only add an event; keys of the vault, kinds, workers and the clock it only reads. Functions
+-- that run as their owner pass through row-level security, so it may call those alone that ask for the business.
 create function muneem.people_build_wall() returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -40,6 +42,9 @@ declare
         'people_credentials', 'people_recovery_codes', 'people_sign_in_codes', 'people_sign_in_failures',
         'people_passkeys', 'people_passkey_challenges', 'people_sessions', 'people_devices', 'people_factor_resets',
         'people_logins', 'messaging_webhooks', '_sqlx_migrations'];
+    read_only constant text := '^(vault_|law_|queue_kind|queue_workers$)';
+    asks_for_business constant text[] := array[
+        'enqueue', 'enqueue_many', 'cancel_job', 'invoice_next_number', 'people_resolve_business'];
 begin
     for its in
         select c.oid::regclass::text as name, c.oid, c.relrowsecurity
@@ -76,6 +81,8 @@ begin
             and c.relkind in ('r', 'p')
             and x.grantee = 'muneem_app'::regrole
             and c.relname <> all (no_business)
+            and c.relname !~ '^evidence_'
+            and (x.privilege_type = 'SELECT' or c.relname !~ read_only)
             and pg_has_role(c.relowner, 'usage')
         union all
         select format('grant %s on sequence %s to muneem_business', x.privilege_type, c.oid::regclass)
@@ -93,6 +100,8 @@ begin
         where c.relnamespace = 'muneem'::regnamespace
             and x.grantee = 'muneem_app'::regrole
             and c.relname <> all (no_business)
+            and (c.relname = 'evidence_events' or c.relname !~ '^evidence_')
+            and (x.privilege_type = 'SELECT' or c.relname !~ read_only)
             and pg_has_role(c.relowner, 'usage')
         union all
         select format('grant execute on function %s to muneem_business', p.oid::regprocedure)
@@ -100,6 +109,7 @@ begin
         cross join aclexplode(p.proacl) x
         where p.pronamespace = 'muneem'::regnamespace
             and x.grantee = 'muneem_app'::regrole
+            and (not p.prosecdef or p.proname = any (asks_for_business))
             and pg_has_role(p.proowner, 'usage')
     loop
         execute its.statement;
@@ -108,6 +118,36 @@ end
 $$;
 
 revoke all on function muneem.people_build_wall() from public;
+
+-- As before, and nobody behind the wall cancels another's job: it runs as its owner.
+create or replace function muneem.cancel_job(id bigint) returns boolean
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_variable
+declare
+    holder bigint;
+begin
+    select j.claimed_by into holder
+    from muneem.queue_jobs j
+    where j.job_id = id
+        and j.business_id = coalesce(nullif(current_setting('muneem.business', true), '')::uuid, j.business_id)
+        and (not exists (select from muneem.people_logins l where l.login = session_user)
+            or exists (select from muneem.people_logins l
+                where l.login = session_user and l.business_id = j.business_id))
+    for update;
+    if not found then
+        return false;
+    end if;
+    if holder is null then
+        perform muneem.queue_end_cancelled(array[id]);
+    else
+        update muneem.queue_jobs set cancel_requested = true where job_id = id;
+        perform pg_notify('muneem_queue', 'cancel');
+    end if;
+    return true;
+end
+$$;
 
 -- As before, and nobody behind the wall means another business than her own: functions that run as their owner pass
 -- through row-level security.

@@ -133,3 +133,60 @@ async fn what_signs_people_in_is_not_open_behind_the_wall() {
         "a new table of people is one of these or stands in people_build_wall's list"
     );
 }
+
+#[tokio::test]
+async fn behind_the_wall_what_runs_as_its_owner_asks_for_the_business() {
+    let test = TestDb::new(&crate::MIGRATOR).await;
+    let mut owner = test.pool().acquire().await.expect("a connection");
+    super::build_wall(&mut owner).await.expect("as migrate does after its last step");
+    let callable: Vec<String> = sqlx::query_scalar(
+        "select distinct p.proname::text
+         from pg_proc p
+         where p.pronamespace = 'muneem'::regnamespace
+             and p.prosecdef
+             and has_function_privilege('muneem_business', p.oid, 'execute')
+         order by 1",
+    )
+    .fetch_all(&mut *owner)
+    .await
+    .expect("listed");
+    let asking = ["cancel_job", "enqueue", "enqueue_many", "invoice_next_number", "people_resolve_business"];
+    assert_eq!(callable, asking);
+    let proofs: Vec<String> = sqlx::query_scalar(
+        "select c.relname::text || ' ' || p
+         from pg_class c
+         cross join unnest(array['select', 'insert', 'update']) p
+         where c.relnamespace = 'muneem'::regnamespace
+             and c.relname ~ '^(evidence|vault)_'
+             and c.relkind in ('r', 'p')
+             and not c.relispartition
+             and has_any_column_privilege('muneem_business', c.oid, p)
+         order by 1",
+    )
+    .fetch_all(&mut *owner)
+    .await
+    .expect("listed");
+    assert_eq!(proofs, ["evidence_events insert", "vault_keys select", "vault_standing select"]);
+}
+
+#[tokio::test]
+async fn atk_059_a_job_of_another_business_is_not_cancelled_behind_the_wall() {
+    let test = TestDb::new(&crate::MIGRATOR).await;
+    crate::schema::migrate(&mut test.pool().acquire().await.expect("a connection")).await.expect("kinds are known");
+    let mut db = test.app_pool().acquire().await.expect("a connection");
+    let [sharma, verma] = two_shops(&mut db).await;
+    let job: i64 = sqlx::query_scalar(
+        "select muneem.queue_enqueue('queue.forget_finished', '{\"keep_days\": 1}', $1, null, now(), null, null)",
+    )
+    .bind(verma.0)
+    .fetch_one(&mut *db)
+    .await
+    .expect("enqueued");
+    for (business, cancelled) in [(sharma, false), (verma, true)] {
+        let mut tx = db.begin().await.expect("begun");
+        enter_business(&mut tx, business).await.expect("entered");
+        let answer: bool =
+            sqlx::query_scalar("select muneem.cancel_job($1)").bind(job).fetch_one(&mut *tx).await.expect("asked");
+        assert_eq!(answer, cancelled);
+    }
+}
