@@ -217,7 +217,8 @@ async fn ask(config: &Config, database: &Database, checks: &mut Vec<Check>) -> a
         Err(error) => failed("schema", super::chain(&error.into())),
     });
     if can_ask {
-        checks.push(vault(config, &db).await?);
+        let makes_key = database.is_private() || config.sandbox.enabled;
+        checks.push(vault(config, &db, makes_key).await?);
         checks.extend(work(&db).await?);
     }
     Ok(())
@@ -246,12 +247,16 @@ async fn server(conn: &mut PgConnection, is_private: bool) -> anyhow::Result<Vec
     Ok(vec![ok("database", found), clock])
 }
 
-/// Who holds the root key, and whether he answers.
-async fn vault(config: &Config, db: &PgPool) -> anyhow::Result<Check> {
+/// Who holds the root key, and whether he answers. `makes_key`: `serve` makes it here at its first start.
+async fn vault(config: &Config, db: &PgPool, makes_key: bool) -> anyhow::Result<Check> {
     let chance: Arc<dyn Chance> = Arc::new(OsChance);
     let kms = app::key_manager(config, false, db, &chance).await?;
+    let is_new = makes_key && !muneem_jobs::vault::holds_keys(&mut *db.acquire().await?).await?;
     Ok(match kms.health().await {
         Ok(()) => ok("vault", format!("root key {} answers", kms.describe())),
+        Err(KmsError::Refused(_)) if is_new => {
+            warn("vault", "no root key yet", "start `muneem serve`, which makes one, and back it up")
+        }
         // A file that is not there says so itself.
         Err(KmsError::Refused(why)) => failed("vault", why),
         Err(error) => fail("vault", error.to_string(), "values cannot be opened: see `[vault]` in the settings"),
