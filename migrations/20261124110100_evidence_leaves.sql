@@ -11,7 +11,9 @@ create table muneem.evidence_leaves (
     previous bytea not null constraint evidence_leaves_previous_size check (octet_length(previous) = 32),
     at timestamptz not null,
     body_sha256 bytea not null constraint evidence_leaves_body_size check (octet_length(body_sha256) = 32),
-    leaf bytea not null constraint evidence_leaves_leaf_size check (octet_length(leaf) = 32)
+    leaf bytea not null constraint evidence_leaves_leaf_size check (octet_length(leaf) = 32),
+    -- With event_id the way back to the body through the one index that events have. Not hashed: it proves nothing.
+    xid xid8
 );
 
 create unique index evidence_leaves_business on muneem.evidence_leaves (business_id, business_seq) nulls not distinct;
@@ -93,6 +95,7 @@ declare
     instants timestamptz[] := '{}';
     digests bytea[] := '{}';
     leaves bytea[] := '{}';
+    xids xid8[] := '{}';
     last_xid xid8;
     last_id uuid;
 begin
@@ -155,6 +158,7 @@ begin
         instants := instants || event.at;
         digests := digests || event.body_sha256;
         leaves := leaves || digest;
+        xids := xids || event.xid;
         chain_leaf := digest;
         if last_xid is null or (event.xid, event.event_id) > (last_xid, last_id) then
             last_xid := event.xid;
@@ -168,10 +172,10 @@ begin
     values (chain, chain_seq, chain_leaf)
     on conflict (business_id) do update set sealed = excluded.sealed, leaf = excluded.leaf;
     insert into muneem.evidence_leaves
-        (seq, event_id, business_id, business_seq, previous, at, body_sha256, leaf)
-    select u.seq, u.event_id, u.business_id, u.business_seq, u.previous, u.at, u.body_sha256, u.leaf
-    from unnest(seqs, ids, businesses, business_seqs, previouses, instants, digests, leaves)
-        as u (seq, event_id, business_id, business_seq, previous, at, body_sha256, leaf);
+        (seq, event_id, business_id, business_seq, previous, at, body_sha256, leaf, xid)
+    select u.seq, u.event_id, u.business_id, u.business_seq, u.previous, u.at, u.body_sha256, u.leaf, u.xid
+    from unnest(seqs, ids, businesses, business_seqs, previouses, instants, digests, leaves, xids)
+        as u (seq, event_id, business_id, business_seq, previous, at, body_sha256, leaf, xid);
     update muneem.evidence_head
     set size = head.size + cardinality(seqs), xid = last_xid, event_id = last_id;
     return cardinality(seqs);
