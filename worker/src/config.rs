@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, SocketAddr},
+    num::NonZeroU32,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -103,6 +104,12 @@ pub struct Server {
     pub request_timeout: Duration,
     /// Requests worked on at once.
     pub max_in_flight: usize,
+    /// Requests a second that one token may make; twice as many at once.
+    pub requests_per_second_per_token: NonZeroU32,
+    /// The same for all tokens of one business together.
+    pub requests_per_second_per_business: NonZeroU32,
+    /// Tokens a minute that are tried from one address before they are known to open something.
+    pub token_guesses_per_minute: NonZeroU32,
     /// Proxies whose request ids are believed.
     pub trusted_proxies: Vec<IpAddr>,
 }

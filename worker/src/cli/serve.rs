@@ -13,7 +13,7 @@ use super::output;
 use crate::{
     app::{App, Database},
     config::Config,
-    http::{self, Api, sandbox, whatsapp},
+    http::{self, Api, rate::Rates, sandbox, whatsapp},
     outbound::http::{Timeouts, client},
     telemetry::{self, Voice},
 };
@@ -180,6 +180,7 @@ fn shown(app: &App, metrics: metrics_exporter_prometheus::PrometheusHandle, has_
         chance: Arc::clone(&deps.chance),
         objects: Arc::clone(&deps.objects),
         vault: Arc::clone(&deps.vault),
+        rates: Rates::new(&app.config.server),
         settings: app.config.server.clone(),
         metrics,
         workers_beat: has_workers.then(|| -> Arc<dyn Fn() -> bool + Send + Sync> { Arc::new(move || pulse.beats()) }),

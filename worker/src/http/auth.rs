@@ -35,9 +35,20 @@ impl Caller {
             Some((scheme, bearer)) if scheme.eq_ignore_ascii_case("bearer") => bearer.trim(),
             _ => return Err(ProblemId::NoToken.into()),
         };
+        let from = client::address(api, parts);
+        api.rates.admit(from, bearer)?;
         let presented = Presented::parse(bearer).ok_or(ProblemId::BadToken)?;
         let mut db = api.db.acquire().await?;
-        Ok(Self(people::authenticate(&mut db, &presented, client::address(api, parts), api.clock.now()).await?))
+        match people::authenticate(&mut db, &presented, from, api.clock.now()).await {
+            Ok(caller) => {
+                api.rates.charge(bearer, &caller)?;
+                Ok(Self(caller))
+            }
+            Err(refusal) => {
+                api.rates.forget(bearer);
+                Err(refusal.into())
+            }
+        }
     }
 
     /// A transaction that sees what this caller may see: for a token of one business, row-level security stands around it.

@@ -18,6 +18,9 @@ mod post;
 pub mod problem;
 mod query;
 mod queue;
+pub mod rate;
+#[cfg(test)]
+mod rate_tests;
 pub mod sandbox;
 mod schedule;
 #[cfg(test)]
@@ -64,6 +67,8 @@ pub struct Api {
     pub vault: Arc<Vault>,
     /// `[server]`
     pub settings: config::Server,
+    /// How often callers may ask.
+    pub rates: rate::Rates,
     /// What `/metrics` shows.
     pub metrics: PrometheusHandle,
     /// Whether the workers of this process beat; `None` where it has none.

@@ -3,7 +3,7 @@
 //! A handler answers a [`Problem`]; the envelope ([`super::envelope`]) writes the body, because it knows the id that
 //! the caller may quote. What failed inside is logged under that id and never shown.
 
-use std::{fmt::Write, sync::Arc};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -61,6 +61,7 @@ problems! {
     NoSuchAddress "http.no_such_address" 404 "There is nothing at this address" "See /docs for all addresses.";
     NoSuchMethod "http.no_such_method" 405 "This address does not take that method" "The header `allow` lists those it takes.";
     Overloaded "http.overloaded" 503 "Too much is under way" "Try again after the seconds that `retry-after` says.";
+    TooOften "http.too_often" 429 "You ask too often" "Try again after the seconds that `retry-after` says, or ask for many things in one request.";
     TooSlow "http.too_slow" 503 "The request took too long and was given up" "Try again; with an Idempotency-Key nothing happens twice.";
     Unavailable "http.unavailable" 503 "The database does not answer" "Try again after the seconds that `retry-after` says.";
     Internal "http.internal" 500 "Something failed inside" "Quote `id` to whoever runs this installation; the log knows more.";
@@ -121,6 +122,8 @@ pub struct Problem {
     detail: Option<String>,
     errors: Vec<FieldProblem>,
     cause: Option<String>,
+    /// Seconds after which to try again, where that is known.
+    wait: Option<u64>,
 }
 
 /// The body of a problem, RFC 9457.
@@ -147,7 +150,7 @@ pub struct ProblemBody {
 
 impl From<ProblemId> for Problem {
     fn from(id: ProblemId) -> Self {
-        Self { id, detail: None, errors: Vec::new(), cause: None }
+        Self { id, detail: None, errors: Vec::new(), cause: None, wait: None }
     }
 }
 
@@ -155,6 +158,11 @@ impl Problem {
     /// `id`, and what is wrong this time.
     pub(crate) fn new(id: ProblemId, detail: impl Into<String>) -> Self {
         Self { detail: Some(detail.into()), ..Self::from(id) }
+    }
+
+    /// The same, to be tried again after `wait`.
+    pub(crate) fn after(self, wait: Duration) -> Self {
+        Self { wait: Some(wait.as_secs() + u64::from(wait.subsec_nanos() > 0)), ..self }
     }
 
     /// One field of the body is off.
@@ -194,7 +202,7 @@ impl Problem {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.id.status() {
             401 => _ = headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"muneem\"")),
-            503 | 409 => _ = headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1")),
+            429 | 503 | 409 => _ = headers.insert(header::RETRY_AFTER, self.wait.unwrap_or(1).into()),
             _ => {}
         }
         answer

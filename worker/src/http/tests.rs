@@ -61,7 +61,7 @@ pub(super) struct House {
     pub(super) db: TestDb,
     pub(super) objects: Arc<Objects>,
     _files: tempfile::TempDir,
-    router: Router,
+    pub(super) router: Router,
     pub(super) all: String,
     pub(super) sharma: String,
     pub(super) verma: String,
@@ -78,7 +78,7 @@ impl House {
         Self::with(|api| router(Arc::new(api))).await
     }
 
-    async fn with(built: impl FnOnce(Api) -> Router) -> Self {
+    pub(super) async fn with(built: impl FnOnce(Api) -> Router) -> Self {
         let db = TestDb::new(&muneem_jobs::MIGRATOR).await;
         let mut owner = db.pool().acquire().await.expect("a connection");
         muneem_jobs::queue::sync_kinds(&mut owner, &[Kind::of::<Count>()]).await.expect("kinds");
@@ -106,6 +106,7 @@ impl House {
                 Arc::new(SystemClock),
                 Arc::new(OsChance),
             )),
+            rates: rate::Rates::new(&config.server),
             settings: config.server,
             metrics: metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle(),
             workers_beat: None,
