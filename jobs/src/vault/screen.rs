@@ -158,8 +158,14 @@ struct Group {
 fn groups(text: &str) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     let (mut open, mut previous, mut between) = (false, None, Some(0));
+    let mut uuid_ends = 0;
     for (at, character) in text.char_indices() {
-        if let Some(digit) = decimal(character) {
+        if at >= uuid_ends && !previous.is_some_and(char::is_alphanumeric) && is_uuid_at(text, at) {
+            uuid_ends = at + UUID_LENGTH;
+        }
+        if at < uuid_ends {
+            (open, between) = (false, None);
+        } else if let Some(digit) = decimal(character) {
             if !open {
                 groups.push(Group {
                     digits: Vec::new(),
@@ -188,6 +194,19 @@ fn groups(text: &str) -> Vec<Group> {
         previous = Some(character);
     }
     groups
+}
+
+/// Of a UUID as everybody writes it: 8-4-4-4-12 hexadecimal digits.
+const UUID_LENGTH: usize = 36;
+
+/// Whether a whole UUID begins here: about one in three thousand holds three groups of digits like an Aadhaar number's.
+fn is_uuid_at(text: &str, at: usize) -> bool {
+    let Some(here) = text.get(at..at + UUID_LENGTH) else { return false };
+    let shaped = here.bytes().enumerate().all(|(place, byte)| match place {
+        8 | 13 | 18 | 23 => byte == b'-',
+        _ => byte.is_ascii_hexdigit(),
+    });
+    shaped && !text[at + UUID_LENGTH..].starts_with(char::is_alphanumeric)
 }
 
 fn is_invisible(character: char) -> bool {
@@ -420,6 +439,22 @@ mod tests {
         }
         for order in 0..1000_u64 {
             assert_eq!(find(&format!("SM/26-27/{order:05}")), None);
+        }
+    }
+
+    #[test]
+    fn atk_048_no_uuid_is_an_aadhaar_number_and_none_hides_one() {
+        let id = "01902341-2341-7341-8346-a716446655c4";
+        let digits = |from: u32| (from..from + 10_000).map(|n| format!("0190{n:04}-2341-7{:03}-8{:03}-a7164466", n % 1000, n / 7 % 1000));
+        for beginning in digits(0) {
+            let id = format!("{beginning}{}", "55c4");
+            assert_eq!(check(&json!({ "identity": id, "kyc": format!("m:{id}/2") })), Ok(()), "{id}");
+        }
+        for text in [format!("{id} 2341 2341 2346"), format!("2341 2341 2346 {id}"), format!("{id}-2341-2341-2346")] {
+            assert_eq!(find(&text), Some(Finding::Aadhaar), "{text}");
+        }
+        for text in [format!("{id}9"), format!("9{id}"), "2341-2341-2346-a716".to_owned()] {
+            assert!(!is_uuid_at(&text, 0), "{text}");
         }
     }
 

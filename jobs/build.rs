@@ -1,0 +1,4 @@
+//! A migration is compiled in: editing one builds this crate anew.
+fn main() {
+    println!("cargo:rerun-if-changed=../migrations");
+}
