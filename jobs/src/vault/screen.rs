@@ -445,7 +445,9 @@ mod tests {
     #[test]
     fn atk_048_no_uuid_is_an_aadhaar_number_and_none_hides_one() {
         let id = "01902341-2341-7341-8346-a716446655c4";
-        let digits = |from: u32| (from..from + 10_000).map(|n| format!("0190{n:04}-2341-7{:03}-8{:03}-a7164466", n % 1000, n / 7 % 1000));
+        let digits = |from: u32| {
+            (from..from + 10_000).map(|n| format!("0190{n:04}-2341-7{:03}-8{:03}-a7164466", n % 1000, n / 7 % 1000))
+        };
         for beginning in digits(0) {
             let id = format!("{beginning}{}", "55c4");
             assert_eq!(check(&json!({ "identity": id, "kyc": format!("m:{id}/2") })), Ok(()), "{id}");

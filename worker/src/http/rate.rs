@@ -132,7 +132,8 @@ impl<K: Eq + Hash, V> Kept<K, V> {
 impl<K: Eq + Hash> Kept<K, DefaultDirectRateLimiter> {
     fn take(&self, key: K, quota: Quota) -> Result<(), Problem> {
         let clock = DefaultClock::default();
-        let taken = self.with(key, || Some(RateLimiter::direct_with_clock(quota, clock.clone())), |limiter| limiter.check());
+        let taken =
+            self.with(key, || Some(RateLimiter::direct_with_clock(quota, clock.clone())), |limiter| limiter.check());
         match taken {
             Some(Err(early)) => Err(too_often(early.wait_time_from(clock.now()))),
             Some(Ok(())) | None => Ok(()),

@@ -71,6 +71,10 @@ async fn the_tokens_of_a_business_share_what_it_may_ask() {
     until_refused(&house, "203.0.113.9:1", &house.sharma).await;
     assert_eq!(ask(&house, "203.0.113.9:1", &house.verma).await.status(), StatusCode::OK, "another business");
     for _ in 0..10 {
-        assert_eq!(ask(&house, "203.0.113.9:1", &house.all).await.status(), StatusCode::OK, "a token of all businesses");
+        assert_eq!(
+            ask(&house, "203.0.113.9:1", &house.all).await.status(),
+            StatusCode::OK,
+            "a token of all businesses"
+        );
     }
 }
