@@ -36,6 +36,8 @@ use crate::{
         chance::OsChance,
         clock::{MovedClock, SystemClock},
         http::Timeouts,
+        kms,
+        kms_call::Succession,
         kms_file::{self, NoKey},
         mail::{self, Smtp},
         object_store::Objects,
@@ -419,23 +421,39 @@ pub(crate) async fn key_manager(
     db: &PgPool,
     chance: &Arc<dyn Chance>,
 ) -> anyhow::Result<Arc<dyn KeyManager>> {
-    match config.vault.kms {
-        Kms::File => {
-            let path = config.root_key_file();
-            if let Some(key) = kms_file::open(&path, Arc::clone(chance))? {
-                return Ok(Arc::new(key));
-            }
-            // A database that is not migrated yet holds none.
-            let holds_keys = match db.acquire().await {
-                Ok(mut conn) => vault::holds_keys(&mut conn).await.unwrap_or(false),
-                Err(_) => false,
-            };
-            if may_make && !holds_keys {
-                return Ok(Arc::new(kms_file::open_or_make(&path, chance)?));
-            }
-            Ok(Arc::new(NoKey::at(&path, holds_keys)))
+    let present = root_key(config, config.vault.kms, may_make, db, chance).await?;
+    match config.vault.previous_kms {
+        None => Ok(present),
+        Some(previous) => {
+            let previous = root_key(config, previous, false, db, chance).await?;
+            Ok(Arc::new(Succession::new(present, previous)))
         }
     }
+}
+
+async fn root_key(
+    config: &Config,
+    kms: Kms,
+    may_make: bool,
+    db: &PgPool,
+    chance: &Arc<dyn Chance>,
+) -> anyhow::Result<Arc<dyn KeyManager>> {
+    if let Some(service) = kms::open(kms, &config.vault, chance)? {
+        return Ok(service);
+    }
+    let path = config.root_key_file();
+    if let Some(key) = kms_file::open(&path, Arc::clone(chance))? {
+        return Ok(Arc::new(key));
+    }
+    // A database that is not migrated yet holds none.
+    let holds_keys = match db.acquire().await {
+        Ok(mut conn) => vault::holds_keys(&mut conn).await.unwrap_or(false),
+        Err(_) => false,
+    };
+    if may_make && !holds_keys {
+        return Ok(Arc::new(kms_file::open_or_make(&path, chance)?));
+    }
+    Ok(Arc::new(NoKey::at(&path, holds_keys)))
 }
 
 fn host_name() -> String {

@@ -4,6 +4,8 @@
 //! that is. Secrets come from the environment or from files named by `…_file`; one in the file itself is refused.
 //! Every problem is found before the first is told.
 
+mod vault;
+
 use std::{
     collections::BTreeMap,
     fmt,
@@ -21,6 +23,8 @@ use toml::{Table, Value};
 
 use crate::outbound::mail::Tls;
 
+pub use vault::{Aws, Azure, Gcp, Kms, Transit, Vault};
+
 /// The commented list of all settings.
 pub const DEFAULTS: &str = include_str!("../config.default.toml");
 
@@ -35,6 +39,9 @@ const SECRETS: &[&str] = &[
     "messaging.whatsapp.app_secrets",
     "messaging.whatsapp.verify_token",
     "messaging.mail.password",
+    "vault.aws.secret_access_key",
+    "vault.azure.client_secret",
+    "vault.transit.token",
 ];
 
 /// What is in force.
@@ -155,30 +162,6 @@ pub struct Queue {
     pub shutdown: Duration,
     /// Places only one lane may take.
     pub reserved: BTreeMap<Lane, usize>,
-}
-
-/// Keys of sealed values.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Vault {
-    /// Who holds the root key.
-    pub kms: Kms,
-    /// The root key of [`Kms::File`]; `None`: in the data directory.
-    #[serde(deserialize_with = "path_unless_empty")]
-    pub key_file: Option<PathBuf>,
-    /// How long keys stay in memory.
-    #[serde(rename = "cache_secs", deserialize_with = "secs")]
-    pub cache: Duration,
-    /// How long they stay when the key service does not answer.
-    #[serde(rename = "outage_max_secs", deserialize_with = "secs")]
-    pub outage_max: Duration,
-}
-
-/// Who holds the root key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kms {
-    /// A file of this machine.
-    File,
 }
 
 /// Cron ticks of this process.
@@ -531,12 +514,21 @@ impl Reader {
         let app_secrets = self.secret("messaging.whatsapp.app_secrets");
         let verify_token = self.secret("messaging.whatsapp.verify_token");
         let mail_password = self.secret("messaging.mail.password");
+        let aws_secret = self.secret("vault.aws.secret_access_key");
+        let azure_secret = self.secret("vault.azure.client_secret");
+        // From a file it is read at each question, which an agent may have written anew.
+        let transit_token = self.secrets.get("vault.transit.token").cloned();
 
         let server: Option<Server> = self.section("server");
         let database: Option<Database> = self.section("database");
         let data: Option<Data> = self.section("data");
         let queue: Option<Queue> = self.section("queue");
-        let vault: Option<Vault> = self.section("vault");
+        let vault: Option<Vault> = self.section("vault").map(|vault: Vault| Vault {
+            aws: Aws { secret_access_key: aws_secret, ..vault.aws },
+            azure: Azure { client_secret: azure_secret, ..vault.azure },
+            transit: Transit { token: transit_token, ..vault.transit },
+            ..vault
+        });
         let schedule: Option<Schedule> = self.section("schedule");
         let messaging: Option<Messaging> = self.section("messaging");
         let evidence: Option<Evidence> = self.section("evidence");
@@ -549,6 +541,7 @@ impl Reader {
         if let Some(queue) = &queue {
             self.check_lanes(queue);
         }
+        self.problems.extend(vault.iter().flat_map(Vault::problems));
         for (key, url) in [("database.url", &url), ("database.listen_url", &listen_url)] {
             if url.as_ref().is_some_and(|url| !url.expose_secret().starts_with("postgres")) {
                 self.problems.push(format!("`{key}` must look like postgres://user@host/database"));
@@ -637,6 +630,7 @@ impl Reader {
             "schedule.poll_secs",
             "vault.cache_secs",
             "vault.outage_max_secs",
+            "vault.kms_timeout_secs",
             "messaging.whatsapp.connect_timeout_secs",
             "messaging.whatsapp.request_timeout_secs",
             "messaging.mail.port",
@@ -948,6 +942,47 @@ mod tests {
         }
         assert!(with(&[("FROM", "till")]).expect_err("no address").contains("messaging.mail.from"));
         assert!(with(&[("HOST", "mx.example.in"), ("FROM", "till@example.in")]).is_ok());
+    }
+
+    #[test]
+    fn a_key_service_is_set_up_whole_and_its_secrets_stay_out_of_the_file() {
+        let with = |settings: &[(&str, &str)]| {
+            let variables: Vec<(String, &str)> =
+                settings.iter().map(|(name, value)| (format!("MUNEEM__VAULT__{name}"), *value)).collect();
+            let borrowed: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+            read("", &borrowed).map(|config| config.vault).map_err(|problems| problems.to_string())
+        };
+        let arn = "arn:aws:kms:ap-south-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab";
+        let vault = with(&[("KMS", "aws"), ("AWS__KEY_ID", arn), ("PREVIOUS_KMS", "file")]).expect("valid");
+        assert_eq!((vault.kms, vault.previous_kms), (Kms::Aws, Some(Kms::File)));
+        assert_eq!(vault.aws.service(vault.kms_timeout).expect("whole").region, "ap-south-1", "from the ARN");
+        for (settings, named) in [
+            (&[("KMS", "aws")][..], "vault.aws.key_id"),
+            (&[("KMS", "aws"), ("AWS__KEY_ID", "alias/muneem")], "vault.aws.region"),
+            (
+                &[("KMS", "aws"), ("AWS__KEY_ID", arn), ("AWS__ACCESS_KEY_ID", "AKIA")],
+                "vault.aws.secret_access_key_file",
+            ),
+            (&[("KMS", "aws"), ("AWS__KEY_ID", arn), ("AWS__ENDPOINT", "http://kms.example.in")], "vault.aws.endpoint"),
+            (&[("KMS", "gcp")], "vault.gcp.key"),
+            (&[("KMS", "azure")], "vault.azure.key_url"),
+            (&[("KMS", "azure"), ("AZURE__TENANT_ID", "t")], "vault.azure.client_secret_file"),
+            (&[("KMS", "azure"), ("AZURE__ALGORITHM", "RSA1_5")], "vault.azure.algorithm"),
+            (&[("KMS", "transit"), ("TRANSIT__KEY", "muneem")], "vault.transit.address"),
+            (&[("KMS", "transit"), ("TRANSIT__ADDRESS", "http://10.0.0.9:8200")], "vault.transit.token_file"),
+            (&[("PREVIOUS_KMS", "file")], "vault.previous_kms"),
+            (&[("PREVIOUS_KMS", "gcp")], "vault.gcp.key"),
+            (&[("PREVIOUS_KMS", "safe")], "vault.previous_kms"),
+        ] {
+            let told = with(settings).expect_err(named);
+            assert!(told.contains(named), "{named}: {told}");
+        }
+        let told = problems("[vault.transit]\ntoken = \"s.abc\"\n[vault.aws]\nsecret_access_key = \"wJalr\"\n", &[]);
+        assert!(
+            told.contains("vault.transit.token_file") && told.contains("vault.aws.secret_access_key_file"),
+            "{told}"
+        );
+        assert!(!told.contains("s.abc") && !told.contains("wJalr"), "{told}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use aes_gcm::{
 };
 use async_trait::async_trait;
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -26,12 +27,16 @@ pub struct KeyContext {
 }
 
 impl KeyContext {
+    /// Of keys that belong to nobody and wrap nothing. No key of the vault has the number 0.
+    pub const PROBE: Self = Self { business_id: Uuid::nil(), key_id: 0 };
+
     /// Pairs for services that take a map as encryption context.
     pub fn pairs(&self) -> [(&'static str, String); 2] {
         [("muneem_business", self.business_id.to_string()), ("muneem_key", self.key_id.to_string())]
     }
 
-    fn aad(&self) -> Vec<u8> {
+    /// The same as bytes, for services that authenticate bytes.
+    pub fn binding(&self) -> Vec<u8> {
         [b"muneem.root.1".as_slice(), self.business_id.as_bytes(), &self.key_id.to_be_bytes()].concat()
     }
 }
@@ -62,17 +67,42 @@ pub trait KeyManager: Send + Sync + 'static {
 }
 
 /// The service did not do as asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KmsError {
-    /// No answer: it may come back.
+    /// No answer, or none that can be used: it may come back.
     #[error("the key service does not answer: {0}")]
     Unavailable(String),
-    /// An answer, and it is no: credentials, policy, a disabled key.
+    /// It answers others first; whoever waits a little is heard.
+    #[error("the key service is asked too often: {0}")]
+    Throttled(String),
+    /// An answer, and it is no: credentials or policy.
     #[error("the key service refuses: {0}")]
     Refused(String),
+    /// The root key is disabled, about to be deleted, or was never there.
+    #[error("the key service has no such key in use: {0}")]
+    KeyGone(String),
     /// The blob was wrapped by another root key, for another context, or has been changed.
     #[error("this root key did not wrap that key")]
     NotOurs,
+}
+
+impl KmsError {
+    /// Whether the same question may be answered in a moment, with nothing changed.
+    pub const fn is_passing(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Throttled(_))
+    }
+}
+
+/// Wraps a key made for the purpose and unwraps it again: what [`KeyManager::health`] of a service over the network is.
+///
+/// # Errors
+/// As the service's; [`KmsError::NotOurs`] when another key comes back.
+pub async fn prove(service: &dyn KeyManager, chance: &dyn Chance) -> Result<(), KmsError> {
+    let mut key: KeyBytes = Zeroizing::new([0; 32]);
+    chance.fill(&mut key[..]);
+    let wrapped = service.wrap(&KeyContext::PROBE, &key).await?;
+    let back = service.unwrap(&KeyContext::PROBE, &wrapped).await?;
+    if bool::from(back[..].ct_eq(&key[..])) { Ok(()) } else { Err(KmsError::NotOurs) }
 }
 
 /// A root key held by this process: what the file driver works with, and tests.
@@ -121,12 +151,12 @@ pub(crate) fn unwrap_with(cipher: &Aes256Gcm, aad: &[u8], wrapped: &[u8]) -> Opt
 #[async_trait]
 impl KeyManager for RootKey {
     async fn wrap(&self, context: &KeyContext, key: &KeyBytes) -> Result<Vec<u8>, KmsError> {
-        wrap_with(&self.cipher, &*self.chance, &context.aad(), key)
+        wrap_with(&self.cipher, &*self.chance, &context.binding(), key)
             .ok_or_else(|| KmsError::Refused("the key could not be wrapped".to_owned()))
     }
 
     async fn unwrap(&self, context: &KeyContext, wrapped: &[u8]) -> Result<KeyBytes, KmsError> {
-        unwrap_with(&self.cipher, &context.aad(), wrapped).ok_or(KmsError::NotOurs)
+        unwrap_with(&self.cipher, &context.binding(), wrapped).ok_or(KmsError::NotOurs)
     }
 
     fn describe(&self) -> String {
@@ -134,6 +164,6 @@ impl KeyManager for RootKey {
     }
 
     async fn health(&self) -> Result<(), KmsError> {
-        Ok(())
+        prove(self, &*self.chance).await
     }
 }

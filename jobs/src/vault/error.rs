@@ -1,6 +1,7 @@
 use chrono::{DateTime, Utc};
 
 use crate::{
+    evidence,
     outbound::KmsError,
     people::BusinessId,
     queue::{Disposition, JobError},
@@ -36,6 +37,9 @@ pub enum Error {
     /// Two processes changed a key at the same moment and neither saw the other's.
     #[error("the keys of business {0} are being changed: try again")]
     KeysChanging(BusinessId),
+    /// What was done cannot be told in the evidence, so it was not done.
+    #[error("vault: evidence")]
+    Evidence(#[from] evidence::Error),
     /// The database failed.
     #[error("vault: database")]
     Database(#[from] sqlx::Error),
@@ -61,7 +65,9 @@ impl JobError for Error {
         match self {
             Self::Sealed { until, .. } => Disposition::Snooze(*until),
             // A restore of keys or rows may mend it; the attempts end some day and the dead letter says why.
-            Self::Unreadable { .. } | Self::KeysChanging(_) | Self::Database(_) => Disposition::Retry,
+            Self::Unreadable { .. } | Self::KeysChanging(_) | Self::Evidence(_) | Self::Database(_) => {
+                Disposition::Retry
+            }
             Self::TooLong(_) => Disposition::Fail,
         }
     }
@@ -72,6 +78,7 @@ impl JobError for Error {
             Self::Unreadable { .. } => "vault.unreadable",
             Self::TooLong(_) => "vault.too_long",
             Self::KeysChanging(_) => "vault.keys_changing",
+            Self::Evidence(_) => "vault.evidence",
             Self::Database(_) => "vault.database",
         }
     }

@@ -21,11 +21,13 @@ pub mod canonical;
 mod cipher;
 mod error;
 mod model;
+mod rewrap;
 mod ring;
 pub mod screen;
 mod store;
 #[cfg(test)]
 pub(crate) mod tests;
+mod trail;
 
 use std::{
     collections::HashMap,
@@ -38,6 +40,7 @@ use tokio::sync::Mutex;
 use zeroize::Zeroizing;
 
 use crate::{
+    evidence::Actor,
     outbound::{
         Chance, Clock, KeyManager, KmsError,
         kms::{KeyBytes, KeyContext, RootKey},
@@ -51,6 +54,8 @@ use ring::{DataKey, Ring, Unwrapped};
 pub use cipher::{OVERHEAD, key_of};
 pub use error::{Error, Unreadable};
 pub use model::{BlindIndex, Cell, Class, INSTALLATION, IndexColumn, KeyInfo};
+pub use rewrap::Rewrapped;
+pub use trail::{RootMade, record_root};
 
 /// A key seals at most so many values: far below the 2³² of NIST SP 800-38D section 8.3 for random nonces.
 const USES_MAX: i64 = 1 << 31;
@@ -86,6 +91,8 @@ struct Wanted<'a> {
     class: &'a str,
     purpose: &'a str,
     version: i16,
+    /// Who wants it: for the evidence.
+    by: &'a Actor,
 }
 
 /// Seals, opens and indexes values.
@@ -247,13 +254,14 @@ impl Vault {
 
     /// Replaces the key that seals a class of a business's values; what the old one sealed still opens. Answers the
     /// number of the one that seals from now on. Processes notice within seconds; one that does not know a key reads it.
+    /// The evidence says that `by` did it.
     ///
     /// # Errors
     /// [`Error::Sealed`]; [`Error::KeysChanging`] when somebody else replaces it too.
-    pub async fn rotate(&self, business: BusinessId, class: Class) -> Result<u32, Error> {
+    pub async fn rotate(&self, business: BusinessId, class: Class, by: &Actor) -> Result<u32, Error> {
         let _gate = self.gate(business).lock().await;
         let now = self.clock.now();
-        let wanted = Wanted { class: class.as_str(), purpose: "", version: 1 };
+        let wanted = Wanted { class: class.as_str(), purpose: "", version: 1, by };
         let mut ring = self.read_own(business, now).await?;
         let before = ring.active(class).map(|key| key.id);
         for _ in 0..ATTEMPTS {
@@ -393,7 +401,7 @@ impl Vault {
             Some(ring) => ring,
             None => self.read(db, business, now).await?,
         };
-        let wanted = Wanted { class: class.as_str(), purpose: "", version: 1 };
+        let wanted = Wanted { class: class.as_str(), purpose: "", version: 1, by: &Actor::System };
         for _ in 0..ATTEMPTS {
             match ring.active(class) {
                 None => self.make_key(&ring, business, wanted, None).await?,
@@ -434,7 +442,8 @@ impl Vault {
                 return Ok(ring);
             }
             let last = store::last_index_version(&mut *self.db.acquire().await?, business, column).await?;
-            let wanted = Wanted { class: "index", purpose: column, version: last.saturating_add(1) };
+            let wanted =
+                Wanted { class: "index", purpose: column, version: last.saturating_add(1), by: &Actor::System };
             self.make_key(&ring, business, wanted, None).await?;
             ring = self.read_own(business, now).await?;
         }
@@ -455,7 +464,7 @@ impl Vault {
         wanted: Wanted<'_>,
         instead_of: Option<u32>,
     ) -> Result<(), Error> {
-        let Wanted { class, purpose, version } = wanted;
+        let Wanted { class, purpose, version, by } = wanted;
         let Some((wrapped_by, cipher)) = ring.wraps.and_then(|id| Some((id, ring.wrapping.get(&id)?))) else {
             // The next round finds the business's key, then this one.
             return self.make_business_key(business).await;
@@ -482,7 +491,9 @@ impl Vault {
         {
             return Ok(());
         }
-        store::insert_key(&mut tx, &new).await?;
+        if store::insert_key(&mut tx, &new).await? {
+            trail::made(&mut tx, &new, instead_of, by, &*self.chance).await?;
+        }
         tx.commit().await?;
         Ok(())
     }
@@ -508,7 +519,12 @@ impl Vault {
             wrapped: &wrapped,
             now,
         };
-        store::insert_key(&mut *self.db.acquire().await?, &new).await?;
+        let mut own = self.db.acquire().await?;
+        let mut tx = own.begin().await?;
+        if store::insert_key(&mut tx, &new).await? {
+            trail::made(&mut tx, &new, None, &Actor::System, &*self.chance).await?;
+        }
+        tx.commit().await?;
         Ok(())
     }
 

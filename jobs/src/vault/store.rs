@@ -1,5 +1,6 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::{Error, KeyInfo};
 use crate::people::BusinessId;
@@ -188,4 +189,59 @@ pub(super) async fn list_keys(db: &mut PgConnection, business: Option<BusinessId
 /// Whether any key was ever made here.
 pub(super) async fn holds_keys(db: &mut PgConnection) -> Result<bool, Error> {
     Ok(sqlx::query_scalar!(r#"select exists (select from muneem.vault_keys) as "any!""#).fetch_one(db).await?)
+}
+
+/// A business's own key as it lies in the table.
+pub(super) struct RootRow {
+    pub(super) key_id: i64,
+    pub(super) business_id: Uuid,
+    pub(super) root: String,
+    pub(super) wrapped: Vec<u8>,
+}
+
+/// Keys that another root key than `root` wraps, by their number from after `after` on. Retired ones too: they may
+/// come back.
+pub(super) async fn list_under_other_root(
+    db: &mut PgConnection,
+    root: &str,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<RootRow>, Error> {
+    Ok(sqlx::query_as!(
+        RootRow,
+        r#"select key_id, business_id, root as "root!", wrapped
+        from muneem.vault_keys
+        where class = 'business'
+            and root <> $1
+            and key_id > $2
+        order by key_id
+        limit $3"#,
+        root,
+        after,
+        limit,
+    )
+    .fetch_all(db)
+    .await?)
+}
+
+/// Puts another wrapping in the place of the one that was read; false when that one is gone.
+pub(super) async fn replace_wrapping(
+    db: &mut PgConnection,
+    row: &RootRow,
+    root: &str,
+    wrapped: &[u8],
+) -> Result<bool, Error> {
+    let outcome = sqlx::query!(
+        "update muneem.vault_keys
+        set root = $3, wrapped = $4
+        where key_id = $1
+            and wrapped = $2",
+        row.key_id,
+        row.wrapped,
+        root,
+        wrapped,
+    )
+    .execute(db)
+    .await?;
+    Ok(outcome.rows_affected() == 1)
 }

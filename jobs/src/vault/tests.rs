@@ -435,7 +435,7 @@ async fn a_replaced_key_opens_what_it_sealed_and_seals_no_more() {
     let old = house.vault.seal(&mut db, Class::Contact, &cell("7"), PHONE).await.expect("sealed");
     let other = house.another();
     other.seal(&mut db, Class::Contact, &cell("7"), PHONE).await.expect("sealed");
-    let key = house.vault.rotate(SHARMA, Class::Contact).await.expect("replaced");
+    let key = house.vault.rotate(SHARMA, Class::Contact, &Actor::Operator).await.expect("replaced");
     let new = house.vault.seal(&mut db, Class::Contact, &cell("7"), PHONE).await.expect("sealed");
     assert_eq!((key_of(&new), key_of(&old) == key_of(&new)), (Some(key), false));
     // The other process has neither heard of it nor made a pause: it opens at once, and seals with it within seconds.

@@ -21,7 +21,7 @@ use tokio::net::TcpListener;
 use super::output;
 use crate::{
     app::{self, Database},
-    config::{Config, Problems},
+    config::{Config, Kms, Problems},
     outbound::{chance::OsChance, clock::SystemClock, http::probe},
 };
 
@@ -253,14 +253,25 @@ async fn vault(config: &Config, db: &PgPool, makes_key: bool) -> anyhow::Result<
     let kms = app::key_manager(config, false, db, &chance).await?;
     let is_new = makes_key && !muneem_jobs::vault::holds_keys(&mut *db.acquire().await?).await?;
     Ok(match kms.health().await {
-        Ok(()) => ok("vault", format!("root key {} answers", kms.describe())),
+        Ok(()) => ok("vault", format!("root key {} wraps and unwraps", kms.describe())),
         Err(KmsError::Refused(_)) if is_new => {
             warn("vault", "no root key yet", "start `muneem serve`, which makes one, and back it up")
         }
         // A file that is not there says so itself.
-        Err(KmsError::Refused(why)) => failed("vault", why),
-        Err(error) => fail("vault", error.to_string(), "values cannot be opened: see `[vault]` in the settings"),
+        Err(KmsError::Refused(why)) if config.vault.kms == Kms::File => failed("vault", why),
+        Err(error) => fail("vault", error.to_string(), mend_of(&error)),
     })
+}
+
+/// What an operator does about it.
+fn mend_of(error: &KmsError) -> &'static str {
+    match error {
+        KmsError::Unavailable(_) => "check `[vault]` in the settings, and the way from this machine to the service",
+        KmsError::Throttled(_) => "try again; if it stays so, ask the provider for a higher quota",
+        KmsError::Refused(_) => "let these credentials encrypt and decrypt with this key, in the key's policy",
+        KmsError::KeyGone(_) => "enable the key, or take back its deletion; check its name in `[vault]`",
+        KmsError::NotOurs => "what it wraps does not unwrap: take a symmetric key that is for encryption",
+    }
 }
 
 async fn work(db: &PgPool) -> anyhow::Result<Vec<Check>> {

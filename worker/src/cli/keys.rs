@@ -1,13 +1,15 @@
-use std::{process::ExitCode, sync::Arc};
+use std::{collections::BTreeMap, process::ExitCode, sync::Arc};
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Subcommand;
 use muneem_jobs::{
-    outbound::Chance,
+    evidence::Actor,
+    outbound::{Chance, KeyManager},
     people,
-    vault::{self, Class, INSTALLATION},
+    vault::{self, Class, INSTALLATION, RootMade},
 };
 use serde_json::json;
+use sqlx::Connection;
 
 use super::output::Output;
 use crate::{
@@ -25,7 +27,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make the root key file of this installation, once
+    /// Make the root key file of this installation, once; of a key service, see whether its key can be used
     #[command(after_help = "Example:\n  muneem keys init      then back the file up, apart from the database")]
     Init {
         #[command(flatten)]
@@ -58,6 +60,12 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Hand the keys of all businesses over to the root key in the settings
+    #[command(after_help = "Example:\n  muneem keys rewrap      after `vault.kms` and `vault.previous_kms` were set")]
+    Rewrap {
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
@@ -67,24 +75,55 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
         Command::List { business, output } => list(&app, business, output).await?,
         Command::Status { output } => return status(&app, output).await,
         Command::Rotate { business, class, output } => rotate(&app, business, class, output).await?,
+        Command::Rewrap { output } => return rewrap(&app, output).await,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 async fn init(app: &App, output: Output) -> anyhow::Result<()> {
-    let Kms::File = app.config.vault.kms;
+    if app.config.vault.kms != Kms::File {
+        let root = app.deps.vault.describe();
+        app.deps.vault.health().await.with_context(|| format!("{root} cannot be used"))?;
+        let told = format!("{root} wraps and unwraps: there is nothing to make");
+        return output.done(&json!({ "root": root, "made": false }), &told);
+    }
     let path = app.config.root_key_file();
     let shown = path.display();
     let chance: Arc<dyn Chance> = Arc::new(OsChance);
     if kms_file::open(&path, Arc::clone(&chance))?.is_some() {
         return output.done(&json!({ "file": path, "made": false }), &format!("{shown} holds a root key already"));
     }
-    if vault::holds_keys(&mut *app.deps.db.acquire().await?).await? {
+    let mut db = app.deps.db.acquire().await?;
+    if vault::holds_keys(&mut db).await? {
         bail!("this database was sealed with another root key: copy that one to {shown}; a new one would open nothing");
     }
-    kms_file::open_or_make(&path, &chance)?;
+    let mut tx = db.begin().await?;
+    let root = kms_file::open_or_make(&path, &chance)?.describe();
+    let made = RootMade { root: &root, by: &Actor::Operator, now: app.deps.clock.now() };
+    let recorded = async {
+        vault::record_root(&mut tx, &made, &*chance).await?;
+        anyhow::Ok(tx.commit().await?)
+    };
+    recorded
+        .await
+        .with_context(|| format!("{shown} was made and could not be put on record: delete it and try again"))?;
     let told = format!("made {shown}\nBack it up, apart from the database: without it nothing that is sealed opens.");
     output.done(&json!({ "file": path, "made": true }), &told)
+}
+
+async fn rewrap(app: &App, output: Output) -> anyhow::Result<ExitCode> {
+    let vault = &app.deps.vault;
+    vault.health().await.with_context(|| format!("{} cannot be used", vault.describe()))?;
+    let outcome = vault.rewrap(&Actor::Operator).await.context("not all keys are handed over: run it again")?;
+    let mut told = format!("{} wraps {} more keys", outcome.root, outcome.done);
+    if !outcome.unopened.is_empty() {
+        let count = outcome.unopened.len();
+        told += &format!(
+            "\n{count} keys open under neither root key: set `vault.previous_kms` to who wrapped them (`muneem keys status`)"
+        );
+    }
+    output.done(&outcome, &told)?;
+    Ok(if outcome.unopened.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn list(app: &App, business: Option<String>, output: Output) -> anyhow::Result<()> {
@@ -113,13 +152,20 @@ async fn status(app: &App, output: Output) -> anyhow::Result<ExitCode> {
     let (active, opening, retired) = (in_state("active"), in_state("decrypt_only"), in_state("retired"));
     let trouble = app.deps.vault.health().await.err().map(|error| error.to_string());
     let root = app.deps.vault.describe();
-    let line = format!(
+    let mut line = format!(
         "root key {root}: {}\n{active} keys seal, {opening} only open, {retired} are retired",
         trouble.as_deref().unwrap_or("answers")
     );
+    let mut others: BTreeMap<&str, usize> = BTreeMap::new();
+    for other in keys.iter().filter_map(|key| key.root.as_deref()).filter(|other| *other != root) {
+        *others.entry(other).or_default() += 1;
+    }
+    for (other, count) in &others {
+        line += &format!("\n{count} keys are still wrapped by {other}: `muneem keys rewrap` hands them over");
+    }
     output.done(
         &json!({
-            "root": root, "open": trouble.is_none(), "trouble": trouble,
+            "root": root, "open": trouble.is_none(), "trouble": trouble, "other_roots": others,
             "active": active, "decrypt_only": opening, "retired": retired,
         }),
         &line,
@@ -145,7 +191,7 @@ async fn rotate(app: &App, business: Option<String>, class: Option<Class>, outpu
     };
     let mut made = Vec::new();
     for class in classes {
-        made.push(json!({ "class": class, "key_id": app.deps.vault.rotate(business, class).await? }));
+        made.push(json!({ "class": class, "key_id": app.deps.vault.rotate(business, class, &Actor::Operator).await? }));
     }
     let line = match made.len() {
         0 => "nothing was sealed yet: there is no key to replace".to_owned(),

@@ -5,7 +5,16 @@ pub mod anchor;
 pub mod chance;
 pub mod clock;
 pub mod http;
+pub mod kms;
+pub mod kms_aws;
+pub mod kms_azure;
+pub mod kms_call;
 pub mod kms_file;
+pub mod kms_gcp;
+#[cfg(test)]
+mod kms_tests;
+pub mod kms_transit;
 pub mod mail;
 pub mod object_store;
+pub mod oidc;
 pub mod whatsapp;
