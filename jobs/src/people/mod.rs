@@ -8,6 +8,7 @@
 mod enrol;
 mod error;
 mod model;
+pub mod oidc;
 mod roles;
 pub mod signin;
 mod staff;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
-use super::{BusinessId, Caller, Error, Role, Scope, scopes_of, signin, staff_store as store};
+use super::{BusinessId, Caller, Error, Role, Scope, oidc, scopes_of, signin, staff_store as store};
 use crate::{
     evidence::{self, Actor, Event, EventId, Object},
     outbound::Chance,
@@ -122,6 +122,11 @@ impl Authority {
     /// By what it is named in rows: an id, never a person's name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Who it is in the evidence.
+    pub(super) fn actor(&self) -> &Actor {
+        &self.actor
     }
 
     /// Whether things of `business` (`None`: of the platform) exist for it.
@@ -345,6 +350,7 @@ pub async fn remove_staff(db: &mut PgConnection, staff_id: StaffId, decision: &D
     store::revoke_tokens_beyond(&mut tx, staff_id, &[], now).await?;
     store::empty_staff(&mut tx, staff_id, now).await?;
     signin::forget_staff(&mut tx, staff_id.0, now).await?;
+    oidc::forget_staff(&mut tx, staff_id).await?;
     let staff = load(&mut tx, staff_id).await?;
     decision.record(&mut tx, "people.staff_removed", &staff, Value::Null).await?;
     tx.commit().await?;

@@ -11,6 +11,7 @@ mod jobs;
 mod keys;
 mod messaging;
 mod migrate;
+mod oidc;
 mod output;
 mod people;
 mod sandbox;

@@ -7,7 +7,10 @@ use muneem_jobs::people::{self, NewToken, Role, Scope};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
-use super::output::{Output, json_line};
+use super::{
+    oidc,
+    output::{Output, json_line},
+};
 use crate::{app::App, config::Config};
 
 /// Businesses, and the tokens that speak for them
@@ -23,6 +26,11 @@ enum Command {
     Business {
         #[command(subcommand)]
         command: Business,
+    },
+    /// Identity providers that staff may sign in to the console with
+    Oidc {
+        #[command(subcommand)]
+        command: oidc::Command,
     },
     /// Show who may do what
     #[command(after_help = "Example:\n  muneem people roles")]
@@ -112,6 +120,7 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
     match args.command {
         Command::Roles { .. } => {}
         Command::Business { command } => business(&app, command).await?,
+        Command::Oidc { command } => oidc::run(&app, command).await?,
         Command::Token { command } => token(&app, command).await?,
     }
     Ok(ExitCode::SUCCESS)

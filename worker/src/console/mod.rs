@@ -4,6 +4,9 @@
 //! page of ours made: [`guard`] says how that is known.
 
 pub mod guard;
+pub mod oidc;
+#[cfg(test)]
+mod oidc_tests;
 mod sessions;
 #[cfg(test)]
 mod tests;
@@ -47,6 +50,11 @@ pub fn routes(console: Arc<Console>) -> Router {
         .route("/console/sessions/end-others", post(sessions::end_others))
         .route("/console/sign-out", post(sessions::sign_out));
     guarded(pages, &console).route("/console/console.css", get(style)).with_state(console)
+}
+
+/// The addresses of signing in with an identity provider, to stand beside [`routes`].
+pub fn oidc_routes(console: Arc<Console>, room: Arc<oidc::Room>) -> Router {
+    guarded(oidc::pages(room), &console).with_state(console)
 }
 
 /// `pages` behind the guard that every page of the console stands behind.
