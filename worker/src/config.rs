@@ -55,8 +55,8 @@ pub struct Config {
     pub data: Data,
     /// `[queue]`
     pub queue: Queue,
-    /// `[vault]`
-    pub vault: Vault,
+    /// `[vault]`; apart, for it is long and configs are handed on by value.
+    pub vault: Box<Vault>,
     /// `[schedule]`
     pub schedule: Schedule,
     /// `[messaging]`
@@ -566,7 +566,7 @@ impl Reader {
                 database: Database { url, listen_url, ..database },
                 data,
                 queue,
-                vault,
+                vault: Box::new(vault),
                 schedule,
                 messaging: Messaging {
                     whatsapp: Whatsapp {

@@ -253,7 +253,10 @@ async fn vault(config: &Config, db: &PgPool, makes_key: bool) -> anyhow::Result<
     let kms = app::key_manager(config, false, db, &chance).await?;
     let is_new = makes_key && !muneem_jobs::vault::holds_keys(&mut *db.acquire().await?).await?;
     Ok(match kms.health().await {
-        Ok(()) => ok("vault", format!("root key {} wraps and unwraps", kms.describe())),
+        Ok(()) => {
+            let note = if config.vault.kms.is_experimental() { " (experimental)" } else { "" };
+            ok("vault", format!("root key {} wraps and unwraps{note}", kms.describe()))
+        }
         Err(KmsError::Refused(_)) if is_new => {
             warn("vault", "no root key yet", "start `muneem serve`, which makes one, and back it up")
         }

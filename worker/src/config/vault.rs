@@ -54,6 +54,13 @@ pub enum Kms {
     Transit,
 }
 
+impl Kms {
+    /// Whether its driver was never run against the service itself.
+    pub const fn is_experimental(self) -> bool {
+        matches!(self, Self::Gcp | Self::Azure)
+    }
+}
+
 /// AWS KMS.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Aws {

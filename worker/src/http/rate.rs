@@ -82,7 +82,7 @@ impl Rates {
 
     /// A token that does not open any more is a stranger's again.
     pub(super) fn forget(&self, bearer: &str) {
-        self.known.remove(self.hasher.hash_one(bearer));
+        self.known.remove(&self.hasher.hash_one(bearer));
     }
 }
 
@@ -121,10 +121,10 @@ impl<K: Eq + Hash, V> Kept<K, V> {
         young.get(&key).map(then)
     }
 
-    fn remove(&self, key: K) {
+    fn remove(&self, key: &K) {
         let mut generations = self.generations.lock().unwrap_or_else(PoisonError::into_inner);
         for generation in &mut *generations {
-            generation.remove(&key);
+            generation.remove(key);
         }
     }
 }

@@ -74,6 +74,8 @@ impl AwsKms {
     /// # Errors
     /// The certificate store or the credentials of the environment cannot be used.
     pub fn new(settings: &Settings, chance: Arc<dyn Chance>) -> anyhow::Result<Self> {
+        // First of all: it also chooses the process's cryptography, which the library's own client asks for.
+        let caller = Caller::new(settings.patience, chance)?;
         let mut credentials = AmazonS3Builder::from_env();
         if let Some((id, secret)) = &settings.access_key {
             credentials = AmazonS3Builder::new().with_access_key_id(id).with_secret_access_key(secret.expose_secret());
@@ -86,7 +88,7 @@ impl AwsKms {
             .build()?;
         let endpoint = settings.endpoint.clone();
         Ok(Self {
-            caller: Caller::new(settings.patience, chance)?,
+            caller,
             endpoint: endpoint.unwrap_or_else(|| format!("https://kms.{}.amazonaws.com", settings.region)),
             region: settings.region.clone(),
             key_id: settings.key_id.clone(),

@@ -84,13 +84,15 @@ impl GcpKms {
     /// # Errors
     /// The certificate store or the credentials cannot be used.
     pub fn new(settings: &Settings, chance: Arc<dyn Chance>) -> anyhow::Result<Self> {
+        // First of all: it also chooses the process's cryptography, which the library's own client asks for.
+        let caller = Caller::new(settings.patience, chance)?;
         let retry = RetryConfig { max_retries: 2, retry_timeout: settings.patience, ..RetryConfig::default() };
         let mut builder = GoogleCloudStorageBuilder::from_env().with_bucket_name("credentials-only").with_retry(retry);
         if let Some(file) = &settings.credentials_file {
             builder = builder.with_service_account_path(file.to_string_lossy());
         }
         Ok(Self {
-            caller: Caller::new(settings.patience, chance)?,
+            caller,
             endpoint: settings.endpoint.trim_end_matches('/').to_owned(),
             key: settings.key.clone(),
             credentials: Arc::clone(builder.build()?.credentials()),

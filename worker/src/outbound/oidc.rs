@@ -293,7 +293,7 @@ impl Providers {
                 request = request.basic_auth(encoded(client_id), Some(encoded(secret.expose_secret())));
             }
             Some(secret) => {
-                fields.extend([("client_id", client_id.as_str()), ("client_secret", secret.expose_secret())])
+                fields.extend([("client_id", client_id.as_str()), ("client_secret", secret.expose_secret())]);
             }
             None => fields.push(("client_id", client_id)),
         }

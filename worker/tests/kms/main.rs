@@ -288,17 +288,15 @@ async fn keys_go_from_a_file_to_aws_and_every_command_says_so() {
     let Some(moto) = Moto::start() else { return };
     let arn = moto.key().await;
     let db = TestDb::new(&muneem_jobs::MIGRATOR).await;
-    muneem_jobs::schema::migrate(&mut *db.pool().acquire().await.expect("a connection"))
-        .await
-        .expect("kinds are known");
-    let home = tempfile::tempdir().expect("a folder");
+    muneem_jobs::schema::migrate(&mut db.pool().acquire().await.expect("a connection")).await.expect("kinds are known");
+    let (home, moto_url) = (tempfile::tempdir().expect("a folder"), moto.url.clone());
     let file = home.path().join("root.key");
     let url = db.app_url();
     let base = [("DATABASE_URL", url.as_str()), ("MUNEEM__VAULT__KEY_FILE", file.to_str().expect("a path"))];
     let in_aws = [
         ("MUNEEM__VAULT__KMS", "aws"),
         ("MUNEEM__VAULT__AWS__KEY_ID", arn.as_str()),
-        ("MUNEEM__VAULT__AWS__ENDPOINT", moto.url.as_str()),
+        ("MUNEEM__VAULT__AWS__ENDPOINT", moto_url.as_str()),
         ("AWS_ACCESS_KEY_ID", "anybody"),
         ("AWS_SECRET_ACCESS_KEY", "anything"),
     ];
@@ -336,7 +334,7 @@ async fn keys_go_from_a_file_to_aws_and_every_command_says_so() {
     let verbs: Vec<(String, String)> = sqlx::query_as(
         "select convert_from(body, 'UTF8')::jsonb ->> 'verb', convert_from(body, 'UTF8')::jsonb #>> '{actor,kind}'
          from muneem.evidence_events
-         order by transaction_id, event_id",
+         order by xid, event_id",
     )
     .fetch_all(&house.db.pool())
     .await

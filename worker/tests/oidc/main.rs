@@ -63,9 +63,7 @@ fn package() -> Option<PathBuf> {
             .stdin(Stdio::null())
             .output();
         if !installed.as_ref().is_ok_and(|done| done.status.success()) {
-            println!("SKIPPED: needs Node and {PACKAGE} from npm (apt-get install nodejs npm)");
-            assert!(std::env::var("MUNEEM_TESTS_COMPLETE").is_err(), "needs Node and {PACKAGE}: {installed:?}");
-            return None;
+            return skip(&format!("{installed:?}"));
         }
         let draft = draft.keep();
         if std::fs::rename(&draft, &folder).is_err() {
@@ -73,6 +71,14 @@ fn package() -> Option<PathBuf> {
         }
     }
     Some(folder)
+}
+
+/// Says what is missing, and fails where completeness is asked for.
+#[expect(clippy::print_stdout, reason = "whoever runs the tests is to see what did not run")]
+fn skip(why: &str) -> Option<PathBuf> {
+    println!("SKIPPED: needs Node and {PACKAGE} from npm (apt-get install nodejs npm)");
+    assert!(std::env::var("MUNEEM_TESTS_COMPLETE").is_err(), "needs Node and {PACKAGE}: {why}");
+    None
 }
 
 /// The provider; ends with the test.
