@@ -147,7 +147,17 @@ impl Fused {
         }
     }
 
-    fn note<T>(&self, outcome: Result<T, KmsError>) -> Result<T, KmsError> {
+    fn note<T>(&self, question: &'static str, begun: Instant, outcome: Result<T, KmsError>) -> Result<T, KmsError> {
+        let told = match &outcome {
+            Ok(_) => "answered",
+            Err(KmsError::Unavailable(_)) => "unavailable",
+            Err(KmsError::Throttled(_)) => "throttled",
+            Err(KmsError::Refused(_)) => "refused",
+            Err(KmsError::KeyGone(_)) => "key_gone",
+            Err(KmsError::NotOurs) => "not_ours",
+        };
+        metrics::counter!("muneem_vault_kms_questions_total", "question" => question, "outcome" => told).increment(1);
+        metrics::histogram!("muneem_vault_kms_seconds", "question" => question).record(begun.elapsed().as_secs_f64());
         let mut blown = self.blown.lock().unwrap_or_else(PoisonError::into_inner);
         *blown = match &outcome {
             Err(error) if error.is_passing() => Some((Instant::now(), error.clone())),
@@ -161,12 +171,14 @@ impl Fused {
 impl KeyManager for Fused {
     async fn wrap(&self, context: &KeyContext, key: &KeyBytes) -> Result<Vec<u8>, KmsError> {
         self.rest()?;
-        self.note(self.inner.wrap(context, key).await)
+        let begun = Instant::now();
+        self.note("wrap", begun, self.inner.wrap(context, key).await)
     }
 
     async fn unwrap(&self, context: &KeyContext, wrapped: &[u8]) -> Result<KeyBytes, KmsError> {
         self.rest()?;
-        self.note(self.inner.unwrap(context, wrapped).await)
+        let begun = Instant::now();
+        self.note("unwrap", begun, self.inner.unwrap(context, wrapped).await)
     }
 
     fn describe(&self) -> String {
@@ -175,7 +187,8 @@ impl KeyManager for Fused {
 
     /// Always asks: an operator wants to know how it stands now.
     async fn health(&self) -> Result<(), KmsError> {
-        self.note(self.inner.health().await)
+        let begun = Instant::now();
+        self.note("health", begun, self.inner.health().await)
     }
 }
 

@@ -4,8 +4,9 @@
 mod outside;
 
 use std::{
+    io::{BufRead, BufReader},
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -361,24 +362,157 @@ async fn keys_go_from_a_file_to_aws_and_every_command_says_so() {
     assert!(told.ok && !told.said.contains("anything"), "{}", told.said);
 }
 
+/// `muneem serve`, whose log is read all along; ends with the test.
+struct Serving {
+    child: Child,
+    address: String,
+}
+
+impl Serving {
+    fn start(home: &Path, environment: &[(&str, &str)]) -> Self {
+        let mut child = command(home, environment, &["serve"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let log = BufReader::new(child.stderr.take().expect("piped"));
+        let (send, receive) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for line in log.lines().map_while(Result::ok) {
+                if let Some((_, address)) = line.split_once("listening on ") {
+                    let _ = send.send(address.trim().to_owned());
+                }
+            }
+        });
+        let address = receive.recv_timeout(Duration::from_secs(60)).expect("it says where it listens");
+        Self { child, address }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks again until it is so.
+async fn until(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let begun = Instant::now();
+    while !is_so().await {
+        assert!(begun.elapsed() < Duration::from_secs(120), "waited in vain: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn atk_074_a_process_starts_without_its_key_service_and_the_queue_drains_when_it_is_back() {
+    let Some(moto) = Moto::start() else { return };
+    let arn = moto.key().await;
+    let front = Front::before(&moto.url).await;
+    front.set(Mood::Says(503, "<html>maintenance</html>"));
+    let db = TestDb::new(&muneem_jobs::MIGRATOR).await;
+    muneem_jobs::schema::migrate(&mut db.pool().acquire().await.expect("a connection")).await.expect("kinds are known");
+    let home = tempfile::tempdir().expect("a folder");
+    let url = db.app_url();
+    let environment = [
+        ("DATABASE_URL", url.as_str()),
+        ("MUNEEM__SERVER__LISTEN", "127.0.0.1:0"),
+        ("MUNEEM__SANDBOX__ENABLED", "true"),
+        ("MUNEEM__VAULT__KMS", "aws"),
+        ("MUNEEM__VAULT__KMS_TIMEOUT_SECS", "2"),
+        ("MUNEEM__VAULT__AWS__KEY_ID", arn.as_str()),
+        ("MUNEEM__VAULT__AWS__ENDPOINT", front.url.as_str()),
+        ("AWS_ACCESS_KEY_ID", "anybody"),
+        ("AWS_SECRET_ACCESS_KEY", "anything"),
+    ];
+    let told = muneem(home.path(), &environment, &["people", "business", "add", "sharma", "Sharma Mobiles"]);
+    assert!(told.ok, "{}", told.said);
+    let serving = Serving::start(home.path(), &environment);
+
+    let job: i64 = sqlx::query_scalar("select muneem.enqueue('invoice.issue', $1, 'sharma')")
+        .bind(json!({ "invoice": invoice() }))
+        .fetch_one(&db.pool())
+        .await
+        .expect("enqueued");
+    let cause = async || -> Option<String> {
+        sqlx::query_scalar("select last_cause from muneem.queue_jobs where job_id = $1")
+            .bind(job)
+            .fetch_optional(&db.pool())
+            .await
+            .expect("asked")
+            .flatten()
+    };
+    until("the job waits for the vault", async || cause().await.as_deref() == Some("vault.sealed")).await;
+    let http = muneem::outbound::http::client(muneem::outbound::http::Timeouts::DEFAULT).expect("a client");
+    let live = http.get(format!("{}/health/live", serving.address)).send().await.expect("answered");
+    assert_eq!(live.status(), 200, "the process lives on");
+    let stored: i64 = sqlx::query_scalar(
+        "select (select count(*) from muneem.queue_dead) + (select count(*) from muneem.invoice_invoices)
+             + (select count(*) from muneem.vault_keys)",
+    )
+    .fetch_one(&db.pool())
+    .await
+    .expect("counted");
+    assert_eq!(stored, 0, "nothing is given up, and nothing is kept without a key");
+
+    front.set(Mood::Passes);
+    let moved = http.post(format!("{}/sandbox/clock", serving.address)).json(&json!({ "advance_secs": 600 }));
+    assert!(moved.send().await.expect("answered").status().is_success());
+    until("the invoice is there", async || {
+        let there: i64 = sqlx::query_scalar("select count(*) from muneem.invoice_invoices")
+            .fetch_one(&db.pool())
+            .await
+            .expect("counted");
+        there == 1
+    })
+    .await;
+}
+
+fn invoice() -> Value {
+    json!({
+        "kind": "tax_invoice",
+        "number": "SM/26-27/00042",
+        "issued_on": "2026-04-02",
+        "supplier": {
+            "legal_name": "Sharma Mobiles Private Limited",
+            "gstin": "27ZZZPZ0000Z1ZA",
+            "address": { "lines": ["14 Laxmi Road"], "city": "Pune", "pin": "411030", "state": "27" }
+        },
+        "buyer": {
+            "name": "Asha Verma",
+            "address": { "lines": ["Flat 3"], "city": "Pune", "pin": "411038", "state": "27" }
+        },
+        "lines": [{
+            "description": "Nokia G42 5G, purple", "hsn": "8517", "quantity": "1", "unit": "NOS",
+            "unit_price": "12711.016949", "gst_rate": "18"
+        }],
+        "total": "14999.00"
+    })
+}
+
 struct Told {
     ok: bool,
     said: String,
 }
 
 fn muneem(home: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Told {
-    let output = Command::new(env!("CARGO_BIN_EXE_muneem"))
+    let output = command(home, environment, arguments).output().expect("the binary starts");
+    let said = [output.stdout, output.stderr].concat();
+    Told { ok: output.status.success(), said: String::from_utf8(said).expect("UTF-8") }
+}
+
+fn command(home: &Path, environment: &[(&str, &str)], arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_muneem"));
+    command
         .args(arguments)
         .env_clear()
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("HOME", home)
         .envs(environment.iter().copied())
         .current_dir(home)
-        .stdin(Stdio::null())
-        .output()
-        .expect("the binary starts");
-    let said = [output.stdout, output.stderr].concat();
-    Told { ok: output.status.success(), said: String::from_utf8(said).expect("UTF-8") }
+        .stdin(Stdio::null());
+    command
 }
 
 #[tokio::test]
