@@ -1,5 +1,5 @@
 use crate::{
-    invoice, messaging,
+    evidence, invoice, messaging,
     queue::{self, Kind},
 };
 
@@ -14,5 +14,8 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<messaging::ApplyWebhook>(),
         Kind::of::<queue::ReapLeases>(),
         Kind::of::<queue::ForgetFinished>(),
+        Kind::of::<evidence::MakeMonths>(),
+        Kind::of::<evidence::RetireBodies>(),
+        Kind::of::<evidence::CheckLog>(),
     ]
 }

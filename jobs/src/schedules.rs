@@ -1,5 +1,5 @@
 use crate::{
-    queue,
+    evidence, queue,
     schedule::{Declaration, Error},
 };
 
@@ -7,7 +7,7 @@ use crate::{
 type Duty = fn() -> Result<Vec<Declaration>, Error>;
 
 /// The duties that have schedules.
-const DUTIES: &[Duty] = &[queue::schedules];
+const DUTIES: &[Duty] = &[queue::schedules, evidence::schedules];
 
 /// Every schedule that a duty declares: the one list of them. The runtime writes it to the table at its start.
 ///

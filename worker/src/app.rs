@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, Kms},
+    evidence::anchors::Outside,
     outbound::{
         chance::OsChance,
         clock::{MovedClock, SystemClock},
@@ -370,8 +371,9 @@ impl App {
     /// # Errors
     /// The signing key or an anchor cannot be used.
     pub async fn seal(&self, shutdown: CancellationToken) -> anyhow::Result<()> {
-        let Deps { db, clock, chance, .. } = &*self.deps;
-        crate::evidence::run(&self.config, db.clone(), Arc::clone(clock), Arc::clone(chance), shutdown).await
+        let Deps { db, clock, chance, mailer, .. } = &*self.deps;
+        let outside = Outside { mailer: Arc::clone(mailer), clock: Arc::clone(clock), chance: Arc::clone(chance) };
+        crate::evidence::run(&self.config, db.clone(), outside, shutdown).await
     }
 
     /// In sandbox mode, follows the offset that somebody may move at any time.

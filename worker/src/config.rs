@@ -4,6 +4,7 @@
 //! that is. Secrets come from the environment or from files named by `…_file`; one in the file itself is refused.
 //! Every problem is found before the first is told.
 
+mod evidence;
 mod vault;
 
 use std::{
@@ -23,6 +24,7 @@ use toml::{Table, Value};
 
 use crate::outbound::mail::Tls;
 
+pub use evidence::{AnchorMail, AnchorObjects, Evidence, Timestamp};
 pub use vault::{Aws, Azure, Gcp, Kms, Transit, Vault};
 
 /// The commented list of all settings.
@@ -42,6 +44,7 @@ const SECRETS: &[&str] = &[
     "vault.aws.secret_access_key",
     "vault.azure.client_secret",
     "vault.transit.token",
+    "evidence.objects.secret_access_key",
 ];
 
 /// What is in force.
@@ -232,20 +235,6 @@ pub struct Whatsapp {
     /// How long a webhook may clear up an unknown outcome.
     #[serde(rename = "reconcile_window_secs", deserialize_with = "secs")]
     pub reconcile_window: Duration,
-}
-
-/// Proof of what was done.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Evidence {
-    /// The key that signs heads of the log; `None`: `evidence.key` in the data directory.
-    #[serde(deserialize_with = "path_unless_empty")]
-    pub key_file: Option<PathBuf>,
-    /// Where heads are laid down; `None`: `anchors` in the data directory.
-    #[serde(deserialize_with = "path_unless_empty")]
-    pub anchor_dir: Option<PathBuf>,
-    /// How often at most.
-    #[serde(rename = "anchor_every_secs", deserialize_with = "secs")]
-    pub anchor_every: Duration,
 }
 
 /// Logs, metrics, traces.
@@ -518,6 +507,7 @@ impl Reader {
         let azure_secret = self.secret("vault.azure.client_secret");
         // From a file it is read at each question, which an agent may have written anew.
         let transit_token = self.secrets.get("vault.transit.token").cloned();
+        let objects_key = self.secret("evidence.objects.secret_access_key");
 
         let server: Option<Server> = self.section("server");
         let database: Option<Database> = self.section("database");
@@ -531,7 +521,8 @@ impl Reader {
         });
         let schedule: Option<Schedule> = self.section("schedule");
         let messaging: Option<Messaging> = self.section("messaging");
-        let evidence: Option<Evidence> = self.section("evidence");
+        let evidence: Option<Evidence> =
+            self.section("evidence").map(|evidence: Evidence| evidence.with_secret(objects_key));
         let telemetry: Option<Telemetry> = self.section("telemetry");
         let sandbox: Option<Sandbox> = self.section("sandbox");
         self.check_ranges();
@@ -542,6 +533,9 @@ impl Reader {
             self.check_lanes(queue);
         }
         self.problems.extend(vault.iter().flat_map(Vault::problems));
+        if let (Some(evidence), Some(messaging)) = (&evidence, &messaging) {
+            self.problems.extend(evidence.problems(messaging.mail.host.is_some()));
+        }
         for (key, url) in [("database.url", &url), ("database.listen_url", &listen_url)] {
             if url.as_ref().is_some_and(|url| !url.expose_secret().starts_with("postgres")) {
                 self.problems.push(format!("`{key}` must look like postgres://user@host/database"));
@@ -636,6 +630,12 @@ impl Reader {
             "messaging.mail.port",
             "messaging.mail.timeout_secs",
             "evidence.anchor_every_secs",
+            "evidence.timestamp.every_secs",
+            "evidence.timestamp.timeout_secs",
+            "evidence.objects.every_secs",
+            "evidence.objects.timeout_secs",
+            "evidence.objects.retain_days",
+            "evidence.mail.every_secs",
         ];
         let number = |key: &str| lookup(&self.merged, key).and_then(Value::as_integer).unwrap_or(1);
         let mut problems: Vec<String> = AT_LEAST_ONE
@@ -983,6 +983,28 @@ mod tests {
             "{told}"
         );
         assert!(!told.contains("s.abc") && !told.contains("wJalr"), "{told}");
+    }
+
+    #[test]
+    fn anchors_are_set_up_whole() {
+        use crate::outbound::anchor_objects::Lock;
+
+        let off = problems(
+            "[evidence.timestamp]\nurls = [\"ftp://a\"]\n[evidence.objects]\nbucket = \"a/b\"\nendpoint = \
+             \"http://s3.example.in\"\n[evidence.mail]\nto = [\"asha@example.in\"]\n",
+            &[],
+        );
+        for key in ["timestamp.urls", "timestamp.roots_file", "mail.to", "access_key_id", "objects.endpoint", "bucket"]
+        {
+            assert!(off.contains(key), "{key}: {off}");
+        }
+        assert!(problems("[evidence.mail]\nto = [\"asha\"]\n", &[]).contains("evidence.mail.to"));
+        let file =
+            "[evidence.objects]\nbucket = \"heads\"\naccess_key_id = \"AK\"\nendpoint = \"http://127.0.0.1:9/\"\n";
+        let config = read(file, &[("MUNEEM__EVIDENCE__OBJECTS__SECRET_ACCESS_KEY", "hunter2")]).expect("valid");
+        let objects = &config.evidence.objects;
+        assert_eq!((objects.endpoint.as_deref(), objects.lock), (Some("http://127.0.0.1:9"), Lock::Compliance));
+        assert!(!format!("{config:?}").contains("hunter2"));
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod console;
 pub mod demo;
 pub mod evidence;
 pub mod http;
+mod mime;
 pub mod outbound;
 pub mod queue;
 pub mod sandbox;

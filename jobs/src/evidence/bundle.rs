@@ -1,17 +1,18 @@
 //! What an auditor takes home: a bundle that proves itself with no network and no database.
 //!
-//! A bundle is a tar of five kinds of files, in this order:
+//! A bundle is a zip of five files, in this order:
 //!
 //! | file | content |
 //! |---|---|
 //! | `manifest.json` | form, the log's public key, which business it is about |
-//! | `notes.jsonl` | every signed head, a JSON string a line, the oldest first |
+//! | `notes.jsonl` | signed heads, a JSON string a line, the oldest first: all of them, or, about one business, the last and those that anchors took |
 //! | `leaves.bin` | the 32-byte leaf hash of every event of the whole log: from it every head's root is computed anew |
-//! | `events.jsonl` | the events it is about, one a line, with their bodies where they are kept |
-//! | `receipts.jsonl` | what anchors answered |
+//! | `growth.jsonl` | about one business in place of it: how each head's tree grew into the last one's (RFC 6962 section 2.1.2) |
+//! | `events.jsonl` | the events it is about, one a line, with their bodies where they are kept; about one business each with its path to the last head (RFC 6962 section 2.1.1) |
+//! | `receipts.jsonl` | what anchors answered: time-stamp tokens, names of objects, Message-IDs |
 //!
-//! Leaf hashes of other businesses tell nothing about them: what is hashed holds random ids. Since every head is
-//! computed over the same leaves, heads that fit are consistent with each other; an inclusion proof would say no more.
+//! So a bundle about one business says nothing of any other, not even how many events it has at which times, and is as
+//! large as its own events. That none of them is left out shows in their numbers and in the chain of their hashes.
 
 use std::{collections::BTreeMap, io::BufRead};
 
@@ -24,7 +25,8 @@ use uuid::Uuid;
 use super::{
     Leaf, Receipt, Sealed,
     note::Verifier,
-    tree::{Frontier, Hash},
+    timestamp::{self, Roots, Stamp},
+    tree::{Frontier, Hash, verify_consistency, verify_inclusion},
 };
 
 /// The form of bundles that this version writes and reads.
@@ -57,13 +59,16 @@ struct Line {
     body_sha256: String,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     body: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    path: Option<Vec<String>>,
 }
 
-/// An event as a line of `events.jsonl`, with the line's end.
+/// An event as a line of `events.jsonl`, with the line's end; `path` leads to the last head, in a bundle about one
+/// business.
 ///
 /// # Errors
 /// Never for what the log holds.
-pub fn event_line(sealed: &Sealed) -> Result<String, serde_json::Error> {
+pub fn event_line(sealed: &Sealed, path: Option<&[Hash]>) -> Result<String, serde_json::Error> {
     let leaf = &sealed.leaf;
     let line = Line {
         seq: sealed.seq,
@@ -74,8 +79,33 @@ pub fn event_line(sealed: &Sealed) -> Result<String, serde_json::Error> {
         at_micros: leaf.at.timestamp_micros(),
         body_sha256: hex::encode(leaf.body_sha256),
         body: sealed.body.as_ref().map(|body| STANDARD.encode(body)),
+        path: path.map(written),
     };
     Ok(serde_json::to_string(&line)? + "\n")
+}
+
+fn written(path: &[Hash]) -> Vec<String> {
+    path.iter().map(|hash| STANDARD.encode(hash)).collect()
+}
+
+fn read_path(path: &[String]) -> Option<Vec<Hash>> {
+    path.iter().map(|hash| STANDARD.decode(hash).ok()?.try_into().ok()).collect()
+}
+
+/// How a head's tree grew into the last one's, as a line of `growth.jsonl`.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Growth {
+    size: u64,
+    path: Vec<String>,
+}
+
+/// A line of `growth.jsonl`, with the line's end.
+///
+/// # Errors
+/// Never for what the log holds.
+pub fn growth_line(size: u64, path: &[Hash]) -> Result<String, serde_json::Error> {
+    Ok(serde_json::to_string(&Growth { size, path: written(path) })? + "\n")
 }
 
 /// A receipt as a line of `receipts.jsonl`, with the line's end.
@@ -84,8 +114,16 @@ pub fn event_line(sealed: &Sealed) -> Result<String, serde_json::Error> {
 /// Never for what the log holds.
 pub fn receipt_line(receipt: &Receipt) -> Result<String, serde_json::Error> {
     let proof = STANDARD.encode(&receipt.proof);
-    let line = serde_json::json!({ "kind": receipt.kind, "note": receipt.note, "proof": proof });
+    let line = serde_json::json!({
+        "kind": receipt.kind, "anchor": receipt.anchor, "note": receipt.note, "proof": proof,
+    });
     Ok(serde_json::to_string(&line)? + "\n")
+}
+
+/// Name of the object that a head is laid down as: `<millions of leaves>/<leaves>-<digest>.note`, so that names sort as
+/// sizes, and the newest is found without listing all.
+pub fn object_name(size: u64, note: &str) -> String {
+    format!("{:014}/{size:020}-{}.note", size / 1_000_000, hex::encode(&Sha256::digest(note)[..8]))
 }
 
 /// Why a bundle proves nothing, naming the first item that is broken.
@@ -115,20 +153,45 @@ pub struct Verdict {
     pub heads: u64,
     /// Heads given from outside that the bundle agrees with.
     pub outside_heads: u64,
+    /// Time stamps over heads whose certificate led to a given root at the time they state (RFC 3161).
+    pub stamps: u64,
+    /// The same where no root was given: they hold in themselves, but anybody may have made them.
+    pub unrooted_stamps: u64,
+    /// The time stamp over most leaves.
+    pub stamped: Option<Stamped>,
     /// Leaves under the last head.
     pub size: u64,
     /// When the last head was signed.
     pub signed_at: Option<DateTime<Utc>>,
 }
 
+/// What an outside authority says of the log's age.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Stamped {
+    /// By its clock.
+    pub at: DateTime<Utc>,
+    /// Leaves that were there by then.
+    pub size: u64,
+    /// The authority, as its certificate names it.
+    pub by: String,
+    /// Whether that certificate led to a given root.
+    pub rooted: bool,
+}
+
+/// What is wrong with an event whose leaf is another than the one under the head.
+const NOT_SEALED: &str = "is not what was sealed: its number, instant, business or digest was changed";
+
 /// Checks a bundle, file by file in the order of the bundle.
 pub struct Check {
     verifier: Verifier,
+    roots: Option<Roots>,
+    loose: Vec<(Hash, String, Vec<u8>)>,
     business: Option<Uuid>,
     heads: BTreeMap<u64, (Hash, String)>,
     outside: Vec<(u64, Hash, String)>,
     verdict: Verdict,
     leaves: Vec<Hash>,
+    last_root: Hash,
     next_seq: u64,
     chains: BTreeMap<Option<Uuid>, (u64, Hash)>,
     missing: Vec<(u64, DateTime<Utc>)>,
@@ -153,11 +216,14 @@ impl Check {
         }
         Ok(Self {
             verifier: own,
+            roots: None,
+            loose: Vec::new(),
             business: manifest.business,
             heads: BTreeMap::new(),
             outside: Vec::new(),
             verdict: Verdict::default(),
             leaves: Vec::new(),
+            last_root: [0; 32],
             next_seq: 0,
             chains: BTreeMap::new(),
             missing: Vec::new(),
@@ -172,6 +238,36 @@ impl Check {
     pub fn outside_head(&mut self, name: &str, note: &str) -> Result<(), Broken> {
         let head = self.verifier.open(note).map_err(|bad| broken(name, bad.to_string()))?;
         self.outside.push((head.size, head.root, name.to_owned()));
+        Ok(())
+    }
+
+    /// Roots of the authorities whose time stamps are believed; call it first.
+    pub fn trust(&mut self, roots: Roots) {
+        self.roots = Some(roots);
+    }
+
+    /// A time stamp that the verifier holds from outside, as `TimeStampResp` or as the token alone. It must be over one
+    /// of the bundle's heads; call it before [`Self::notes`].
+    ///
+    /// # Errors
+    /// It is no time stamp.
+    pub fn outside_stamp(&mut self, name: &str, bytes: &[u8]) -> Result<(), Broken> {
+        let token = if timestamp::is_token(bytes) { Ok(bytes) } else { timestamp::token_in(bytes) };
+        let read = token.and_then(|token| Ok((timestamp::imprint_of(token)?, token.to_vec())));
+        let (imprint, token) = read.map_err(|bad| broken(name, bad.to_string()))?;
+        self.loose.push((imprint, name.to_owned(), token));
+        Ok(())
+    }
+
+    /// Counts a time stamp over `note`, a head over `size` leaves, once it holds.
+    fn stamp(&mut self, item: &str, token: &[u8], note: &str, size: u64) -> Result<(), Broken> {
+        let Stamp { at, authority, .. } = timestamp::verify(token, note, self.roots.as_ref())
+            .map_err(|bad| broken(item, format!("the time stamp {bad}")))?;
+        let rooted = self.roots.is_some();
+        *(if rooted { &mut self.verdict.stamps } else { &mut self.verdict.unrooted_stamps }) += 1;
+        if self.verdict.stamped.as_ref().is_none_or(|stamped| stamped.size < size) {
+            self.verdict.stamped = Some(Stamped { at, size, by: authority, rooted });
+        }
         Ok(())
     }
 
@@ -200,9 +296,71 @@ impl Check {
             self.verdict.heads += 1;
             self.verdict.size = head.size;
             self.verdict.signed_at = Some(head.at);
+            self.last_root = head.root;
             self.heads.insert(head.size, (head.root, item));
+            if !self.loose.is_empty() {
+                let imprint = Hash::from(Sha256::digest(&note));
+                let loose = std::mem::take(&mut self.loose);
+                let (over, others): (Vec<_>, Vec<_>) = loose.into_iter().partition(|(of, ..)| *of == imprint);
+                self.loose = others;
+                for (_, name, token) in over {
+                    self.stamp(&name, &token, &note, head.size)?;
+                }
+            }
+        }
+        if let Some((_, name, _)) = self.loose.first() {
+            return Err(broken(name, "is a time stamp over no head of this log"));
         }
         if self.heads.is_empty() { Err(broken("notes.jsonl", "holds no signed head")) } else { Ok(()) }
+    }
+
+    /// Whether this bundle is about one business, and so has `growth.jsonl` in place of `leaves.bin`.
+    pub fn is_of_one_business(&self) -> bool {
+        self.business.is_some()
+    }
+
+    /// `growth.jsonl`: every head, from the bundle or from outside, leads to the last one.
+    ///
+    /// # Errors
+    /// The first head that does not.
+    pub fn growth(&mut self, file: impl BufRead) -> Result<(), Broken> {
+        let (size, root) = (self.verdict.size, self.last_root);
+        let mut grown: BTreeMap<u64, Hash> = BTreeMap::from([(size, root)]);
+        for (place, line) in (1_u64..).zip(file.lines()) {
+            let item = format!("growth {place}");
+            let read = |line: String| {
+                let Growth { size, path } = serde_json::from_str(&line).ok()?;
+                Some((size, read_path(&path)?))
+            };
+            let (from, path) = line.ok().and_then(read).ok_or_else(|| broken(&item, "is no proof of growth"))?;
+            let (before, note) = self.heads.get(&from).ok_or_else(|| broken(&item, "is of a head that is not here"))?;
+            if from > 0 && !verify_consistency(from, before, size, &root, &path) {
+                return Err(broken(note, format!("did not grow into the head over {size} events: one was changed")));
+            }
+            grown.insert(from, *before);
+        }
+        let mut wanted = self.heads.iter().map(|(size, (root, item))| (*size, *root, item));
+        if let Some((at, _, item)) = wanted.find(|(at, ..)| !grown.contains_key(at)) {
+            return Err(broken(item, format!("over {at} events has no proof that it grew into the last one")));
+        }
+        // Every log grew out of the empty one.
+        grown.entry(0).or_insert_with(|| Frontier::default().root());
+        for (at, outside, name) in &self.outside {
+            match grown.get(at) {
+                Some(here) if here == outside => {}
+                Some(_) => {
+                    let problem = format!("has another root than this log over {at} events: one of them was changed");
+                    return Err(broken(name, problem));
+                }
+                None if *at > size => {
+                    let problem = format!("is over {at} leaves, but there are {size}: the end of the log is gone");
+                    return Err(broken(name, problem));
+                }
+                None => return Err(broken(name, "is none of the heads in this bundle: ask for one of the whole log")),
+            }
+        }
+        self.verdict.outside_heads = u64::try_from(self.outside.len()).unwrap_or(u64::MAX);
+        Ok(())
     }
 
     /// `leaves.bin`: computes every head anew.
@@ -259,9 +417,8 @@ impl Check {
         for line in file.lines() {
             let at = self.next_seq;
             let line = line.map_err(|_| broken(format!("event {at}"), "cannot be read"))?;
-            let (seq, leaf, body) =
-                read_event(&line).ok_or_else(|| broken(format!("event {at} or after"), "is no event"))?;
-            self.event(seq, &leaf, body)?;
+            let read = read_event(&line).ok_or_else(|| broken(format!("event {at} or after"), "is no event"))?;
+            self.event(read)?;
         }
         if self.business.is_none() && self.next_seq != u64::try_from(self.leaves.len()).unwrap_or(u64::MAX) {
             return Err(broken(format!("event {}", self.next_seq), "is missing"));
@@ -273,7 +430,7 @@ impl Check {
         Ok(())
     }
 
-    fn event(&mut self, seq: u64, leaf: &Leaf, body: Option<Vec<u8>>) -> Result<(), Broken> {
+    fn event(&mut self, Read { seq, leaf, body, path }: Read) -> Result<(), Broken> {
         let item = || format!("event {seq}");
         if seq < self.next_seq || (self.business.is_none() && seq != self.next_seq) {
             return Err(broken(item(), format!("stands where event {} belongs", self.next_seq)));
@@ -282,10 +439,18 @@ impl Check {
         if self.business.is_some_and(|business| leaf.business_id != Some(business)) {
             return Err(broken(item(), "is of another business"));
         }
-        let hash = usize::try_from(seq).ok().and_then(|seq| self.leaves.get(seq));
-        let hash = *hash.ok_or_else(|| broken(item(), "has no leaf in the log"))?;
-        if leaf.hash() != hash {
-            return Err(broken(item(), "is not what was sealed: its number, instant, business or digest was changed"));
+        let hash = leaf.hash();
+        if self.business.is_none() {
+            let sealed = usize::try_from(seq).ok().and_then(|seq| self.leaves.get(seq));
+            let sealed = sealed.ok_or_else(|| broken(item(), "has no leaf in the log"))?;
+            if *sealed != hash {
+                return Err(broken(item(), NOT_SEALED));
+            }
+        } else if seq < self.verdict.size {
+            let path = path.ok_or_else(|| broken(item(), "has no path to the last head"))?;
+            if !verify_inclusion(hash, seq, self.verdict.size, &path, &self.last_root) {
+                return Err(broken(item(), NOT_SEALED));
+            }
         }
         let (number, previous) = self.chains.get(&leaf.business_id).copied().unwrap_or((0, [0; 32]));
         if leaf.business_seq != number + 1 || leaf.previous != previous {
@@ -304,62 +469,77 @@ impl Check {
         if Hash::from(Sha256::digest(&body)) != leaf.body_sha256 {
             return Err(broken(item(), "has a body that was changed"));
         }
-        self.retirement(&body);
+        self.retired_before = self.retired_before.max(retired_before(&body));
         self.verdict.verified += 1;
         Ok(())
-    }
-
-    /// Takes note of a proven event that says which bodies were let go.
-    fn retirement(&mut self, body: &[u8]) {
-        #[derive(Deserialize)]
-        struct Retired {
-            verb: String,
-            details: Before,
-        }
-        #[derive(Deserialize)]
-        struct Before {
-            before: DateTime<Utc>,
-        }
-        // Cheaper than to parse each of a million bodies.
-        if body.windows(RETIRED.len()).any(|part| part == RETIRED.as_bytes())
-            && let Ok(said) = serde_json::from_slice::<Retired>(body)
-            && said.verb == RETIRED
-        {
-            self.retired_before = self.retired_before.max(Some(said.details.before));
-        }
     }
 
     /// `receipts.jsonl`, and the verdict.
     ///
     /// # Errors
-    /// The first receipt that belongs to no head of this log.
-    pub fn receipts(self, file: impl BufRead) -> Result<Verdict, Broken> {
+    /// The first receipt that belongs to no head of this log, or whose proof does not hold.
+    pub fn receipts(mut self, file: impl BufRead) -> Result<Verdict, Broken> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Line {
-            #[serde(rename = "kind")]
-            _kind: String,
+            kind: String,
+            #[serde(default)]
+            anchor: String,
             note: String,
             proof: String,
         }
         for (place, line) in (1_u64..).zip(file.lines()) {
-            let item = format!("receipt {place}");
+            let mut item = format!("receipt {place}");
             let line: Line = line
                 .ok()
                 .and_then(|line| serde_json::from_str(&line).ok())
                 .ok_or_else(|| broken(&item, "is no receipt"))?;
-            STANDARD.decode(&line.proof).map_err(|_| broken(&item, "holds no proof"))?;
+            let proof = STANDARD.decode(&line.proof).map_err(|_| broken(&item, "holds no proof"))?;
+            if !line.anchor.is_empty() {
+                item = format!("{item} ({})", line.anchor);
+            }
             let head = self.verifier.open(&line.note).map_err(|bad| broken(&item, bad.to_string()))?;
             if self.heads.get(&head.size).is_none_or(|(root, _)| *root != head.root) {
                 return Err(broken(&item, "is of a head that this log does not have"));
+            }
+            match line.kind.as_str() {
+                "timestamp" => self.stamp(&item, &proof, &line.note, head.size)?,
+                "directory" | "objects" if proof != object_name(head.size, &line.note).as_bytes() => {
+                    return Err(broken(&item, "names another object than its head was laid down as"));
+                }
+                _ => {}
             }
         }
         Ok(self.verdict)
     }
 }
 
-/// An event as it was read: its number, its leaf, its body.
-type Read = (u64, Leaf, Option<Vec<u8>>);
+/// The instant before which bodies were let go, if this is the body of the event that says so.
+pub(super) fn retired_before(body: &[u8]) -> Option<DateTime<Utc>> {
+    #[derive(Deserialize)]
+    struct Retired {
+        verb: String,
+        details: Before,
+    }
+    #[derive(Deserialize)]
+    struct Before {
+        before: DateTime<Utc>,
+    }
+    // Cheaper than to parse each of a million bodies.
+    if !body.windows(RETIRED.len()).any(|part| part == RETIRED.as_bytes()) {
+        return None;
+    }
+    let said: Retired = serde_json::from_slice(body).ok()?;
+    (said.verb == RETIRED).then_some(said.details.before)
+}
+
+/// An event as it was read.
+struct Read {
+    seq: u64,
+    leaf: Leaf,
+    body: Option<Vec<u8>>,
+    path: Option<Vec<Hash>>,
+}
 
 fn read_event(line: &str) -> Option<Read> {
     let line: Line = serde_json::from_str(line).ok()?;
@@ -379,5 +559,9 @@ fn read_event(line: &str) -> Option<Read> {
         at: DateTime::from_timestamp_micros(line.at_micros)?,
         body_sha256: digest(&line.body_sha256)?,
     };
-    Some((line.seq, leaf, body))
+    let path = match line.path {
+        Some(path) => Some(read_path(&path)?),
+        None => None,
+    };
+    Some(Read { seq: line.seq, leaf, body, path })
 }

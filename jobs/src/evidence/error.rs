@@ -1,3 +1,5 @@
+use crate::queue::{Disposition, JobError, LostLease};
+
 /// What can go wrong with evidence. Texts name fields, never values.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -44,7 +46,42 @@ pub enum Error {
         "the last checkpoint in `{0}` is of another log or was signed with another key: give this process that key"
     )]
     OtherKey(String),
+    /// What is stored does not lead to the head that was signed over it.
+    #[error("{0} cannot be proven: what is stored does not lead to the signed head (docs/security.md, Forked log)")]
+    Unproven(String),
+    /// Another attempt owns the job.
+    #[error(transparent)]
+    Lease(#[from] LostLease),
     /// The database failed.
     #[error("evidence could not be written or read")]
     Database(#[from] sqlx::Error),
+}
+
+impl JobError for Error {
+    fn disposition(&self) -> Disposition {
+        match self {
+            Self::LostLead | Self::Lease(_) | Self::Database(_) => Disposition::Retry,
+            Self::BadWord(_)
+            | Self::Personal { .. }
+            | Self::TooLarge { .. }
+            | Self::Canonical { .. }
+            | Self::Forked(_)
+            | Self::OtherKey(_)
+            | Self::Unproven(_) => Disposition::Fail,
+        }
+    }
+
+    fn cause(&self) -> &'static str {
+        match self {
+            Self::BadWord(_) | Self::Personal { .. } | Self::TooLarge { .. } | Self::Canonical { .. } => {
+                "evidence.bad_event"
+            }
+            Self::LostLead => "evidence.lost_lead",
+            Self::Forked(_) => "evidence.forked",
+            Self::OtherKey(_) => "evidence.other_key",
+            Self::Unproven(_) => "evidence.unproven",
+            Self::Lease(_) => "evidence.lost_lease",
+            Self::Database(_) => "evidence.database",
+        }
+    }
 }

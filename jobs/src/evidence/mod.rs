@@ -8,14 +8,22 @@
 //!
 //! The app role may insert three columns and nothing else: transaction id, instant, number and hash are not its to say.
 
+mod anchoring;
 pub mod bundle;
+mod check_log;
 mod error;
+mod housekeeping;
 mod leaf;
+mod make_months;
 mod model;
 pub mod note;
+mod prove;
+mod retire_bodies;
 mod screen;
 mod sealer;
 mod store;
+pub mod tiles;
+pub mod timestamp;
 pub mod tree;
 
 use chrono::{DateTime, Utc};
@@ -23,9 +31,15 @@ use sqlx::PgConnection;
 
 use crate::people::BusinessId;
 
+pub use anchoring::AnchorState;
+pub use check_log::CheckLog;
 pub use error::Error;
+pub use housekeeping::schedules;
 pub use leaf::Leaf;
+pub use make_months::MakeMonths;
 pub use model::{Actor, Event, EventId, MOST_BYTES, Object};
+pub use prove::{Inclusion, Prover, prove_growth, prove_inclusion};
+pub use retire_bodies::RetireBodies;
 pub use sealer::{BATCH, Sealer, Turn};
 
 /// Writes one event in the caller's transaction: call it in the one that does what the event tells of, and let its
@@ -84,10 +98,27 @@ pub struct Sealed {
 pub struct Receipt {
     /// The note that was laid down.
     pub note: String,
-    /// Which anchor.
+    /// What the anchor is: `directory`, `objects`, `timestamp`, `mail`.
     pub kind: String,
+    /// Its name; empty in receipts from before there could be several of a kind.
+    pub anchor: String,
     /// Its answer.
     pub proof: Vec<u8>,
+}
+
+/// A head as it was signed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedHead {
+    /// Its number among heads.
+    pub checkpoint_id: i64,
+    /// Leaves under it.
+    pub size: u64,
+    /// The tree's root over them.
+    pub root: tree::Hash,
+    /// The signed note itself (C2SP tlog-checkpoint).
+    pub note: String,
+    /// When it was kept.
+    pub at: DateTime<Utc>,
 }
 
 /// How the log stands.
@@ -103,7 +134,7 @@ pub async fn load_standing(db: &mut PgConnection) -> Result<Standing, Error> {
 /// # Errors
 /// The database fails.
 pub async fn make_months(db: &mut PgConnection) -> Result<(), Error> {
-    store::make_months(db).await
+    store::make_months(db).await.map(drop)
 }
 
 /// Sealed events from `from_seq` on, at most `most` (10,000), of one business or of all.
@@ -117,6 +148,59 @@ pub async fn list_sealed(
     most: i32,
 ) -> Result<Vec<Sealed>, Error> {
     store::list_sealed(db, business.map(|business| business.0), from_seq, most).await
+}
+
+/// Sealed events, the newest first, at most `most` (1,000): of one business those below its own number `before`, of all
+/// those below the log's.
+///
+/// # Errors
+/// The database fails.
+pub async fn list_newest(
+    db: &mut PgConnection,
+    business: Option<BusinessId>,
+    before: Option<u64>,
+    most: u16,
+) -> Result<Vec<Sealed>, Error> {
+    store::list_newest(db, business.map(|business| business.0), before, i32::from(most)).await
+}
+
+/// One sealed event, if it exists for this business (`None`: for all).
+///
+/// # Errors
+/// The database fails.
+pub async fn find_sealed(
+    db: &mut PgConnection,
+    business: Option<BusinessId>,
+    event: EventId,
+) -> Result<Option<Sealed>, Error> {
+    match store::find_seq(db, business.map(|business| business.0), event.0).await? {
+        Some(seq) => Ok(store::list_sealed(db, None, seq, 1).await?.pop().filter(|sealed| sealed.seq == seq)),
+        None => Ok(None),
+    }
+}
+
+/// Signed heads below the number `before`, the newest first.
+///
+/// # Errors
+/// The database fails.
+pub async fn list_heads(db: &mut PgConnection, before: Option<i64>, most: u16) -> Result<Vec<SignedHead>, Error> {
+    store::list_heads(db, before, i64::from(most)).await
+}
+
+/// Signed heads that an anchor took, and the last one, the oldest first.
+///
+/// # Errors
+/// The database fails.
+pub async fn list_anchored_heads(db: &mut PgConnection) -> Result<Vec<SignedHead>, Error> {
+    store::list_anchored_heads(db).await
+}
+
+/// How each anchor stands that heads were ever laid down at, by name.
+///
+/// # Errors
+/// The database fails.
+pub async fn list_anchor_states(db: &mut PgConnection) -> Result<Vec<AnchorState>, Error> {
+    store::list_anchor_states(db).await
 }
 
 /// Leaf hashes of the log from `from` to before `to`, fewer where it ends.
@@ -143,6 +227,8 @@ pub async fn list_receipts(db: &mut PgConnection) -> Result<Vec<Receipt>, Error>
     store::list_receipts(db).await
 }
 
+#[cfg(test)]
+mod proof_tests;
 #[cfg(test)]
 mod sealer_tests;
 #[cfg(test)]

@@ -6,21 +6,26 @@
 //! of the database is in single statements and short transactions, so that a transaction pooler fits; for the same
 //! reason it changes no role: the functions carry theirs (`security definer`).
 //!
-//! Before each signature it asks the anchors what was signed last. A log that is shorter than that, or has another
-//! root at that size, was restored from a backup or changed: nothing is signed any more until somebody looks.
+//! Before its first signature, and before each head that it lays down, it asks the anchors what was signed last. A log
+//! that is shorter than that, or has another root at that size, was restored from a backup or changed: nothing is signed
+//! any more until somebody looks. An anchor that fails is told of and tried again ([`super::AnchorState`]); events are
+//! numbered and heads signed all the same.
+//!
+//! A start reads the stored roots of subtrees and the last leaves, not the log. What it notices: a log that does not lead
+//! to the heads that anchors and database hold, by its length or by any stored root. A leaf that was changed under a
+//! stored root is noticed by the nightly `evidence.check_log`, and by whoever verifies a bundle.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, Duration, Utc};
 use sqlx::PgConnection;
 
 use super::{
     Error,
+    anchoring::{AnchorState, Anchors, Answer, Head},
     note::{BadNote, Checkpoint, Signer25519},
     store,
+    tiles::{STEP, frontier_spans},
     tree::{Frontier, Hash},
 };
 use crate::outbound::Anchor;
@@ -49,21 +54,21 @@ pub enum Turn {
         events: u64,
         /// The new head.
         signed: Option<Checkpoint>,
-        /// Anchors that did not take it; they get the next one.
-        missed: Vec<String>,
+        /// Anchors that do not do as asked, and what they say.
+        failing: Vec<String>,
     },
 }
 
 /// Seals, signs and anchors: one for each process.
 pub struct Sealer {
     signer: Signer25519,
-    anchors: Vec<Arc<dyn Anchor>>,
+    anchors: Anchors,
     holder: String,
     lead: Option<(i64, DateTime<Utc>)>,
     tree: Frontier,
     roots: BTreeMap<u64, Hash>,
     signed_at: Option<DateTime<Utc>>,
-    laid_at: HashMap<&'static str, DateTime<Utc>>,
+    last: Option<Head>,
 }
 
 impl Sealer {
@@ -71,14 +76,19 @@ impl Sealer {
     pub fn new(signer: Signer25519, anchors: Vec<Arc<dyn Anchor>>, holder: String) -> Self {
         Self {
             signer,
-            anchors,
+            anchors: Anchors::new(anchors),
             holder,
             lead: None,
             tree: Frontier::default(),
             roots: BTreeMap::new(),
             signed_at: None,
-            laid_at: HashMap::new(),
+            last: None,
         }
+    }
+
+    /// How each anchor stands, as far as this process knows.
+    pub fn anchor_states(&self) -> Vec<AnchorState> {
+        self.anchors.states()
     }
 
     /// Numbers what waits, and signs a head when one is due at `now`. Call it a few times a second.
@@ -107,9 +117,15 @@ impl Sealer {
         let before = self.lead.map(|(fence, _)| fence);
         self.lead = store::lead(db, &self.holder, LEASE_SECS).await?.map(|fence| (fence, now));
         let fence = self.lead.map(|(fence, _)| fence);
-        if fence != before {
-            // Somebody else may have signed meanwhile.
+        if let Some(fence) = fence
+            && Some(fence) != before
+        {
+            // Somebody else may have signed and laid down meanwhile, and the database may be another.
             self.signed_at = None;
+            self.tree = Frontier::default();
+            self.roots.clear();
+            self.last = store::find_head(db).await?;
+            self.anchors.take_lead(&store::list_anchor_states(db).await?);
         }
         Ok(fence)
     }
@@ -124,18 +140,45 @@ impl Sealer {
             }
         }
         let size = store::load_size(db).await?;
+        self.hear(db, fence, size, now).await?;
         let since = match self.signed_at {
             Some(at) => Some(at),
             None => store::find_signed_at(db).await?,
         };
         self.signed_at = since;
-        let last_size = self.roots.last_key_value().map_or(0, |(size, _)| *size);
+        let last_size = self.last.as_ref().map_or(0, |last| last.size);
         let due = match since {
             None => true,
             Some(at) => now >= at + SIGN_ANYWAY || now < at || (size != last_size && now >= at + SIGN_GROWN),
         };
-        let (signed, missed) = if due { self.sign(db, fence, size, now).await? } else { (None, Vec::new()) };
-        Ok(Turn::Sealed { events, signed, missed })
+        // Who cannot remember must not vouch.
+        let signed = if due && self.anchors.may_sign() { Some(self.sign(db, fence, size, now).await?) } else { None };
+        self.anchors.start(self.last.as_ref(), now);
+        for state in self.anchors.due_for_writing(now) {
+            store::note_anchor(db, fence, &state).await?;
+        }
+        Ok(Turn::Sealed { events, signed, failing: self.anchors.failing() })
+    }
+
+    /// Takes in what anchors answered: what they hold is compared with the log, receipts are kept.
+    async fn hear(&mut self, db: &mut PgConnection, fence: i64, size: u64, now: DateTime<Utc>) -> Result<(), Error> {
+        for answer in self.anchors.collect(now).await {
+            match answer {
+                Answer::Holds { slot, note } => {
+                    if let Some(note) = note {
+                        let place = self.anchors.name_of(slot).to_owned();
+                        self.compare(db, fence, size, (&place, &note)).await?;
+                    }
+                    self.anchors.agrees(slot);
+                }
+                Answer::Took { slot, head, proof } => {
+                    let (kind, name) = (self.anchors.kind_of(slot), self.anchors.name_of(slot));
+                    store::insert_anchor(db, head.checkpoint_id, (kind.as_str(), name), &proof).await?;
+                    self.anchors.took(slot, &head, now);
+                }
+            }
+        }
+        Ok(())
     }
 
     async fn sign(
@@ -144,92 +187,99 @@ impl Sealer {
         fence: i64,
         size: u64,
         now: DateTime<Utc>,
-    ) -> Result<(Option<Checkpoint>, Vec<String>), Error> {
-        let missed = self.remember(db, size).await?;
-        if !missed.is_empty() {
-            // Who cannot remember must not vouch.
-            return Ok((None, missed));
+    ) -> Result<Checkpoint, Error> {
+        if let Some(last) = store::find_head(db).await? {
+            self.compare(db, fence, size, ("database", &last.note)).await?;
         }
-        self.grow(db, size).await?;
+        self.grow(db, fence, size).await?;
         let head = Checkpoint { size, root: self.tree.root(), at: now };
         let note = self.signer.sign(&head);
-        let kept = store::keep_checkpoint(db, fence, &head, &note).await?;
+        let checkpoint_id = store::keep_checkpoint(db, fence, &head, &note).await?;
         self.roots.insert(size, head.root);
         while self.roots.len() > REMEMBERED {
             self.roots.pop_first();
         }
         self.signed_at = Some(now);
-        let mut missed = Vec::new();
-        for anchor in &self.anchors {
-            let kind = anchor.kind();
-            let every = Duration::from_std(anchor.every()).unwrap_or(Duration::MAX);
-            if self.laid_at.get(kind).is_some_and(|at| *at <= now && now < *at + every) {
-                continue;
-            }
-            match anchor.lay(size, &note).await {
-                Ok(proof) => {
-                    store::insert_anchor(db, kept, kind, &proof).await?;
-                    self.laid_at.insert(kind, now);
-                }
-                Err(error) => missed.push(chain(&error)),
-            }
-        }
-        Ok((Some(head), missed))
+        self.last = Some(Head { checkpoint_id, size, note });
+        Ok(head)
     }
 
-    /// Compares the log with every head that was signed before, as the anchors and the database remember it.
-    async fn remember(&mut self, db: &mut PgConnection, size: u64) -> Result<Vec<String>, Error> {
-        let mut notes = Vec::new();
-        let mut missed = Vec::new();
-        for anchor in &self.anchors {
-            match anchor.latest().await {
-                Ok(note) => notes.extend(note.map(|note| (anchor.kind(), note))),
-                Err(error) => missed.push(chain(&error)),
+    /// Compares the log with a head that was signed before, as `place` remembers it.
+    async fn compare(
+        &mut self,
+        db: &mut PgConnection,
+        fence: i64,
+        size: u64,
+        (place, note): (&str, &str),
+    ) -> Result<(), Error> {
+        let head = match self.signer.verifier().open(note) {
+            Ok(head) => head,
+            Err(BadNote::OtherKey) => return Err(Error::OtherKey(place.to_owned())),
+            Err(bad) => {
+                let found = format!("the last checkpoint in `{place}` {bad}");
+                return Err(Error::Forked(store::insert_fork(db, size, 0, &found).await?));
             }
+        };
+        let fits = head.size <= size && self.root_at(db, fence, size, head.size).await? == Some(head.root);
+        if !fits {
+            let found = format!("`{place}` holds a checkpoint of {} leaves that this log contradicts", head.size);
+            return Err(Error::Forked(store::insert_fork(db, size, head.size, &found).await?));
         }
-        notes.extend(store::find_note(db).await?.map(|note| ("database", note)));
-        for (kind, note) in notes {
-            let head = match self.signer.verifier().open(&note) {
-                Ok(head) => head,
-                Err(BadNote::OtherKey) => return Err(Error::OtherKey(kind.to_owned())),
-                Err(bad) => {
-                    let found = format!("the last checkpoint in `{kind}` {bad}");
-                    return Err(Error::Forked(store::insert_fork(db, size, 0, &found).await?));
-                }
-            };
-            let fits = head.size <= size && self.root_at(db, head.size).await? == head.root;
-            if !fits {
-                let found = format!("`{kind}` holds a checkpoint of {} leaves that this log contradicts", head.size);
-                return Err(Error::Forked(store::insert_fork(db, size, head.size, &found).await?));
-            }
-        }
-        Ok(missed)
+        Ok(())
     }
 
-    /// The root that this log had at `size`: from memory, or computed from the leaves anew.
-    async fn root_at(&mut self, db: &mut PgConnection, size: u64) -> Result<Hash, Error> {
-        if let Some(root) = self.roots.get(&size) {
-            return Ok(*root);
+    /// The root that this log of `size` had at `at`: from memory, or from its stored roots and leaves.
+    async fn root_at(&mut self, db: &mut PgConnection, fence: i64, size: u64, at: u64) -> Result<Option<Hash>, Error> {
+        if let Some(root) = self.roots.get(&at) {
+            return Ok(Some(*root));
         }
-        if size >= self.tree.size() {
-            self.grow(db, size).await?;
-            self.roots.insert(size, self.tree.root());
-            return Ok(self.tree.root());
+        self.grow(db, fence, size).await?;
+        let tree = if at == self.tree.size() { Some(self.tree.clone()) } else { stored_tree(db, at).await? };
+        let root = tree.map(|tree| tree.root());
+        if let Some(root) = root {
+            self.roots.insert(at, root);
         }
-        let mut tree = Frontier::default();
-        store::extend(db, &mut tree, size).await?;
-        self.roots.insert(size, tree.root());
-        Ok(tree.root())
+        Ok(root)
     }
 
-    /// Takes in the leaves up to `size`. The first time it looks the whole log over.
-    async fn grow(&mut self, db: &mut PgConnection, size: u64) -> Result<(), Error> {
-        store::extend(db, &mut self.tree, size).await
+    /// Takes in the leaves up to `size`, and keeps the root of each subtree that they complete. The first time it
+    /// begins where the stored roots end.
+    async fn grow(&mut self, db: &mut PgConnection, fence: i64, size: u64) -> Result<(), Error> {
+        if self.tree.size() > size {
+            let found = format!("this process has seen {} leaves and the log holds {size}", self.tree.size());
+            return Err(Error::Forked(store::insert_fork(db, size, self.tree.size(), &found).await?));
+        }
+        if self.tree.size() == 0 && size > 0 {
+            let covered = store::load_covered(db).await?.min(size >> STEP << STEP);
+            // Where one is missing they are all computed anew: what is there stays, and must fit.
+            self.tree = stored_tree(db, covered).await?.unwrap_or_default();
+        }
+        store::extend(db, fence, &mut self.tree, size).await
+    }
+
+    /// Waits until no anchor is asked or given anything.
+    #[cfg(test)]
+    pub(super) async fn settle(&self) {
+        self.anchors.settle().await;
     }
 }
 
+/// The tree of the first `size` leaves from stored roots; `None` where one of them is missing.
+async fn stored_tree(db: &mut PgConnection, size: u64) -> Result<Option<Frontier>, Error> {
+    let spans = frontier_spans(size);
+    let tiles = store::load_tiles(db, &spans).await?;
+    let mut tree = Frontier::default();
+    for span in &spans {
+        for place in span.from..span.to {
+            let Some(root) = tiles.get(span.level, place) else { return Ok(None) };
+            tree.push_subtree(span.level, root);
+        }
+    }
+    Ok(Some(tree))
+}
+
 /// An error and its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {

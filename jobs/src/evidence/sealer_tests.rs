@@ -18,7 +18,7 @@ fn sealer(anchor: &Arc<MemoryAnchor>, name: &str) -> Sealer {
     Sealer::new(note::Signer25519::new(&[9; 32]), anchors, name.to_owned())
 }
 
-async fn write(db: &mut PgConnection, business: Option<BusinessId>, numbers: std::ops::Range<u32>) {
+pub(super) async fn write(db: &mut PgConnection, business: Option<BusinessId>, numbers: std::ops::Range<u32>) {
     let events: Vec<_> = numbers
         .map(|number| Event {
             event_id: EventId(Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0000 + u128::from(number))),
@@ -33,12 +33,31 @@ async fn write(db: &mut PgConnection, business: Option<BusinessId>, numbers: std
 }
 
 /// Turns until the log has `size`: other tests of the same server hold transactions open, and the line waits for them.
-async fn seal_up_to(sealer: &mut Sealer, db: &mut PgConnection, size: u64, now: DateTime<Utc>) {
+pub(super) async fn seal_up_to(sealer: &mut Sealer, db: &mut PgConnection, size: u64, now: DateTime<Utc>) {
     let patience = std::time::Instant::now();
     while load_standing(db).await.expect("asked").size < size {
         sealer.turn(db, now).await.expect("sealed");
         assert!(patience.elapsed().as_secs() < 60, "nothing is sealed");
         tokio::task::yield_now().await;
+    }
+}
+
+/// Turns until every anchor has a head over `size`; the instant by then.
+pub(super) async fn lay_down(
+    sealer: &mut Sealer,
+    db: &mut PgConnection,
+    size: u64,
+    from: DateTime<Utc>,
+) -> DateTime<Utc> {
+    let (patience, mut at) = (std::time::Instant::now(), from);
+    loop {
+        sealer.turn(db, at).await.expect("sealed");
+        sealer.settle().await;
+        if sealer.anchor_states().iter().all(|state| state.laid_size == Some(size)) {
+            return at;
+        }
+        at += Duration::seconds(11);
+        assert!(patience.elapsed().as_secs() < 60, "{:#?}", sealer.anchor_states());
     }
 }
 
@@ -51,14 +70,10 @@ async fn events_are_numbered_chained_signed_and_anchored() {
     write(&mut db, Some(business), 3..8).await;
     let anchor = Arc::new(MemoryAnchor::default());
     let mut sealer = sealer(&anchor, "one");
-    seal_up_to(&mut sealer, &mut db, 8, noon()).await;
+    let at = lay_down(&mut sealer, &mut db, 8, noon()).await;
     write(&mut db, Some(business), 8..10).await;
-    seal_up_to(&mut sealer, &mut db, 10, noon()).await;
-    let Turn::Sealed { signed: Some(head), .. } =
-        sealer.turn(&mut db, noon() + Duration::seconds(11)).await.expect("ok")
-    else {
-        panic!("a grown log is signed")
-    };
+    let at = lay_down(&mut sealer, &mut db, 10, at).await;
+    let head = list_heads(&mut db, None, 1).await.expect("listed").remove(0);
     assert_eq!(head.size, 10);
     let all = list_sealed(&mut db, None, 0, 100).await.expect("listed");
     let hashes: Vec<_> = all.iter().map(|sealed| sealed.leaf.hash()).collect();
@@ -76,13 +91,13 @@ async fn events_are_numbered_chained_signed_and_anchored() {
         previous = sealed.hash;
     }
     let (size, note) = anchor.notes().pop().expect("anchored");
-    assert_eq!(size, 10);
-    let verifier = note::Signer25519::new(&[9; 32]);
-    assert_eq!(verifier.verifier().open(&note).expect("signed"), head);
+    assert_eq!((size, &note), (10, &head.note));
+    let opened = note::Signer25519::new(&[9; 32]).verifier().open(&note).expect("signed");
+    assert_eq!((opened.size, opened.root), (10, head.root));
     // Nothing new: an hour later it says that it lives.
-    let quiet = sealer.turn(&mut db, noon() + Duration::seconds(40)).await.expect("ok");
-    assert_eq!(quiet, Turn::Sealed { events: 0, signed: None, missed: vec![] });
-    let hourly = sealer.turn(&mut db, noon() + Duration::hours(2)).await.expect("ok");
+    let quiet = sealer.turn(&mut db, at + Duration::seconds(40)).await.expect("ok");
+    assert_eq!(quiet, Turn::Sealed { events: 0, signed: None, failing: vec![] });
+    let hourly = sealer.turn(&mut db, at + Duration::hours(2)).await.expect("ok");
     assert!(matches!(hourly, Turn::Sealed { signed: Some(_), .. }));
 }
 
@@ -142,8 +157,7 @@ async fn atk_075_a_restored_log_is_not_forked() {
     let anchor = Arc::new(MemoryAnchor::default());
     write(&mut db, None, 0..4).await;
     let mut before = sealer(&anchor, "before");
-    seal_up_to(&mut before, &mut db, 4, noon()).await;
-    before.turn(&mut db, noon() + Duration::seconds(11)).await.expect("signed");
+    lay_down(&mut before, &mut db, 4, noon()).await;
     // Another database with the same beginning and another end: what a restore of yesterday looks like.
     let restored = TestDb::new(&crate::MIGRATOR).await;
     let mut db = restored.app_pool().acquire().await.expect("a connection");

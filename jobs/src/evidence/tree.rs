@@ -31,17 +31,41 @@ impl Frontier {
 
     /// Adds one leaf, given as its hash.
     pub fn push(&mut self, leaf: Hash) {
+        self.push_telling(leaf, |_, _| {});
+    }
+
+    /// Adds one leaf, and tells of each perfect subtree that it completes: its level, from 1, and its root.
+    pub fn push_telling(&mut self, leaf: Hash, mut told: impl FnMut(u32, Hash)) {
         let mut node = leaf;
-        let mut level = self.size;
-        while level & 1 == 1 {
+        let mut level = 0;
+        while self.size >> level & 1 == 1 {
             // An odd count on a level: its last subtree waits for this one.
             if let Some(left) = self.peaks.pop() {
                 node = node_hash(&left, &node);
             }
-            level >>= 1;
+            level += 1;
+            told(level, node);
         }
         self.peaks.push(node);
         self.size += 1;
+    }
+
+    /// Adds a perfect subtree of `2^level` leaves by its root; `false`, and nothing added, where the tree so far is no
+    /// multiple of that.
+    pub fn push_subtree(&mut self, level: u32, root: Hash) -> bool {
+        let whole = 1_u64.checked_shl(level).filter(|leaves| self.size.is_multiple_of(*leaves));
+        let Some(leaves) = whole else { return false };
+        let mut node = root;
+        let mut at = level;
+        while self.size >> at & 1 == 1 {
+            if let Some(left) = self.peaks.pop() {
+                node = node_hash(&left, &node);
+            }
+            at += 1;
+        }
+        self.peaks.push(node);
+        self.size += leaves;
+        true
     }
 
     /// The root; of an empty tree the hash of nothing (RFC 6962).

@@ -22,6 +22,7 @@ use super::output;
 use crate::{
     app::{self, Database},
     config::{Config, Kms, Problems},
+    evidence::anchors::outside_kinds,
     outbound::{chance::OsChance, clock::SystemClock, http::probe},
 };
 
@@ -219,9 +220,41 @@ async fn ask(config: &Config, database: &Database, checks: &mut Vec<Check>) -> a
     if can_ask {
         let makes_key = database.is_private() || config.sandbox.enabled;
         checks.push(vault(config, &db, makes_key).await?);
+        checks.extend(evidence(config, &db).await?);
         checks.extend(work(&db).await?);
     }
     Ok(())
+}
+
+/// Whether the evidence holds, and whether what proves it lies elsewhere.
+async fn evidence(config: &Config, db: &PgPool) -> anyhow::Result<Vec<Check>> {
+    let mut conn = db.acquire().await?;
+    let standing = muneem_jobs::evidence::load_standing(&mut conn).await?;
+    let mut checks = vec![match standing.forked {
+        Some(found) => {
+            fail("evidence", found, "see docs/security.md, Forked log; nothing is signed until somebody looks")
+        }
+        None => ok("evidence", format!("{} events sealed", standing.size)),
+    }];
+    let kinds = outside_kinds(config);
+    let named = kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(", ");
+    checks.push(match kinds.len() {
+        0 | 1 => warn(
+            "anchors",
+            if named.is_empty() { "none outside".to_owned() } else { format!("{named} alone") },
+            "set two of `evidence.anchor_dir`, [evidence.objects], [evidence.timestamp] and [evidence.mail]: what lies \
+             beside the database proves nothing to others",
+        ),
+        _ => ok("anchors", named),
+    });
+    let silent = SystemClock.now() - TimeDelta::minutes(5);
+    for state in muneem_jobs::evidence::list_anchor_states(&mut conn).await? {
+        if let (Some(since), Some(problem)) = (state.failing_since, state.problem.filter(|_| silent <= state.seen_at)) {
+            let found = format!("{} fails since {}", state.name, since.to_rfc3339());
+            checks.push(warn("anchors", found, problem.replace('\n', " ")));
+        }
+    }
+    Ok(checks)
 }
 
 async fn server(conn: &mut PgConnection, is_private: bool) -> anyhow::Result<Vec<Check>> {

@@ -96,7 +96,7 @@ impl Cli {
             Command::Sandbox(args) => sandbox::run(args).await,
             Command::Serve(args) => serve::run(&args, Config::load(self.config.as_deref())?).await,
             Command::Enqueue(args) => enqueue::run(args, Config::load(self.config.as_deref())?).await,
-            Command::Jobs(args) => jobs::run(args, Config::load(self.config.as_deref())?).await,
+            Command::Jobs(args) => Box::pin(jobs::run(args, Config::load(self.config.as_deref())?)).await,
             Command::Invoice(args) => invoice::run(args, Config::load(self.config.as_deref())?).await,
             Command::Messaging(args) => messaging::run(args, Config::load(self.config.as_deref())?).await,
             Command::People(args) => people::run(args, Config::load(self.config.as_deref())?).await,

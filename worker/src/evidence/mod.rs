@@ -1,31 +1,31 @@
 //! The task that seals the evidence log, beside the scheduler: see [`muneem_jobs::evidence::Sealer`].
 
+pub mod anchors;
 pub mod bundle;
+pub mod held;
 
 use std::{
     io::{ErrorKind, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
-    sync::Arc,
     time::Duration,
 };
 
 use anyhow::{Context, bail};
 use muneem_jobs::{
     evidence::{self, Sealer, Turn, note::Signer25519},
-    outbound::{Anchor, Chance, Clock},
+    outbound::{Chance, Clock},
 };
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Config, outbound::anchor::ObjectAnchor};
+use self::anchors::Outside;
+use crate::config::Config;
 
 /// Pause between two turns.
 const PAUSE: Duration = Duration::from_millis(250);
 /// Pause after a turn that failed, or while another process leads.
 const LONG_PAUSE: Duration = Duration::from_secs(2);
-/// How often room is made for the coming months, in turns.
-const MONTHS_EVERY: u32 = 10_000;
 
 /// The signing key, read from its file.
 ///
@@ -76,34 +76,38 @@ async fn find_or_make_key(file: &Path, db: &PgPool, chance: &dyn Chance) -> anyh
 ///
 /// # Errors
 /// The key or an anchor cannot be used.
-pub async fn run(
-    config: &Config,
-    db: PgPool,
-    clock: Arc<dyn Clock>,
-    chance: Arc<dyn Chance>,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
+pub async fn run(config: &Config, db: PgPool, outside: Outside, shutdown: CancellationToken) -> anyhow::Result<()> {
     let settings = &config.evidence;
     let key_file = settings.key_file.clone().unwrap_or_else(|| config.data.dir.join("evidence.key"));
     std::fs::create_dir_all(&config.data.dir)
         .with_context(|| format!("cannot make the data directory {}", config.data.dir.display()))?;
+    let anchors = anchors::build(config, &outside)?;
+    let Outside { clock, chance, .. } = outside;
     let signer = find_or_make_key(&key_file, &db, &*chance).await?;
     tracing::info!(key = signer.verifier().to_vkey(), "evidence is signed; keep this public key elsewhere");
-    let dir = settings.anchor_dir.clone().unwrap_or_else(|| config.data.dir.join("anchors"));
-    let objects = ObjectAnchor::in_directory(&dir, settings.anchor_every)
-        .with_context(|| format!("cannot use {} for anchors; set `evidence.anchor_dir`", dir.display()))?;
-    let anchors: Vec<Arc<dyn Anchor>> = vec![Arc::new(objects)];
+    let kinds = anchors::outside_kinds(config);
+    if kinds.len() < 2 && !config.sandbox.enabled {
+        tracing::warn!(
+            "heads of the evidence log are kept at {} kinds of places outside: set two of `anchor_dir`, [evidence.objects], \
+             [evidence.timestamp] and [evidence.mail]",
+            kinds.len()
+        );
+    }
     let holder = chance.uuid_v7(clock.now()).to_string();
     let mut sealer = Sealer::new(signer, anchors, holder);
+    // The schedule does it every night; a process that starts after months has no night to wait for.
+    let mut make_months = true;
     let mut told = String::new();
-    let mut turns = 0_u32;
     while !shutdown.is_cancelled() {
-        let pause = match turn(&mut sealer, &db, &*clock, turns.is_multiple_of(MONTHS_EVERY)).await {
+        let outcome = turn(&mut sealer, &db, &*clock, make_months).await;
+        make_months &= outcome.is_err();
+        let pause = match outcome {
             Ok(Turn::Following) => LONG_PAUSE,
-            Ok(Turn::Sealed { events, missed, .. }) => {
+            Ok(Turn::Sealed { events, failing, .. }) => {
                 metrics::counter!("muneem_evidence_sealed_total").increment(events);
                 metrics::gauge!("muneem_evidence_forked").set(0.0);
-                say(&mut told, &missed.join("; "));
+                measure(&sealer);
+                say(&mut told, &failing.join("; "));
                 PAUSE
             }
             Err(error) => {
@@ -113,7 +117,6 @@ pub async fn run(
                 LONG_PAUSE
             }
         };
-        turns = turns.wrapping_add(1);
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = shutdown.cancelled() => {}
@@ -130,11 +133,28 @@ async fn turn(sealer: &mut Sealer, db: &PgPool, clock: &dyn Clock, make_months: 
     sealer.turn(&mut db, clock.now()).await
 }
 
+/// How each anchor stands, as measures.
+fn measure(sealer: &Sealer) {
+    for state in sealer.anchor_states() {
+        let labels = [("anchor", state.name), ("kind", state.kind)];
+        metrics::gauge!("muneem_evidence_anchor_failing", &labels).set(if state.failing_since.is_some() {
+            1.0
+        } else {
+            0.0
+        });
+        #[expect(clippy::cast_precision_loss, reason = "leaves and seconds for a graph")]
+        if let (Some(size), Some(at)) = (state.laid_size, state.laid_at) {
+            metrics::gauge!("muneem_evidence_anchor_leaves", &labels).set(size as f64);
+            metrics::gauge!("muneem_evidence_anchor_laid_seconds", &labels).set(at.timestamp() as f64);
+        }
+    }
+}
+
 /// Says what is wrong when it begins or changes, not four times a second.
 fn say(told: &mut String, problem: &str) {
     if told != problem {
         if problem.is_empty() {
-            tracing::info!("the evidence log is sealed again");
+            tracing::info!("the evidence log is sealed, and laid down everywhere, again");
         } else {
             tracing::error!("evidence: {problem}");
         }

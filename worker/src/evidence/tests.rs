@@ -22,8 +22,8 @@ use serde_json::json;
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 use uuid::Uuid;
 
-use super::bundle;
-use crate::outbound::{anchor::ObjectAnchor, chance::OsChance};
+use super::bundle::{self, Against};
+use crate::outbound::{anchor::DirectoryAnchor, chance::OsChance};
 
 const SEED: [u8; 32] = [5; 32];
 const BUSINESS: BusinessId = BusinessId(Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_00aa));
@@ -68,14 +68,14 @@ impl Log {
     }
 
     async fn seal(&self, size: u64, now: DateTime<Utc>) {
-        let anchor = ObjectAnchor::in_directory(&self.anchors(), Duration::ZERO).expect("a directory");
+        let anchor = DirectoryAnchor::open(&self.anchors(), Duration::ZERO, true).expect("a directory");
         let anchors: Vec<Arc<dyn Anchor>> = vec![Arc::new(anchor)];
         let mut sealer = Sealer::new(Signer25519::new(&SEED), anchors, "test".to_owned());
         let mut db = self.test.app_pool().acquire().await.expect("a connection");
         let begun = Instant::now();
         let mut at = now;
         // Other tests of this server hold transactions open, for which the line waits.
-        while self.anchored() < size {
+        while sealer.anchor_states()[0].laid_size != Some(size) {
             sealer.turn(&mut db, at).await.expect("sealed");
             at += chrono::Duration::seconds(11);
             assert!(begun.elapsed().as_secs() < 60, "nothing is sealed");
@@ -90,13 +90,10 @@ impl Log {
     fn heads(&self) -> Vec<PathBuf> {
         let folder = std::fs::read_dir(self.anchors().join("00000000000000"));
         let mut heads: Vec<_> = folder.into_iter().flatten().map(|entry| entry.expect("an entry").path()).collect();
+        // Beside them a draft may lie.
+        heads.retain(|head| head.extension().is_some_and(|ending| ending == "note"));
         heads.sort();
         heads
-    }
-
-    fn anchored(&self) -> u64 {
-        let name = self.heads().pop().map(|head| head.file_name().expect("a name").to_string_lossy().into_owned());
-        name.map_or(0, |name| name[..20].parse().expect("a size"))
     }
 
     async fn export(&self, name: &str, business: Option<BusinessId>) -> PathBuf {
@@ -115,8 +112,12 @@ impl Log {
     }
 
     fn verify(&self, file: &Path) -> Result<Verdict, Broken> {
-        bundle::verify(file, Some(&key()), &self.heads()).map_err(|error| error.downcast().expect("a broken item"))
+        against(file, &key(), &self.heads()).map_err(|error| error.downcast().expect("a broken item"))
     }
+}
+
+fn against(file: &Path, key: &Verifier, held: &[PathBuf]) -> anyhow::Result<Verdict> {
+    bundle::verify(file, Against { key: Some(key), held, roots: None })
 }
 
 #[tokio::test]
@@ -140,6 +141,46 @@ async fn a_bundle_verifies_with_nothing_but_itself() {
     }
     let later = log.verify(&log.export("later.zip", None).await).expect("sound");
     assert_eq!((later.verified, later.unsigned), (12, 1));
+}
+
+#[tokio::test]
+async fn a_bundle_of_one_business_carries_nothing_of_others_and_misses_none_of_its_own() {
+    let log = Log::new().await;
+    let file = log.export("own.zip", Some(BUSINESS)).await;
+    let own = log.verify(&file).expect("sound");
+    assert_eq!((own.verified, own.size), (6, 12), "{own:?}");
+    assert!(own.heads >= 2 && own.outside_heads >= 2, "{own:?}");
+    let zip = zip::ZipArchive::new(std::fs::File::open(&file).expect("opened")).expect("a zip");
+    let names: Vec<_> = zip.file_names().map(|name| name.expect("a name").into_owned()).collect();
+    assert!(!names.contains(&"leaves.bin".to_owned()), "{names:?}");
+    type Change = fn(&str, &str) -> Option<String>;
+    let bent = log.dir.path().join("bent.zip");
+    let changes: &[(Change, &str)] = &[
+        (|name, text| (name == "events.jsonl").then(|| drop_line(text, 2)), "event 6"),
+        (|name, text| (name == "events.jsonl").then(|| text.replacen("\"seq\":4", "\"seq\":5", 1)), "event 5"),
+        (
+            |name, text| (name == "events.jsonl").then(|| text.replacen("\"business_seq\":2", "\"business_seq\":1", 1)),
+            "event 2",
+        ),
+        (
+            |name, text| (name == "events.jsonl").then(|| text.replacen("\"path\":[", "\"path\":[\"AAAA\",", 1)),
+            "event 0 or after",
+        ),
+        (|name, _| (name == "growth.jsonl").then(String::new), "note"),
+        (|name, text| (name == "growth.jsonl").then(|| text.replace("\"size\":6", "\"size\":12")), "note"),
+        (|name, text| (name == "notes.jsonl").then(|| drop_line(text, 1)), "note"),
+    ];
+    for (change, item) in changes {
+        repack(&file, &bent, *change);
+        let broken = bundle::verify(&bent, Against { key: Some(&key()), ..Against::default() }).expect_err(item);
+        let broken: Broken = broken.downcast().expect("a broken item");
+        assert!(broken.item.starts_with(item), "{item}: {broken}");
+    }
+    // Another log's head over as many events.
+    let anew = Log::new().await;
+    let last = anew.heads().pop().expect("a head over all");
+    let error = against(&file, &key(), &[last]).expect_err("another log");
+    assert!(error.to_string().contains("another root"), "{error:#}");
 }
 
 #[tokio::test]
@@ -180,7 +221,7 @@ async fn atk_081_a_log_written_anew_contradicts_its_anchors() {
     let anew = Log::new().await;
     let file = anew.export("anew.zip", None).await;
     anew.verify(&file).expect("in itself it is sound");
-    let error = bundle::verify(&file, Some(&key()), &before).expect_err("but it is another log");
+    let error = against(&file, &key(), &before).expect_err("but it is another log");
     assert!(error.downcast_ref::<Broken>().is_some_and(|broken| broken.item.ends_with(".note")), "{error:#}");
     log.verify(&log.export("sound.zip", None).await).expect("the other one is as it was");
 }
@@ -196,7 +237,7 @@ async fn atk_086_a_bundle_with_one_byte_changed_names_the_item() {
         let mut bytes = sound.clone();
         bytes[place] ^= 0x10;
         std::fs::write(&bent, &bytes).expect("written");
-        match bundle::verify(&bent, Some(&key()), &log.heads()) {
+        match against(&bent, &key(), &log.heads()) {
             Err(_) => noticed += 1,
             // Bytes of the zip that say nothing about its content: dates, versions.
             Ok(verdict) => assert_eq!((verdict.verified, verdict.size), (12, 12)),
@@ -225,9 +266,9 @@ async fn atk_086_a_bundle_with_one_byte_changed_names_the_item() {
     let foreign = log.dir.path().join("foreign.note");
     let head = evidence::note::Checkpoint { size: 3, root: [1; 32], at: noon() };
     std::fs::write(&foreign, Signer25519::new(&[6; 32]).sign(&head)).expect("written");
-    let error = bundle::verify(&file, None, &[foreign]).expect_err("another log");
+    let error = bundle::verify(&file, Against { held: &[foreign], ..Against::default() }).expect_err("another log");
     assert!(error.to_string().contains("another log"), "{error:#}");
-    let error = bundle::verify(&file, Some(Signer25519::new(&[6; 32]).verifier()), &[]).expect_err("another key");
+    let error = against(&file, Signer25519::new(&[6; 32]).verifier(), &[]).expect_err("another key");
     assert!(error.to_string().contains("another key"), "{error:#}");
 }
 

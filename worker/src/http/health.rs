@@ -8,18 +8,40 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
 };
-use muneem_jobs::evidence;
+use chrono::{DateTime, TimeDelta, Utc};
+use muneem_jobs::evidence::{self, AnchorState};
 use serde::Serialize;
 
 use super::Api;
 
 const PATIENCE: Duration = Duration::from_secs(3);
 
+/// How long an anchor is shown after the sealer last spoke of it.
+const SPOKEN_OF: TimeDelta = TimeDelta::minutes(5);
+
 /// One thing that must hold.
 #[derive(Serialize)]
 struct Check {
     name: &'static str,
     ok: bool,
+}
+
+/// How one anchor of the evidence log stands. One that fails stops nothing, so it does not make the process unready.
+#[derive(Serialize)]
+struct Anchor {
+    name: String,
+    kind: String,
+    laid_size: Option<u64>,
+    laid_at: Option<DateTime<Utc>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failing_since: Option<DateTime<Utc>>,
+}
+
+impl From<AnchorState> for Anchor {
+    fn from(state: AnchorState) -> Self {
+        let AnchorState { name, kind, laid_size, laid_at, failing_since, .. } = state;
+        Self { name, kind, laid_size, laid_at, failing_since }
+    }
 }
 
 pub(super) async fn live() -> Response {
@@ -37,19 +59,25 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
         Check { name: "database", ok: pending.is_some() },
         Check { name: "migrations", ok: pending.is_some_and(|pending| pending.is_empty()) },
     ];
+    let mut anchors = Vec::new();
     if checks.iter().all(|check| check.ok) {
         let standing = tokio::time::timeout(PATIENCE, async {
             let mut db = api.db.acquire().await.map_err(evidence::Error::from)?;
-            evidence::load_standing(&mut db).await
+            let standing = evidence::load_standing(&mut db).await?;
+            Ok::<_, evidence::Error>((standing, evidence::list_anchor_states(&mut db).await?))
         });
+        let standing = standing.await.ok().and_then(Result::ok);
         // A log that went back in time: red until somebody has looked.
-        let sound = standing.await.is_ok_and(|standing| standing.is_ok_and(|standing| standing.forked.is_none()));
+        let sound = standing.as_ref().is_some_and(|(standing, _)| standing.forked.is_none());
+        let since = api.clock.now() - SPOKEN_OF;
+        let spoken_of = standing.into_iter().flat_map(|(_, states)| states).filter(|state| since <= state.seen_at);
+        anchors.extend(spoken_of.map(Anchor::from));
         checks.push(Check { name: "evidence", ok: sound });
     }
     checks.extend(api.workers_beat.as_ref().map(|beat| Check { name: "workers", ok: beat() }));
     let ready = checks.iter().all(|check| check.ok);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(serde_json::json!({ "ready": ready, "checks": checks }))).into_response()
+    (status, Json(serde_json::json!({ "ready": ready, "checks": checks, "anchors": anchors }))).into_response()
 }
 
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {

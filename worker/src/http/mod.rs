@@ -11,6 +11,9 @@ mod cursor;
 #[cfg(test)]
 mod duty_tests;
 mod envelope;
+mod evidence;
+#[cfg(test)]
+mod evidence_tests;
 mod health;
 mod invoice;
 mod messaging;
@@ -130,6 +133,7 @@ fn described() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .merge(invoice::routes())
         .merge(messaging::routes())
         .merge(vault::routes())
+        .merge(evidence::routes())
         .split_for_parts();
     complete(&mut description);
     (routes, description)

@@ -11,7 +11,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
-use muneem_jobs::{invoice, messaging, people, queue, schedule, vault};
+use muneem_jobs::{evidence, invoice, messaging, people, queue, schedule, vault};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -92,6 +92,8 @@ problems! {
     CardNumber "vault.card_number" 422 "A card number may not be kept" "Send the last four digits and the issuer, or the token of your payment service.";
     PaymentSecret "vault.payment_secret" 422 "A secret of a card or account may not be kept" "Leave the field out.";
     Aadhaar "vault.aadhaar" 422 "An Aadhaar number may not be kept" "Send the last four digits and the result of the check.";
+    NoSuchEvent "evidence.no_such_event" 404 "There is no such event" "GET /v1/evidence/events lists those of your business; a new one has its number after a second or two.";
+    NoSuchHead "evidence.no_such_head" 404 "No head was signed over that many events" "GET /v1/evidence/heads lists all; `from` is the smaller one.";
     NoSuchMessage "messaging.no_such_message" 404 "There is no such message" "GET /v1/messaging/messages lists those of your business.";
     NoSuchInvoice "invoice.no_such_invoice" 404 "There is no such invoice" "GET /v1/invoice/invoices lists those of your business.";
     NotIssued "invoice.not_issued" 409 "The invoice's PDF is not made yet" "Try again after the seconds that `retry-after` says.";
@@ -298,6 +300,15 @@ impl From<vault::Error> for Problem {
             vault::Error::Sealed { .. } => Self { id: ProblemId::Sealed, ..Self::internal(&error) },
             vault::Error::TooLong(_) => ProblemId::ValueTooLong.into(),
             vault::Error::Database(error) => error.into(),
+            error => Self::internal(&error),
+        }
+    }
+}
+
+impl From<evidence::Error> for Problem {
+    fn from(error: evidence::Error) -> Self {
+        match error {
+            evidence::Error::Database(error) => error.into(),
             error => Self::internal(&error),
         }
     }

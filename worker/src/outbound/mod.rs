@@ -2,6 +2,9 @@
 //! anybody but Postgres.
 
 pub mod anchor;
+pub mod anchor_mail;
+pub mod anchor_objects;
+pub mod anchor_timestamp;
 pub mod chance;
 pub mod clock;
 pub mod http;

@@ -1,6 +1,5 @@
 //! The mail sink: a mail server on loopback that takes mail for anybody, passes none on and shows all of it.
 
-mod mime;
 mod page;
 mod smtp;
 

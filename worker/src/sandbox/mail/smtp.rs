@@ -10,7 +10,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{super::Inner, MailFault, Step, Taken, mime};
+use super::{super::Inner, MailFault, Step, Taken};
+use crate::mime;
 
 /// Longest line, its end included (RFC 5321 section 4.5.3.1.6).
 const LONGEST_LINE: u64 = 1_000;

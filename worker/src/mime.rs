@@ -7,14 +7,14 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 const DEEPEST: u8 = 4;
 
 /// What a reader would see.
-pub(super) struct Read {
-    pub(super) message_id: Option<String>,
-    pub(super) subject: String,
-    pub(super) text: String,
+pub(crate) struct Read {
+    pub(crate) message_id: Option<String>,
+    pub(crate) subject: String,
+    pub(crate) text: String,
 }
 
 /// Reads a whole mail.
-pub(super) fn read(raw: &[u8]) -> Read {
+pub(crate) fn read(raw: &[u8]) -> Read {
     let raw = String::from_utf8_lossy(raw);
     let (headers, body) = split(&raw);
     Read {

@@ -1,0 +1,45 @@
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::{Actor, Error, Event, EventId, Object, bundle, record, store};
+use crate::{
+    law,
+    queue::{Done, Job, JobContext, Lane},
+};
+
+/// Lets go of the bodies of whole months for which the time of every law is over ([`law::logs_kept`]), and records in the
+/// same transaction that it did. Numbers, instants, businesses and digests stay for ever: what is left still proves
+/// itself, and a verifier tells what was let go from what is missing.
+///
+/// Nothing goes while the log is forked, or from a month that no signed head covers.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RetireBodies {}
+
+impl Job for RetireBodies {
+    const KIND: &'static str = "evidence.retire_bodies";
+    const LANE: Lane = Lane::Maintenance;
+    type Error = Error;
+
+    async fn run(self, ctx: &JobContext) -> Result<Done, Error> {
+        let kept = law::logs_kept();
+        let mut tx = ctx.begin().await?;
+        let before = store::retire_months(&mut tx, kept.for_database()).await?;
+        if let Some(before) = before {
+            let event = Event {
+                event_id: EventId::new(&*ctx.deps.chance, ctx.now()),
+                business_id: None,
+                actor: Actor::Job { kind: Self::KIND, job_id: ctx.job.0 },
+                verb: bundle::RETIRED,
+                object: Object { kind: "evidence", id: "bodies" },
+                details: json!({ "before": before, "law": kept.code }),
+            };
+            record(&mut tx, &event).await?;
+        }
+        ctx.step("retired").await;
+        ctx.complete(&mut tx, Some(json!({ "before": before }))).await?;
+        tx.commit().await?;
+        Ok(Done::Acked)
+    }
+}
