@@ -12,7 +12,7 @@ use muneem_jobs::{
         tree::{Hash, verify_consistency, verify_inclusion},
     },
     outbound::Chance,
-    people::{self, BusinessId, NewToken, Scope},
+    people::{self, Authority, BusinessId, Decision, NewStaff, NewToken, Role, Scope, SealedContact, StaffId},
 };
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
@@ -160,4 +160,51 @@ async fn atk_059_the_evidence_of_another_business_does_not_exist() {
         let refused = house.get(&format!("/v1/evidence/{path}"), bearer.expose_secret()).await;
         is_problem(&refused, 403, "people.missing_scope");
     }
+}
+
+#[tokio::test]
+async fn atk_085_what_cannot_be_recorded_is_neither_shown_nor_done() {
+    let house = House::new().await;
+    let sharma = house.business("sharma-mobiles").await;
+    let mut sealer = Sealer::new(Signer25519::new(&SEED), Vec::new(), "test".to_owned());
+    house.happens(Some(sharma), 1).await;
+    house.seal(&mut sealer, noon()).await;
+    let place = json!({ "table": "public.customers", "column": "phone" });
+    let cells = json!([{ "row": "7", "value": "98765 43210" }]);
+    let sealed = house
+        .post("/v1/vault/seal", &house.sharma, None, &json!({ "place": place, "class": "contact", "cells": cells }))
+        .await;
+    let stored = &sealed.body["cells"][0]["sealed"];
+    let listed = house.get("/v1/evidence/events", &house.sharma).await;
+    let id = listed.body["items"][0]["id"].as_str().expect("an id").to_owned();
+    // No event can be written any more, as when the disk is full.
+    sqlx::query("alter table muneem.evidence_events add constraint full_disk check (false) not valid")
+        .execute(&house.db.pool())
+        .await
+        .expect("altered");
+    let open = json!({ "place": place, "cells": [{ "row": "7", "sealed": stored }] });
+    for answered in [
+        house.post("/v1/vault/open", &house.sharma, None, &open).await,
+        house.get("/v1/evidence/events?bodies=true", &house.sharma).await,
+        house.get(&format!("/v1/evidence/events/{id}"), &house.sharma).await,
+    ] {
+        is_problem(&answered, 500, "http.internal");
+        let text = answered.body.to_string();
+        assert!(!text.contains("98765") && !text.contains("test.happened"), "{text}");
+    }
+    let mut db = house.db.app_pool().acquire().await.expect("a connection");
+    let (by, now) = (Authority::operator(), noon());
+    let new = NewStaff {
+        staff_id: StaffId(uuid::Uuid::from_u128(7)),
+        business_id: Some(sharma),
+        name: vec![1],
+        language: "hi".to_owned(),
+        phone: Some(SealedContact { sealed: vec![2], index: vec![7; 16], index_version: 1 }),
+        email: None,
+        roles: vec![Role::Manager],
+    };
+    let added = people::add_staff(&mut db, &new, &Decision { by: &by, now, chance: &OsChance }).await;
+    let staff: i64 =
+        sqlx::query_scalar("select count(*) from muneem.people_staff").fetch_one(&mut *db).await.expect("ok");
+    assert!(added.is_err() && staff == 0, "somebody whom nobody recorded: {added:?}, {staff}");
 }
