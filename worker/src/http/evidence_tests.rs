@@ -1,6 +1,6 @@
 //! The evidence over HTTP: read by whoever may, proven, and never another's.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use axum::http::StatusCode;
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -11,7 +11,7 @@ use muneem_jobs::{
         note::Signer25519,
         tree::{Hash, verify_consistency, verify_inclusion},
     },
-    outbound::Chance,
+    outbound::{Anchor, AnchorError, AnchorKind, Chance, Clock},
     people::{self, Authority, BusinessId, Decision, NewStaff, NewToken, Role, Scope, SealedContact, StaffId},
 };
 use secrecy::ExposeSecret;
@@ -207,4 +207,57 @@ async fn atk_085_what_cannot_be_recorded_is_neither_shown_nor_done() {
     let staff: i64 =
         sqlx::query_scalar("select count(*) from muneem.people_staff").fetch_one(&mut *db).await.expect("ok");
     assert!(added.is_err() && staff == 0, "somebody whom nobody recorded: {added:?}, {staff}");
+}
+
+/// A place that never answers as it should.
+struct Dead;
+
+#[async_trait::async_trait]
+impl Anchor for Dead {
+    fn name(&self) -> &str {
+        "objects"
+    }
+
+    fn kind(&self) -> AnchorKind {
+        AnchorKind::Objects
+    }
+
+    fn every(&self) -> std::time::Duration {
+        std::time::Duration::ZERO
+    }
+
+    fn remembers(&self) -> bool {
+        false
+    }
+
+    fn is_outside(&self) -> bool {
+        true
+    }
+
+    async fn lay(&self, _: u64, _: &str) -> Result<Vec<u8>, AnchorError> {
+        Err(AnchorError::new("the bucket of asha@example.in is gone"))
+    }
+
+    async fn latest(&self) -> Result<Option<String>, AnchorError> {
+        Ok(None)
+    }
+}
+
+#[tokio::test]
+async fn health_shows_how_each_anchor_stands_and_a_dead_one_does_not_make_it_unready() {
+    let house = House::new().await;
+    let mut sealer = Sealer::new(Signer25519::new(&SEED), vec![Arc::new(Dead)], "test".to_owned());
+    let mut db = house.db.app_pool().acquire().await.expect("a connection");
+    let begun = Instant::now();
+    while evidence::list_anchor_states(&mut db).await.expect("listed").iter().all(|state| state.failures == 0) {
+        sealer.turn(&mut db, SystemClock.now()).await.expect("it stops nothing");
+        assert!(begun.elapsed().as_secs() < 60, "nobody noticed");
+    }
+    let ready = house.get("/health/ready", "").await;
+    assert_eq!(ready.status, StatusCode::OK, "{}", ready.body);
+    let anchor = &ready.body["anchors"][0];
+    assert_eq!((&anchor["name"], &anchor["kind"]), (&json!("objects"), &json!("objects")));
+    assert!(anchor["failing_since"].is_string() && anchor["laid_size"].is_null(), "{anchor}");
+    // What it said is for those who may look into the log of this process.
+    assert!(!ready.body.to_string().contains("bucket"), "{}", ready.body);
 }
