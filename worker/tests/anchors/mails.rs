@@ -40,7 +40,7 @@ impl Post {
         Self { smtp, pages, end }
     }
 
-    pub(crate) fn anchor(&self, to: &[&str]) -> MailAnchor {
+    pub(crate) fn smtp(&self) -> Smtp {
         let settings = Settings {
             host: self.smtp.ip().to_string(),
             port: self.smtp.port(),
@@ -51,9 +51,12 @@ impl Post {
             from_name: "muneem".to_owned(),
             timeout: Duration::from_secs(10),
         };
-        let smtp = Smtp::new(settings, Arc::new(SystemClock)).expect("settings");
+        Smtp::new(settings, Arc::new(SystemClock)).expect("settings")
+    }
+
+    fn anchor(&self, to: &[&str]) -> MailAnchor {
         let to = to.iter().map(|to| Email::parse(to).expect("an address")).collect();
-        MailAnchor::new(to, Duration::ZERO, Arc::new(smtp), (Arc::new(SystemClock), Arc::new(OsChance)))
+        MailAnchor::new(to, Duration::ZERO, Arc::new(self.smtp()), (Arc::new(SystemClock), Arc::new(OsChance)))
     }
 
     pub(crate) async fn mails(&self) -> Vec<Value> {

@@ -8,12 +8,16 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use muneem::{
-    evidence::bundle::{self, Against},
+    config::Config,
+    evidence::{
+        anchors::{self, Outside},
+        bundle::{self, Against},
+    },
     outbound::{
         anchor::DirectoryAnchor,
-        anchor_objects::Lock,
         anchor_timestamp::TimestampAnchor,
         chance::OsChance,
+        clock::SystemClock,
         http::{Timeouts, client},
     },
 };
@@ -57,8 +61,10 @@ struct Log {
 impl Log {
     async fn new(mut anchors: Vec<Arc<dyn Anchor>>, failing: &[&str]) -> Self {
         let log = Self { test: TestDb::new(&MIGRATOR).await, dir: tempfile::tempdir().expect("a directory") };
-        let directory = DirectoryAnchor::open(&log.dir.path().join("anchors"), Duration::ZERO, true).expect("usable");
-        anchors.push(Arc::new(directory));
+        if anchors.iter().all(|anchor| anchor.name() != "directory") {
+            let directory = DirectoryAnchor::open(&log.dir.path().join("anchors"), Duration::ZERO, true);
+            anchors.push(Arc::new(directory.expect("usable")));
+        }
         let mut db = log.test.app_pool().acquire().await.expect("a connection");
         for number in 0..5 {
             let event = Event {
@@ -123,19 +129,36 @@ async fn every_kind_of_anchor_takes_the_head_and_a_dead_one_stops_nothing() {
     let post = Post::open().await;
     let authority = Arc::new(Authority::new(Keys::Ecdsa, Holder::Sound));
     let dead = broken(axum::http::StatusCode::SERVICE_UNAVAILABLE, Vec::new()).await;
-    let anchors: Vec<Arc<dyn Anchor>> = vec![
-        Arc::new(store.anchor("heads", Lock::Compliance)),
-        stamping("timestamp", authority.listen().await, &authority),
-        stamping("timestamp_2", dead, &authority),
-        Arc::new(post.anchor(&["asha@example.in"])),
-    ];
+    // As an operator sets them up.
+    let dir = tempfile::tempdir().expect("a directory");
+    let (kept, roots) = (dir.path().join("kept"), dir.path().join("roots.pem"));
+    std::fs::write(&roots, authority.root()).expect("written");
+    let settings = format!(
+        "[data]\ndir = \"{data}\"\n[messaging.mail]\nhost = \"127.0.0.1\"\ntls = \"none\"\nfrom = \"log@sharma.example\"\n\
+         [evidence]\nanchor_dir = \"{kept}\"\nanchor_every_secs = 1\n\
+         [evidence.timestamp]\nurls = [\"{live}\", \"{dead}\"]\nroots_file = \"{roots}\"\nevery_secs = 1\n\
+         [evidence.objects]\nbucket = \"heads\"\nendpoint = \"{endpoint}\"\nregion = \"us-east-1\"\naccess_key_id = \
+         \"AKIATEST\"\nevery_secs = 1\n[evidence.mail]\nto = [\"asha@example.in\"]\nevery_secs = 1\n",
+        data = dir.path().join("data").display(),
+        kept = kept.display(),
+        live = authority.listen().await,
+        roots = roots.display(),
+        endpoint = store.url,
+    );
+    let file = dir.path().join("muneem.toml");
+    std::fs::write(&file, settings).expect("written");
+    let secret = ("MUNEEM__EVIDENCE__OBJECTS__SECRET_ACCESS_KEY".to_owned(), "hunter2".to_owned());
+    let config = Config::read(Some(file), &[secret].into_iter().collect()).expect("sound settings");
+    let outside = Outside { mailer: Arc::new(post.smtp()), clock: Arc::new(SystemClock), chance: Arc::new(OsChance) };
+    let anchors = anchors::build(&config, &outside).expect("all of them");
+    assert_eq!(anchors::outside_kinds(&config).len(), 4);
     let log = Log::new(anchors, &["timestamp_2"]).await;
     let file = log.export().await;
     // Held outside: the folder, the mail, the token.
     let mail = log.dir.path().join("kept.eml");
     let mails = post.mails().await;
     std::fs::write(&mail, mails[0]["raw"].as_str().expect("raw")).expect("written");
-    let held = [log.dir.path().join("anchors"), mail];
+    let held = [kept, mail];
     let verdict = verify(&file, &held, Some(&authority)).expect("sound");
     assert_eq!((verdict.verified, verdict.unrooted_stamps), (5, 0));
     assert!(verdict.outside_heads >= 2 && verdict.stamps >= 1, "{verdict:?}");
