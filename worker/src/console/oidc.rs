@@ -18,8 +18,10 @@ use axum::{
     response::{AppendHeaders, Html, IntoResponse, Redirect, Response},
     routing::{get, post},
 };
+use chrono::TimeDelta;
 use handlebars::Handlebars;
 use muneem_jobs::{
+    outbound::{Chance, Clock},
     people::{
         Authority, Decision, StaffId, find_active_staff,
         oidc::{self, Provider, Purpose},
@@ -29,16 +31,23 @@ use muneem_jobs::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
-use sqlx::Connection;
+use sqlx::{Connection, PgPool};
 
 use super::{
     Console,
-    guard::{DEVICE_COOKIE, SESSION_COOKIE, SignedIn, StepUp, Turned, cookie, device_cookie, session_cookie},
+    guard::{SignedIn, StepUp, Turned},
 };
-use crate::outbound::oidc::{Error as Outside, Providers, Registration};
+use crate::outbound::{
+    clock::SystemClock,
+    oidc::{Error as Outside, Providers, Registration},
+};
 
 /// Holds what binds a way to the provider and back to this browser.
-pub const FLOW_COOKIE: &str = "__Host-muneem-oidc";
+const FLOW: &str = "muneem-oidc";
+/// Holds the session's token.
+const SESSION: &str = "muneem";
+/// Holds the browser's lasting mark.
+const DEVICE: &str = "muneem-device";
 /// Where somebody lands who is signed in.
 const INSIDE: &str = "/console/sessions";
 /// Where somebody lands whose second factor is still to come.
@@ -54,6 +63,22 @@ pub struct Room {
     pub providers: Providers,
     /// Opens client secrets and seals subjects.
     pub vault: Arc<Vault>,
+}
+
+impl Room {
+    /// # Errors
+    /// When the machine has no usable certificate store.
+    pub fn new(vault: Arc<Vault>) -> reqwest::Result<Self> {
+        // Tokens carry the world's time, also where the sandbox's clock was moved.
+        Ok(Self { providers: Providers::new(Arc::new(SystemClock))?, vault })
+    }
+}
+
+impl Console {
+    /// A console with nothing but what these pages need: for their tests.
+    pub fn for_providers(db: PgPool, clock: Arc<dyn Clock>, chance: Arc<dyn Chance>, origin: &str) -> Self {
+        Self { db, clock, chance, origin: origin.to_owned() }
+    }
 }
 
 /// The addresses of this page, to be put behind the console's guard.
@@ -227,7 +252,7 @@ async fn depart(
     purpose: Purpose,
 ) -> Result<(String, HeaderValue), Told> {
     // One secret serves every tab; a cookie that is none of ours is replaced.
-    let held = cookie(headers, FLOW_COOKIE).filter(|held| signin::token_digest(held).is_some());
+    let held = brought(console, headers, FLOW).filter(|held| signin::token_digest(held).is_some());
     let binding = held.map_or_else(|| signin::new_token(&*console.chance), |held| held.to_owned().into());
     let mut db = console.db.acquire().await?;
     let registration = registration(console, room, &mut db, provider).await?;
@@ -235,13 +260,34 @@ async fn depart(
     let secrets = oidc::begin(&mut db, provider, purpose, &binding, when).await?;
     drop(db);
     let address = room.providers.authorize_url(&registration, &secrets).await?;
-    Ok((address, flow_cookie(&binding)))
+    Ok((address, keep(console, FLOW, &binding, Some(oidc::FLOW_LIFE))))
 }
 
-fn flow_cookie(binding: &SecretString) -> HeaderValue {
-    let life = oidc::FLOW_LIFE.num_seconds();
-    let text =
-        format!("{FLOW_COOKIE}={}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age={life}", binding.expose_secret());
+/// The cookie's name in this console: over https only this host may set it, for all its paths and never in clear.
+fn name_of(console: &Console, crumb: &str) -> String {
+    if console.origin.starts_with("https://") { format!("__Host-{crumb}") } else { crumb.to_owned() }
+}
+
+/// What the browser brings. Two of one name are none: one of them was planted.
+fn brought<'h>(console: &Console, headers: &'h HeaderMap, crumb: &str) -> Option<&'h str> {
+    let name = name_of(console, crumb);
+    let mut found = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|cookies| cookies.to_str().ok())
+        .flat_map(|cookies| cookies.split(';'))
+        .filter_map(|cookie| cookie.trim().split_once('='))
+        .filter(|(known, _)| *known == name)
+        .map(|(_, value)| value);
+    found.next().filter(|_| found.next().is_none())
+}
+
+/// Keeps `value` for `life` (until the browser is closed, if none): no script reads it, no other site's form carries it.
+fn keep(console: &Console, crumb: &str, value: &SecretString, life: Option<TimeDelta>) -> HeaderValue {
+    let secure = if console.origin.starts_with("https://") { "; Secure" } else { "" };
+    let life = life.map(|life| format!("; Max-Age={}", life.num_seconds())).unwrap_or_default();
+    let name = name_of(console, crumb);
+    let text = format!("{name}={}; Path=/{secure}; HttpOnly; SameSite=Lax{life}", value.expose_secret());
     let mut value = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
     value.set_sensitive(true);
     value
@@ -276,7 +322,7 @@ async fn callback(
     headers: HeaderMap,
 ) -> Result<Response, Told> {
     let now = console.clock.now();
-    let binding: SecretString = cookie(&headers, FLOW_COOKIE).ok_or(Told::BeginAgain)?.to_owned().into();
+    let binding: SecretString = brought(&console, &headers, FLOW).ok_or(Told::BeginAgain)?.to_owned().into();
     let state = back.state.ok_or(Told::BeginAgain)?;
     let mut db = console.db.acquire().await?;
     let provider = oidc::load_provider(&mut db, &handle).await?;
@@ -312,7 +358,7 @@ async fn sign_in(
     let has_passkey = !signin::passkey::list_passkeys(&mut tx, staff.staff_id.0).await?.is_empty();
     // Whoever has a second factor here gives it, unless the provider saw one just now and is trusted with it.
     let level = if proved || (own.totp_sealed.is_none() && !has_passkey) { Level::Full } else { Level::First };
-    let held = cookie(headers, DEVICE_COOKIE).filter(|held| signin::token_digest(held).is_some());
+    let held = brought(console, headers, DEVICE).filter(|held| signin::token_digest(held).is_some());
     let device = held.map_or_else(|| signin::new_token(&*console.chance), |held| held.to_owned().into());
     let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
     let new = NewSession { staff_id: staff.staff_id.0, level, device: &device, device_name: agent };
@@ -321,8 +367,8 @@ async fn sign_in(
     tx.commit().await?;
     let to = if level == Level::Full { INSIDE } else { SECOND_FACTOR };
     let kept = AppendHeaders([
-        (header::SET_COOKIE, session_cookie(&opened.token)),
-        (header::SET_COOKIE, device_cookie(&device)),
+        (header::SET_COOKIE, keep(console, SESSION, &opened.token, None)),
+        (header::SET_COOKIE, keep(console, DEVICE, &device, Some(TimeDelta::days(365)))),
     ]);
     Ok((kept, Redirect::to(to)).into_response())
 }
@@ -338,7 +384,7 @@ async fn finish_link(
     let mut db = console.db.acquire().await?;
     // The session that asked must still be the browser's own: whoever signed out meanwhile, or handed the browser on,
     // links nobody.
-    let token = cookie(headers, SESSION_COOKIE).ok_or(Told::BeginAgain)?;
+    let token = brought(console, headers, SESSION).ok_or(Told::BeginAgain)?;
     let session = signin::find_session(&mut db, token, now).await?;
     let same =
         session.is_some_and(|s| s.level == Level::Full && s.session_id == session_id && s.staff_id == staff_id.0);

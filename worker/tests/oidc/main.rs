@@ -16,12 +16,7 @@ use axum::{
 };
 use http_body_util::BodyExt;
 use muneem::{
-    console::{
-        Console,
-        guard::SESSION_COOKIE,
-        oidc::{FLOW_COOKIE, Room},
-        oidc_routes,
-    },
+    console::{Console, oidc::Room, oidc_routes},
     outbound::{
         chance::OsChance,
         clock::SystemClock,
@@ -47,6 +42,9 @@ use uuid::Uuid;
 const PACKAGE: &str = "oidc-provider@9.13.3";
 const SCRIPT: &str = include_str!("provider.mjs");
 const ORIGIN: &str = "https://console.example.in";
+/// Cookies, as they are named over https.
+const SESSION_COOKIE: &str = "__Host-muneem";
+const FLOW_COOKIE: &str = "__Host-muneem-oidc";
 const ASHA: Uuid = Uuid::from_u128(1);
 const RAVI: Uuid = Uuid::from_u128(2);
 
@@ -188,12 +186,7 @@ impl House {
         .await
         .expect("staff");
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let console = Arc::new(Console {
-            db: db.app_pool(),
-            clock: Arc::clone(&clock),
-            chance: Arc::new(OsChance),
-            origin: ORIGIN.to_owned(),
-        });
+        let console = Arc::new(Console::for_providers(db.app_pool(), Arc::clone(&clock), Arc::new(OsChance), ORIGIN));
         let vault = Arc::new(Vault::with_root(&db.app_pool(), &[7; 32].into(), clock, Arc::new(OsChance)));
         let providers = Providers::new(Arc::new(SystemClock)).expect("a client").with_keys_pause(Duration::ZERO);
         let room = Arc::new(Room { providers, vault });

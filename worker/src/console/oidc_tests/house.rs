@@ -40,12 +40,7 @@ use sha2::Sha256;
 use tower::ServiceExt;
 use uuid::Uuid;
 
-use super::super::{
-    Console,
-    guard::SESSION_COOKIE,
-    oidc::{FLOW_COOKIE, Room},
-    oidc_routes,
-};
+use super::super::{Console, oidc::Room, oidc_routes};
 use crate::outbound::{
     chance::OsChance,
     clock::{MovedClock, SystemClock},
@@ -53,6 +48,10 @@ use crate::outbound::{
 };
 
 pub(super) const ORIGIN: &str = "https://console.example.in";
+/// Cookies, as they are named over https.
+pub(super) const SESSION_COOKIE: &str = "__Host-muneem";
+pub(super) const DEVICE_COOKIE: &str = "__Host-muneem-device";
+pub(super) const FLOW_COOKIE: &str = "__Host-muneem-oidc";
 pub(super) const ASHA: Uuid = Uuid::from_u128(1);
 pub(super) const RAVI: Uuid = Uuid::from_u128(2);
 pub(super) const CLIENT_SECRET: &str = "our & secret";
@@ -224,12 +223,7 @@ impl House {
         .expect("staff");
         let clock = MovedClock::default();
         let shared: Arc<dyn Clock> = Arc::new(clock.clone());
-        let console = Arc::new(Console {
-            db: db.app_pool(),
-            clock: Arc::clone(&shared),
-            chance: Arc::new(OsChance),
-            origin: ORIGIN.to_owned(),
-        });
+        let console = Arc::new(Console::for_providers(db.app_pool(), Arc::clone(&shared), Arc::new(OsChance), ORIGIN));
         let vault = Arc::new(Vault::with_root(&db.app_pool(), &[7; 32].into(), shared, Arc::new(OsChance)));
         let providers = Providers::new(Arc::new(SystemClock)).expect("a client").with_keys_pause(Duration::ZERO);
         let room = Arc::new(Room { providers, vault });

@@ -18,13 +18,11 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::{
-    guard::{DEVICE_COOKIE, SESSION_COOKIE},
-    oidc::{FLOW_COOKIE, buttons},
-};
+use super::oidc::buttons;
 use crate::outbound::{chance::OsChance, clock::SystemClock};
 use house::{
-    ASHA, CLIENT_SECRET, Departure, House, Key, RAVI, RSA_MODULUS, changed, departure, part, shared_secret_token,
+    ASHA, CLIENT_SECRET, DEVICE_COOKIE, Departure, FLOW_COOKIE, House, Key, RAVI, RSA_MODULUS, SESSION_COOKIE, changed,
+    departure, part, shared_secret_token,
 };
 
 #[tokio::test]
