@@ -1,4 +1,7 @@
-use crate::queue::{Disposition, JobError, LostLease};
+use crate::{
+    people,
+    queue::{Disposition, JobError, LostLease},
+};
 
 /// What can go wrong with evidence. Texts name fields, never values.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +52,9 @@ pub enum Error {
     /// What is stored does not lead to the head that was signed over it.
     #[error("{0} cannot be proven: what is stored does not lead to the signed head (docs/security.md, Forked log)")]
     Unproven(String),
+    /// The businesses could not be listed.
+    #[error("evidence: businesses")]
+    People(#[from] Box<people::Error>),
     /// Another attempt owns the job.
     #[error(transparent)]
     Lease(#[from] LostLease),
@@ -60,7 +66,7 @@ pub enum Error {
 impl JobError for Error {
     fn disposition(&self) -> Disposition {
         match self {
-            Self::LostLead | Self::Lease(_) | Self::Database(_) => Disposition::Retry,
+            Self::LostLead | Self::People(_) | Self::Lease(_) | Self::Database(_) => Disposition::Retry,
             Self::BadWord(_)
             | Self::Personal { .. }
             | Self::TooLarge { .. }
@@ -80,6 +86,7 @@ impl JobError for Error {
             Self::Forked(_) => "evidence.forked",
             Self::OtherKey(_) => "evidence.other_key",
             Self::Unproven(_) => "evidence.unproven",
+            Self::People(_) => "evidence.people",
             Self::Lease(_) => "evidence.lost_lease",
             Self::Database(_) => "evidence.database",
         }

@@ -308,14 +308,18 @@ async fn bodies_go_month_by_month_after_the_time_of_every_law_and_proofs_stay() 
     run(&test, &RetireBodies {}, noon()).await.expect("retired");
     assert_eq!(bodies(&mut db).await, 0);
     // What was let go is on record, and the rest still proves itself.
-    seal_up_to(&mut sealer, &mut db, 21, noon() + Duration::seconds(20)).await;
+    seal_up_to(&mut sealer, &mut db, 22, noon() + Duration::seconds(20)).await;
     sealer.turn(&mut db, noon() + Duration::seconds(40)).await.expect("signed");
     let all = list_sealed(&mut db, None, 0, 100).await.expect("listed");
     let said = bundle::retired_before(all[20].body.as_deref().expect("the record is kept")).expect("says until when");
     assert!(all[..20].iter().all(|sealed| sealed.leaf.at < said));
+    // A business has it on its own record as well.
+    let sharma = crate::people::load_business(&mut db, "sharma-mobiles").await.expect("made").business_id;
+    let own = list_newest(&mut db, Some(sharma), None, 1).await.expect("listed").remove(0);
+    assert_eq!(bundle::retired_before(own.body.as_deref().expect("kept")), Some(said));
     prove_inclusion(&mut db, &all[3]).await.expect("proven").expect("covered");
     let checked = run(&test, &CheckLog {}, noon()).await.expect("the log holds").expect("a result");
-    assert_eq!((&checked["checked"], &checked["retired"]), (&json!(21), &json!(20)));
+    assert_eq!((&checked["checked"], &checked["retired"]), (&json!(22), &json!(20)));
 }
 
 #[tokio::test]

@@ -2,9 +2,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Actor, Error, Event, EventId, Object, bundle, record, store};
+use super::{Actor, Error, Event, EventId, Object, bundle, record_many, store};
 use crate::{
-    law,
+    law, people,
     queue::{Done, Job, JobContext, Lane},
 };
 
@@ -27,15 +27,21 @@ impl Job for RetireBodies {
         let mut tx = ctx.begin().await?;
         let before = store::retire_months(&mut tx, kept.for_database()).await?;
         if let Some(before) = before {
-            let event = Event {
-                event_id: EventId::new(&*ctx.deps.chance, ctx.now()),
-                business_id: None,
-                actor: Actor::Job { kind: Self::KIND, job_id: ctx.job.0 },
-                verb: bundle::RETIRED,
-                object: Object { kind: "evidence", id: "bodies" },
-                details: json!({ "before": before, "law": kept.code }),
-            };
-            record(&mut tx, &event).await?;
+            // Once for the installation and once for each business: a bundle about one of them proves itself too.
+            let businesses = people::list_businesses(&mut tx).await.map_err(Box::new)?;
+            let whose = businesses.into_iter().map(|business| Some(business.business_id));
+            let events: Vec<_> = std::iter::once(None)
+                .chain(whose)
+                .map(|business_id| Event {
+                    event_id: EventId::new(&*ctx.deps.chance, ctx.now()),
+                    business_id,
+                    actor: Actor::Job { kind: Self::KIND, job_id: ctx.job.0 },
+                    verb: bundle::RETIRED,
+                    object: Object { kind: "evidence", id: "bodies" },
+                    details: json!({ "before": before, "law": kept.code }),
+                })
+                .collect();
+            record_many(&mut tx, &events).await?;
         }
         ctx.step("retired").await;
         ctx.complete(&mut tx, Some(json!({ "before": before }))).await?;
