@@ -1,9 +1,13 @@
 //! The schema itself: brought up to date by its owner, used by a login that may only serve.
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, PgPool};
+use serde_json::json;
+use sqlx::{Connection, PgConnection, PgPool};
 
-use crate::{people, queue, schedule};
+use crate::{
+    evidence::{self, Act, By, Object, Word, words},
+    law, people, queue, schedule,
+};
 
 /// Oldest Postgres that will do, as `server_version_num` counts.
 const OLDEST: i32 = 150_000;
@@ -59,6 +63,9 @@ pub enum Error {
     /// The wall between businesses could not be built.
     #[error("the wall between businesses could not be built")]
     Wall(#[source] people::Error),
+    /// What was reached could not be put on record.
+    #[error("the version that was reached could not be recorded: run `muneem migrate` again")]
+    Evidence(#[source] evidence::Error),
     /// The database could not be asked.
     #[error("the database did not answer")]
     Database(#[source] sqlx::Error),
@@ -109,6 +116,40 @@ pub async fn migrate(conn: &mut PgConnection) -> Result<(), Error> {
     people::build_wall(conn).await.map_err(Error::Wall)?;
     queue::sync_kinds(conn, &crate::kinds()).await.map_err(Error::Kinds)?;
     schedule::sync(conn, crate::schedules().map_err(Error::Schedules)?).await.map_err(Error::Schedules)
+}
+
+/// Puts on record which version of the schema and which data of the law are in force, where they are others than last
+/// time. Call it after [`migrate`], as the same owner.
+///
+/// # Errors
+/// The evidence cannot be written: nothing is recorded, and the next call does it.
+pub async fn record_versions(conn: &mut PgConnection, by: &By<'_>) -> Result<(), Error> {
+    let reached = crate::MIGRATOR.iter().map(|step| step.version).max().unwrap_or(0).to_string();
+    record(conn, ("schema", words::SCHEMA_MIGRATED, &reached), by).await?;
+    record(conn, ("law", words::LAW_CHANGED, &law::data_sha256()), by).await
+}
+
+/// Puts a version on record, if it is another one than last time.
+async fn record(conn: &mut PgConnection, (thing, word, version): (&str, Word, &str), by: &By<'_>) -> Result<(), Error> {
+    let mut tx = conn.begin().await.map_err(Error::Database)?;
+    let changed = sqlx::query(
+        "insert into muneem.schema_recorded as r (thing, version, recorded_at)
+        values ($1, $2, $3)
+        on conflict (thing) do update set version = excluded.version, recorded_at = excluded.recorded_at
+        where r.version <> excluded.version",
+    )
+    .bind(thing)
+    .bind(version)
+    .bind(by.now)
+    .execute(&mut *tx)
+    .await
+    .map_err(Error::Database)?;
+    if changed.rows_affected() == 1 {
+        let details = json!({ "version": version, "program": env!("CARGO_PKG_VERSION") });
+        let object = Object { kind: thing, id: "muneem" };
+        by.record(&mut tx, Act { word, business: None, object, details }).await.map_err(Error::Evidence)?;
+    }
+    tx.commit().await.map_err(Error::Database)
 }
 
 /// Makes the database of a private server, and nothing if it is there.

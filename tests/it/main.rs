@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where something is not as it must be")]
 
+mod bench;
 mod demo;
+mod evidence;
 mod migrations;
 mod queue;
 mod serve;

@@ -82,8 +82,13 @@ async fn no_function_is_open_to_everybody() {
 async fn migrating_twice_changes_nothing() {
     let db = TestDb::new(&MIGRATOR).await;
     let mut conn = db.pool().acquire().await.unwrap();
-    muneem_jobs::schema::migrate(&mut conn).await.unwrap();
-    muneem_jobs::schema::migrate(&mut conn).await.unwrap();
+    for _ in 0..2 {
+        muneem_jobs::schema::migrate(&mut conn).await.unwrap();
+        muneem_jobs::schema::record_versions(&mut conn, &muneem_tests::operator()).await.unwrap();
+    }
+    let told: i64 =
+        sqlx::query_scalar("select count(*) from muneem.evidence_events").fetch_one(&mut *conn).await.unwrap();
+    assert_eq!(told, 2, "schema and law, once each");
     let kinds: i64 = sqlx::query_scalar("select count(*) from muneem.queue_kinds").fetch_one(&mut *conn).await.unwrap();
     assert_eq!(kinds, i64::try_from(muneem_jobs::kinds().len()).unwrap());
 }

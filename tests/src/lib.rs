@@ -11,6 +11,13 @@ use std::time::{Duration, Instant};
 /// Longest that anything in a test may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Whoever has the machine, as the evidence names her, now.
+pub fn operator() -> muneem_jobs::evidence::By<'static> {
+    use muneem_jobs::outbound::Clock;
+    let now = outside::TestClock::default().now();
+    muneem_jobs::evidence::By::operator(now, &muneem::outbound::chance::OsChance)
+}
+
 /// Asks again until it is so.
 ///
 /// # Panics

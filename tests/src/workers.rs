@@ -2,10 +2,15 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use muneem::queue::{Connections, Pulse, Settings, Worker};
+use muneem::{
+    outbound::chance::OsChance,
+    queue::{Connections, Pulse, Settings, Worker},
+};
 use muneem_jobs::{
     Deps, MIGRATOR,
+    evidence::By,
     id::JobId,
+    outbound::Clock,
     people::BusinessId,
     queue::{self, Job, JobContext, JobView, Lane, NewJob, Steps},
     vault::Vault,
@@ -65,6 +70,11 @@ impl QueueUnderTest {
         }
         drop(conn);
         Self { pool, owner, clock: Arc::default(), options, _db: db }
+    }
+
+    /// Whoever has the machine, as the evidence names her.
+    pub fn by(&self) -> By<'static> {
+        By::operator(self.clock.now(), &OsChance)
     }
 
     /// What jobs are given.

@@ -11,7 +11,9 @@ use anyhow::Context;
 use async_trait::async_trait;
 use chrono::TimeDelta;
 use muneem_jobs::{
-    Deps, law,
+    Deps,
+    evidence::By,
+    law,
     messaging::{self, Credentials},
     outbound::{
         Carrier, Chance, Clock, KeyManager, Mailer,
@@ -163,6 +165,7 @@ impl Database {
         let pool = pool(self.owner.clone(), 1, self.acquire).await?;
         let mut conn = pool.acquire().await?;
         schema::migrate(&mut conn).await?;
+        schema::record_versions(&mut conn, &By::operator(SystemClock.now(), &OsChance)).await?;
         if self.private {
             schema::create_private_login(&mut conn).await?;
         }
@@ -335,6 +338,11 @@ impl App {
             moved_clock,
             pulse: workers::Pulse::default(),
         })
+    }
+
+    /// Whoever has a shell on this machine, as the evidence names her, now.
+    pub fn operator(&self) -> By<'_> {
+        By::operator(self.deps.clock.now(), &*self.deps.chance)
     }
 
     /// Runs workers for `lanes` until `shutdown`.

@@ -24,7 +24,9 @@ use muneem::{
     sandbox::{Options, Pace, Sandbox},
 };
 use muneem_jobs::{
-    Deps, files,
+    Deps,
+    evidence::By,
+    files,
     messaging::{self, Content, Credentials, Document, Language, MessageId, NewMessage, Policy, State, TaxInvoice},
     outbound::{Clock, ObjectError, ObjectStore, Phone, carrier::NumberId},
     people::BusinessId,
@@ -209,7 +211,9 @@ impl Shop {
             display_phone: Phone::parse("9800000001").expect("a mobile"),
         };
         let mut conn = shop.deps.db.acquire().await.expect("a connection");
-        messaging::set_account(&mut conn, &shop.clock, &account).await.expect("an account");
+        messaging::set_account(&mut conn, &account, &By::operator(shop.clock.now(), &OsChance))
+            .await
+            .expect("an account");
         let url = format!("http://{receiver}/webhooks/whatsapp");
         shop.control("callback", &json!({ "url": url })).await;
         shop

@@ -10,6 +10,7 @@
 
 mod anchoring;
 pub mod bundle;
+mod by;
 mod check_log;
 mod error;
 mod housekeeping;
@@ -25,6 +26,7 @@ mod store;
 pub mod tiles;
 pub mod timestamp;
 pub mod tree;
+pub mod words;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
@@ -32,6 +34,7 @@ use sqlx::PgConnection;
 use crate::people::BusinessId;
 
 pub use anchoring::AnchorState;
+pub use by::{Act, By};
 pub use check_log::CheckLog;
 pub use error::Error;
 pub use housekeeping::schedules;
@@ -41,6 +44,7 @@ pub use model::{Actor, Event, EventId, MOST_BYTES, Object};
 pub use prove::{Inclusion, Prover, prove_growth, prove_inclusion};
 pub use retire_bodies::RetireBodies;
 pub use sealer::{BATCH, Sealer, Turn};
+pub use words::Word;
 
 /// Writes one event in the caller's transaction: call it in the one that does what the event tells of, and let its
 /// error end that transaction, so that nothing succeeds unrecorded.

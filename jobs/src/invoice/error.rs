@@ -84,6 +84,9 @@ pub enum Error {
     /// What is personal could not be sealed or opened.
     #[error("invoice: vault")]
     Vault(#[from] vault::Error),
+    /// What was done could not be put on record, so it was not done.
+    #[error("invoice: evidence")]
+    Evidence(#[from] crate::evidence::Error),
     /// The database did not answer as hoped.
     #[error("invoice: database")]
     Database(#[from] sqlx::Error),
@@ -122,6 +125,7 @@ impl JobError for Error {
             }
             Self::Files(error) => error.disposition(),
             Self::Vault(error) => error.disposition(),
+            Self::Evidence(error) => error.disposition(),
             Self::Messaging(error) => error.disposition(),
         }
     }
@@ -140,6 +144,7 @@ impl JobError for Error {
             Self::Database(_) => "invoice.database",
             Self::Files(error) => error.cause(),
             Self::Vault(error) => error.cause(),
+            Self::Evidence(error) => error.cause(),
             Self::Messaging(error) => error.cause(),
             Self::Enqueue(_) => "invoice.enqueue",
             Self::BadPhone => "invoice.bad_phone",

@@ -14,6 +14,7 @@ use super::{
     tax::Amounts,
 };
 use crate::{
+    evidence::{Act, Object, words},
     law::india_date,
     queue::{self, Done, Job, JobContext, KeyMemory, Lane, NewJob, Settings},
 };
@@ -164,6 +165,13 @@ async fn record(ctx: &JobContext, new: &NewInvoice, amounts: &Amounts, from: &Or
     if store::insert_invoice(&mut tx, &ctx.deps.vault, &row).await? {
         let render = NewJob::of(ctx.business, &Render { invoice_id: id })?.key(id.to_string());
         queue::enqueue(&mut tx, &render).await?;
+        let registered = Act {
+            word: words::INVOICE_REGISTERED,
+            business: Some(ctx.business),
+            object: Object { kind: "invoice", id: &id.to_string() },
+            details: json!({ "kind": new.invoice.kind.as_str() }),
+        };
+        ctx.by(Issue::KIND).record(&mut tx, registered).await?;
     } else {
         let other = store::find_by_number(&mut tx, &ctx.deps.vault, ctx.business, &new.invoice).await?;
         let Some((taken_by, other)) = other else {
@@ -207,6 +215,13 @@ async fn refuse(ctx: &JobContext, from: &Origin<'_>, problems: &[Problem]) -> Re
     let row = store::NewRefusal { id, business: ctx.business, handed_over: from.handed_over, problems, now };
     store::insert_refusal(&mut tx, &ctx.deps.vault, &row).await?;
     point_to(ctx, &mut tx, id).await?;
+    let refused = Act {
+        word: words::INVOICE_REFUSED,
+        business: Some(ctx.business),
+        object: Object { kind: "refusal", id: &id.to_string() },
+        details: json!({ "problems": problems.len(), "before": from.refusal }),
+    };
+    ctx.by(Issue::KIND).record(&mut tx, refused).await?;
     tx.commit().await?;
     Ok(id)
 }

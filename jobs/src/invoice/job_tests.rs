@@ -20,7 +20,9 @@ use uuid::Uuid;
 
 use super::{HandOver, Issue, Render, find_invoice, list_invoices, load_pdf, samples};
 use crate::{
-    Deps, MIGRATOR, files,
+    Deps, MIGRATOR,
+    evidence::By,
+    files,
     id::JobId,
     messaging,
     outbound::{
@@ -108,6 +110,10 @@ struct Shop {
 }
 
 impl Shop {
+    fn by(&self) -> By<'_> {
+        By::operator(FixedClock.now(), &*self.deps.chance)
+    }
+
     async fn open() -> Self {
         let db = TestDb::new(&MIGRATOR).await;
         let business = BusinessId(Uuid::from_u128(1));
@@ -145,7 +151,7 @@ impl Shop {
             waba_id: "500600".to_owned(),
             display_phone: Phone::parse("+912055500142").or_else(|_| Phone::parse("+919876500142")).expect("a phone"),
         };
-        messaging::set_account(&mut *self.conn().await, &FixedClock, &account).await.expect("an account");
+        messaging::set_account(&mut *self.conn().await, &account, &self.by()).await.expect("an account");
     }
 
     /// Changes the JSON that is sealed in the only row of a table, as somebody with the keys would.
@@ -345,7 +351,7 @@ async fn without_an_account_the_paper_is_made_and_its_message_waits_a_day_and_a_
     assert!(!shop.queue_text().await.contains("9876543210"));
 
     shop.add_account().await;
-    assert!(queue::retry(&mut *shop.conn().await, claimed.job).await.expect("a retry"));
+    assert!(queue::retry(&mut *shop.conn().await, claimed.job, &shop.by()).await.expect("a retry"));
     assert!(matches!(shop.run_next().await, Ok(Done::Acked)));
     assert_eq!(shop.claim().await.expect("a message goes out").kind, "messaging.send");
     assert_eq!(shop.count("messaging_messages").await, 1);
@@ -553,7 +559,7 @@ async fn refused_document_leaves_the_job_and_comes_back_on_retry() {
         payload["invoice"]["issued_on"] = json!("2026-11-23");
     })
     .await;
-    assert!(queue::retry(&mut *shop.conn().await, job).await.expect("a retry"));
+    assert!(queue::retry(&mut *shop.conn().await, job, &shop.by()).await.expect("a retry"));
     shop.run_next().await.expect("issued");
     shop.run_next().await.expect("rendered");
     assert_eq!((shop.count("invoice_refusals").await, shop.count("messaging_messages").await), (0, 1));
@@ -585,7 +591,7 @@ async fn a_document_that_does_not_read_leaves_the_job_too() {
             assert!(!failure.error.contains(personal), "{field}: {}", failure.error);
         }
         // A retry says the same, and keeps one refusal.
-        assert!(queue::retry(&mut *shop.conn().await, job).await.expect("a retry"));
+        assert!(queue::retry(&mut *shop.conn().await, job, &shop.by()).await.expect("a retry"));
         assert_eq!(shop.run_next().await.expect_err("refused again").cause, "invoice.refused", "{field}");
     }
     assert_eq!((shop.count("invoice_refusals").await, shop.count("invoice_invoices").await), (6, 0));

@@ -13,6 +13,7 @@ use super::{
     tax,
 };
 use crate::{
+    evidence::{Act, Object, words},
     files,
     queue::{Done, Job, JobContext, KeyMemory, Lane, Settings},
 };
@@ -64,6 +65,13 @@ impl Job for Render {
             tx.rollback().await?;
             return Ok(Done::Ack(Some(json!({ "invoice_id": id }))));
         }
+        let issued_now = Act {
+            word: words::INVOICE_ISSUED,
+            business: Some(ctx.business),
+            object: Object { kind: "invoice", id: &id.to_string() },
+            details: json!({ "pdf": issued.pdf_digest, "waits": waits }),
+        };
+        ctx.by(Self::KIND).record(&mut tx, issued_now).await?;
         ctx.step("issued").await;
         ctx.complete(&mut tx, Some(json!({ "invoice_id": id, "pdf": issued.pdf_digest }))).await?;
         tx.commit().await?;

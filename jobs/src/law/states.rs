@@ -32,7 +32,7 @@ const fn territory(code: &'static str, name: &'static str) -> State {
 
 /// Codes of the GST system. 28 went with the old Andhra Pradesh before GST began and stands on older papers alone; 25
 /// was merged into 26.
-static STATES: [State; 41] = [
+pub(super) static STATES: [State; 41] = [
     state("01", "Jammu and Kashmir"),
     state("02", "Himachal Pradesh"),
     state("03", "Punjab"),

@@ -6,6 +6,7 @@ use super::{
     ledger::{self, Locked, Told},
     sealed,
     store::{self, NewEvent},
+    trail::Trail,
     webhook::{self, Update, What},
 };
 use crate::{
@@ -45,6 +46,7 @@ impl Job for ApplyWebhook {
         drop(conn);
 
         let mut tx = ctx.begin().await?;
+        let mut trail = Trail::of(ctx, Self::KIND);
         for (update, attempt) in in_lock_order(&updates, attempts) {
             let event = Noted { ctx, webhook: self.webhook_id, received_at, update };
             event.keep(&mut tx).await?;
@@ -60,8 +62,9 @@ impl Job for ApplyWebhook {
                 code: failure.as_ref().map(|(code, _)| *code),
                 details: failure.as_ref().map(|(_, details)| details.as_str()),
             };
-            ledger::apply(&mut tx, ctx, &mut locked, &told).await?;
+            ledger::apply(&mut tx, ctx, &mut locked, &told, &mut trail).await?;
         }
+        trail.write(&mut tx).await?;
         ctx.step("messaging.applied").await;
         ctx.complete(&mut tx, None).await?;
         tx.commit().await?;

@@ -70,6 +70,9 @@ pub enum Error {
     /// What is personal could not be sealed or opened.
     #[error("messaging: vault")]
     Vault(#[from] vault::Error),
+    /// What was done could not be put on record, so it was not done.
+    #[error("messaging: evidence")]
+    Evidence(#[from] crate::evidence::Error),
     /// The database failed.
     #[error("messaging: database")]
     Database(#[from] sqlx::Error),
@@ -89,6 +92,7 @@ impl JobError for Error {
             Self::Waiting { until, .. } => Disposition::Snooze(*until),
             Self::File(_, source) => source.disposition(),
             Self::Vault(source) => source.disposition(),
+            Self::Evidence(source) => source.disposition(),
             Self::Upload(..) | Self::Lease(_) | Self::Enqueue(_) | Self::Database(_) => Disposition::Retry,
         }
     }
@@ -109,6 +113,7 @@ impl JobError for Error {
             Self::Lease(_) => "messaging.lost_lease",
             Self::Enqueue(_) => "messaging.enqueue",
             Self::Vault(source) => source.cause(),
+            Self::Evidence(source) => source.cause(),
             Self::Database(_) => "messaging.database",
         }
     }

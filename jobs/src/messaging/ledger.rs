@@ -1,5 +1,6 @@
 //! What a receipt or a status does to a message and its attempts. Callers hold the message's lock.
 
+use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{
@@ -7,8 +8,10 @@ use super::{
     rules::{self, Next},
     sealed,
     store::{self, Ending, Reason},
+    trail::Trail,
 };
 use crate::{
+    evidence::words,
     outbound::{
         Wamid,
         carrier::{self, Class, Failure, Via},
@@ -32,16 +35,22 @@ pub(super) async fn accept(
     ctx: &JobContext,
     locked: &mut Locked,
     accepted: &carrier::Accepted,
+    trail: &mut Trail<'_>,
 ) -> Result<(), Error> {
     let vault = &ctx.deps.vault;
     let mark = sealed::mark(conn, vault, locked.business, &accepted.wamid).await?;
     let ending =
         Ending { wamid: Some(&mark), http_status: Some(200), trace: accepted.trace.as_deref(), ..Ending::default() };
-    let outcome = match store::find_outcome(conn, locked.message, locked.attempt).await? {
+    let before = store::find_outcome(conn, locked.message, locked.attempt).await?;
+    let outcome = match before {
         // A webhook was faster and has even told of the end.
         Some(AttemptOutcome::Failed) => AttemptOutcome::Failed,
         _ => AttemptOutcome::Accepted,
     };
+    if outcome != AttemptOutcome::Failed && before != Some(AttemptOutcome::Accepted) {
+        let details = json!({ "attempt": locked.attempt, "told_by": "answer", "held": accepted.held });
+        trail.note(words::MESSAGE_SENT, locked.message, details);
+    }
     store::end_attempt(conn, (locked.message, locked.attempt), outcome, &ending, ctx.now()).await?;
     let open = matches!(locked.state, State::Queued | State::Posting | State::Unknown | State::UnknownFinal);
     if open && outcome != AttemptOutcome::Failed {
@@ -51,7 +60,7 @@ pub(super) async fn accept(
     let marks = sealed::marks(conn, vault, locked.business, &accepted.wamid).await?;
     for (status, code, details) in store::list_statuses_of(conn, locked.business, &marks).await? {
         let told = Told { wamid: &accepted.wamid, status: &parse(&status), code, details: details.as_deref() };
-        apply(conn, ctx, locked, &told).await?;
+        apply(conn, ctx, locked, &told, trail).await?;
     }
     duplicate(conn, ctx, locked).await
 }
@@ -62,7 +71,9 @@ pub(super) async fn leave_unknown(
     ctx: &JobContext,
     attempt: (MessageId, i32),
     failure: &Failure,
+    trail: &mut Trail<'_>,
 ) -> Result<(), Error> {
+    trail.note(words::OUTCOME_UNKNOWN, attempt.0, json!({ "attempt": attempt.1, "code": failure.code }));
     store::end_attempt(conn, attempt, AttemptOutcome::Unknown, &ending_of(failure), ctx.now()).await?;
     let reason = Reason { error_code: failure.code, error_details: Some(&failure.what), ..Reason::default() };
     store::set_state(conn, attempt.0, State::Unknown, &reason, ctx.now()).await?;
@@ -96,6 +107,7 @@ pub(super) async fn apply(
     ctx: &JobContext,
     locked: &mut Locked,
     told: &Told<'_>,
+    trail: &mut Trail<'_>,
 ) -> Result<(), Error> {
     let attempt = (locked.message, locked.attempt);
     let Some(before) = store::find_outcome(conn, locked.message, locked.attempt).await? else { return Ok(()) };
@@ -126,7 +138,9 @@ pub(super) async fn apply(
         store::end_attempt(conn, attempt, outcome, &ending, ctx.now()).await?;
     }
     if failed {
-        return fail(conn, ctx, locked, told).await;
+        let details = json!({ "attempt": locked.attempt, "outcome": outcome, "code": told.code });
+        trail.note(words::ATTEMPT_FAILED, locked.message, details);
+        return fail(conn, ctx, locked, told, trail).await;
     }
     // A late `sent` of an attempt that failed says nothing of the one that follows it.
     if outcome == AttemptOutcome::Failed {
@@ -136,15 +150,29 @@ pub(super) async fn apply(
     let status_folds = rules::fold(locked.state, told.status);
     let accepted = matches!(locked.state, State::Queued | State::Posting | State::Unknown | State::UnknownFinal)
         .then_some(State::Accepted);
+    if adopted {
+        let details = json!({ "attempt": locked.attempt, "told_by": "webhook", "before": before });
+        trail.note(words::MESSAGE_SENT, locked.message, details);
+    }
     if let Some(state) = status_folds.or(accepted) {
         locked.state = state;
         store::set_state(conn, locked.message, state, &Reason::default(), ctx.now()).await?;
+        if matches!(state, State::Delivered | State::Read) {
+            let details = json!({ "attempt": locked.attempt, "state": state });
+            trail.note(words::MESSAGE_DELIVERED, locked.message, details);
+        }
     }
     if adopted { duplicate(conn, ctx, locked).await } else { Ok(()) }
 }
 
 /// A `failed` status is final for its attempt, so another attempt is safe where the code's class allows one.
-async fn fail(conn: &mut PgConnection, ctx: &JobContext, locked: &mut Locked, told: &Told<'_>) -> Result<(), Error> {
+async fn fail(
+    conn: &mut PgConnection,
+    ctx: &JobContext,
+    locked: &mut Locked,
+    told: &Told<'_>,
+    trail: &mut Trail<'_>,
+) -> Result<(), Error> {
     let last = store::find_last_attempt(conn, locked.message).await?;
     // An earlier attempt's failure says nothing of the one that followed it.
     if last.as_ref().is_none_or(|last| last.number != locked.attempt) {
@@ -169,6 +197,8 @@ async fn fail(conn: &mut PgConnection, ctx: &JobContext, locked: &mut Locked, to
         let send = Send { message_id: locked.message };
         let job = NewJob::of(locked.business, &send)?.run_at(ctx.now() + rules::delta(wait));
         queue::enqueue(conn, &job).await?;
+    } else {
+        trail.note(words::MESSAGE_FAILED, locked.message, json!({ "why": "not_delivered", "code": told.code }));
     }
     Ok(())
 }

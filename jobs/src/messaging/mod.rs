@@ -22,12 +22,14 @@ mod sealed;
 mod send;
 mod store;
 mod template;
+mod trail;
 mod webhook;
 
 use std::collections::BTreeSet;
 
+use serde_json::json;
 use sha2::{Digest, Sha256};
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 
 pub use apply_webhook::ApplyWebhook;
 pub use error::Error;
@@ -41,6 +43,7 @@ pub use template::{Category, Content, Header, Language, TEMPLATES, TaxInvoice, T
 pub use webhook::{SignatureError, sign, verify_signature, verify_token};
 
 use crate::{
+    evidence::{Act, By, Object, words},
     outbound::{Chance, Clock},
     people::BusinessId,
     queue::{self, NewJob},
@@ -54,12 +57,22 @@ const EXPIRED: &str = "expired before it could be sent";
 ///
 /// # Errors
 /// [`Error::NumberTaken`] when another business has the number; [`Error::BadWabaId`].
-pub async fn set_account(conn: &mut PgConnection, clock: &dyn Clock, account: &Account) -> Result<(), Error> {
+pub async fn set_account(conn: &mut PgConnection, account: &Account, by: &By<'_>) -> Result<(), Error> {
     let waba_id = &account.waba_id;
     if !(1..=32).contains(&waba_id.len()) || !waba_id.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(Error::BadWabaId);
     }
-    store::upsert_account(conn, account, clock.now()).await
+    let mut tx = conn.begin().await?;
+    store::upsert_account(&mut tx, account, by.now).await?;
+    let set = Act {
+        word: words::ACCOUNT_SET,
+        business: Some(account.business),
+        object: Object { kind: "whatsapp_number", id: account.number.as_str() },
+        details: json!({}),
+    };
+    by.record(&mut tx, set).await?;
+    tx.commit().await?;
+    Ok(())
 }
 
 /// The numbers of a business, or of all, oldest first; a business sends from its first.
@@ -197,6 +210,13 @@ pub async fn receive_webhook(
     if !store::insert_webhook(conn, &row).await? {
         return Ok(Received::Replayed);
     }
+    let kept = Act {
+        word: words::WEBHOOK_KEPT,
+        business: businesses.first().copied().filter(|_| businesses.len() == 1),
+        object: Object { kind: "webhook", id: &id.to_string() },
+        details: json!({ "sha256": hex::encode(sha256), "state": state, "businesses": businesses.len() }),
+    };
+    By::system(now, chance).record(conn, kept).await?;
     if state != "received" {
         tracing::info!(messaging.webhook_id = %id, state, "a webhook concerns no message of ours");
     }

@@ -1,14 +1,17 @@
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 use super::{
     AttemptOutcome, Error, MessageId, Send, State, ledger,
     rules::{self, Silence, Verdict},
     store::{self, Ending, Envelope, LastAttempt, Reason},
+    trail::Trail,
 };
 use crate::{
+    evidence::words,
     outbound::carrier::Failure,
     queue::{self, Done, Job, JobContext, Lane, NewJob},
 };
@@ -43,10 +46,12 @@ impl Job for Reconcile {
         let envelope = store::load_envelope(&mut tx, ctx.business, id).await?;
         let last = store::find_last_attempt(&mut tx, id).await?;
         let own = last.filter(|last| Some(last.number) == self.attempt);
+        let mut trail = Trail::of(ctx, Self::KIND);
         let wait = match (state, own) {
             (State::Queued, _) if ctx.now() >= envelope.expires_at => {
                 let reason = Reason { error_details: Some(super::EXPIRED), ..Reason::default() };
                 store::set_state(&mut tx, id, State::Failed, &reason, ctx.now()).await?;
+                trail.note(words::MESSAGE_FAILED, id, json!({ "why": "expired" }));
                 tracing::warn!(messaging.message_id = %id, "a message expired before it could be sent");
                 None
             }
@@ -56,15 +61,16 @@ impl Job for Reconcile {
                     Some(gone_at)
                 } else {
                     let failure = Failure::new("the job that posted is gone");
-                    ledger::leave_unknown(&mut tx, ctx, (id, attempt.number), &failure).await?;
-                    settle(&mut tx, ctx, (id, &envelope), &attempt).await?
+                    ledger::leave_unknown(&mut tx, ctx, (id, attempt.number), &failure, &mut trail).await?;
+                    settle(&mut tx, ctx, (id, &envelope), &attempt, &mut trail).await?
                 }
             }
             (State::Unknown, Some(attempt)) if attempt.outcome == AttemptOutcome::Unknown => {
-                settle(&mut tx, ctx, (id, &envelope), &attempt).await?
+                settle(&mut tx, ctx, (id, &envelope), &attempt, &mut trail).await?
             }
             _ => None,
         };
+        trail.write(&mut tx).await?;
         ctx.step("messaging.reconciled").await;
         if let Some(until) = wait {
             tx.commit().await?;
@@ -82,6 +88,7 @@ async fn settle(
     ctx: &JobContext,
     (id, envelope): (MessageId, &Envelope),
     attempt: &LastAttempt,
+    trail: &mut Trail<'_>,
 ) -> Result<Option<DateTime<Utc>>, Error> {
     let silence = Silence {
         now: ctx.now(),
@@ -96,13 +103,19 @@ async fn settle(
             let ending = Ending::default();
             store::end_attempt(conn, (id, attempt.number), AttemptOutcome::PresumedLost, &ending, ctx.now()).await?;
             store::set_state(conn, id, State::Queued, &Reason::default(), ctx.now()).await?;
+            trail.note(words::OUTCOME_RECONCILED, id, verdict(attempt, "presumed_lost"));
             queue::enqueue(conn, &NewJob::of(ctx.business, &Send { message_id: id })?).await?;
         }
         Verdict::GiveUp => {
             let reason = Reason { error_details: Some("nobody can tell whether it was sent"), ..Reason::default() };
             store::set_state(conn, id, State::UnknownFinal, &reason, ctx.now()).await?;
+            trail.note(words::OUTCOME_RECONCILED, id, verdict(attempt, "unknown_final"));
             tracing::warn!(messaging.message_id = %id, "a message's fate stays unknown");
         }
     }
     Ok(None)
+}
+
+fn verdict(attempt: &LastAttempt, verdict: &'static str) -> Value {
+    json!({ "attempt": attempt.number, "verdict": verdict })
 }

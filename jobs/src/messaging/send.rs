@@ -3,6 +3,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::{
     AttemptOutcome, Error, Language, MessageId, Reconcile, Reference, State,
@@ -10,8 +11,10 @@ use super::{
     rules::{self, Next},
     sealed,
     store::{self, Ending, Envelope, Reason},
+    trail::Trail,
 };
 use crate::{
+    evidence::words,
     files,
     outbound::carrier::{DocumentHeader, Failure, Media, MediaId, OutgoingMessage, Refusal, SendOutcome, UploadError},
     queue::{self, Done, Job, JobContext, Lane, NewJob, Settings},
@@ -166,6 +169,9 @@ async fn begin_attempt(
     let look_at = now + rules::delta(ctx.deps.messaging.unknown_window);
     let reconcile = NewJob::of(ctx.business, &Reconcile { message_id: id, attempt: Some(number) })?;
     queue::enqueue(&mut tx, &reconcile.key(format!("{id}/{number}")).run_at(look_at)).await?;
+    let mut trail = Trail::of(ctx, Send::KIND);
+    trail.note(words::MESSAGE_ATTEMPTED, id, json!({ "attempt": number }));
+    trail.write(&mut tx).await?;
     tx.commit().await?;
     Ok(Some(now))
 }
@@ -182,9 +188,11 @@ async fn record(
     let state = store::lock_message(&mut tx, ctx.business, id).await?;
     let open = store::find_outcome(&mut tx, id, number).await? == Some(AttemptOutcome::Posting);
     let mut locked = Locked { business: ctx.business, message: id, attempt: number, state };
+    let mut trail = Trail::of(ctx, Send::KIND);
     match outcome {
         SendOutcome::Accepted(accepted) => {
-            ledger::accept(&mut tx, ctx, &mut locked, accepted).await?;
+            ledger::accept(&mut tx, ctx, &mut locked, accepted, &mut trail).await?;
+            trail.write(&mut tx).await?;
             ctx.complete(&mut tx, None).await?;
             tx.commit().await?;
             Ok(Done::Acked)
@@ -193,13 +201,17 @@ async fn record(
         _ if state != State::Posting || !open => {
             if let Some((fate, ending)) = fate_of(outcome).filter(|_| open) {
                 store::end_attempt(&mut tx, (id, number), fate, &ending, ctx.now()).await?;
+                let word = if fate == AttemptOutcome::Unknown { words::OUTCOME_UNKNOWN } else { words::ATTEMPT_FAILED };
+                trail.note(word, id, came_to(number, fate, ending.error_code));
             }
+            trail.write(&mut tx).await?;
             ctx.complete(&mut tx, None).await?;
             tx.commit().await?;
             Ok(Done::Acked)
         }
         SendOutcome::Unknown(failure) => {
-            ledger::leave_unknown(&mut tx, ctx, (id, number), failure).await?;
+            ledger::leave_unknown(&mut tx, ctx, (id, number), failure, &mut trail).await?;
+            trail.write(&mut tx).await?;
             ctx.complete(&mut tx, None).await?;
             tx.commit().await?;
             Ok(Done::Acked)
@@ -210,6 +222,8 @@ async fn record(
             let reason = Reason { error_details: Some(&failure.what), ..Reason::default() };
             store::set_state(&mut tx, id, State::Queued, &reason, ctx.now()).await?;
             let failures = store::find_last_attempt(&mut tx, id).await?.map_or(1, |last| last.not_sent);
+            trail.note(words::ATTEMPT_FAILED, id, came_to(number, AttemptOutcome::NotSent, failure.code));
+            trail.write(&mut tx).await?;
             tx.commit().await?;
             let wait = rules::after_not_sent(usize::try_from(failures).unwrap_or(1));
             Err(waiting(ctx, id, wait, "the carrier could not be reached"))
@@ -217,6 +231,7 @@ async fn record(
         SendOutcome::Refused(refusal) => {
             let ending = refused_with(refusal);
             store::end_attempt(&mut tx, (id, number), AttemptOutcome::Refused, &ending, ctx.now()).await?;
+            trail.note(words::ATTEMPT_FAILED, id, came_to(number, AttemptOutcome::Refused, Some(refusal.code)));
             let refusals = store::find_last_attempt(&mut tx, id).await?.map_or(1, |last| last.refused);
             let next = rules::after_refusal(refusal.class, usize::try_from(refusals).unwrap_or(1), refusal.retry_after);
             let mut reason =
@@ -233,6 +248,8 @@ async fn record(
                         store::delete_media(&mut tx, &envelope.number, digest).await?;
                     }
                     store::set_state(&mut tx, id, State::Failed, &reason, ctx.now()).await?;
+                    trail.note(words::MESSAGE_FAILED, id, json!({ "why": "refused", "code": refusal.code }));
+                    trail.write(&mut tx).await?;
                     ctx.complete(&mut tx, None).await?;
                     tx.commit().await?;
                     tracing::warn!(messaging.message_id = %id, code = refusal.code, "the carrier refused a message for good");
@@ -240,10 +257,16 @@ async fn record(
                 }
             };
             store::set_state(&mut tx, id, State::Queued, &reason, ctx.now()).await?;
+            trail.write(&mut tx).await?;
             tx.commit().await?;
             Err(waiting(ctx, id, wait, why))
         }
     }
+}
+
+/// What an attempt came to, for the evidence.
+fn came_to(attempt: i32, outcome: AttemptOutcome, code: Option<i64>) -> Value {
+    json!({ "attempt": attempt, "outcome": outcome, "code": code })
 }
 
 /// What an answer that is no receipt makes of its attempt.
@@ -275,8 +298,10 @@ async fn follow_the_dead(ctx: &JobContext, id: MessageId) -> Result<Done, Error>
     let own =
         last.filter(|last| state == State::Posting && last.outcome == AttemptOutcome::Posting && last.job == ctx.job);
     if let Some(attempt) = own {
-        ledger::leave_unknown(&mut tx, ctx, (id, attempt.number), &Failure::new("the worker died while posting"))
-            .await?;
+        let failure = Failure::new("the worker died while posting");
+        let mut trail = Trail::of(ctx, Send::KIND);
+        ledger::leave_unknown(&mut tx, ctx, (id, attempt.number), &failure, &mut trail).await?;
+        trail.write(&mut tx).await?;
     }
     ctx.complete(&mut tx, None).await?;
     tx.commit().await?;
@@ -287,6 +312,9 @@ async fn give_up(ctx: &JobContext, id: MessageId, reason: &Reason<'_>) -> Result
     let mut tx = ctx.begin().await?;
     if store::lock_message(&mut tx, ctx.business, id).await? == State::Queued {
         store::set_state(&mut tx, id, State::Failed, reason, ctx.now()).await?;
+        let mut trail = Trail::of(ctx, Send::KIND);
+        trail.note(words::MESSAGE_FAILED, id, json!({ "why": "not_posted", "code": reason.error_code }));
+        trail.write(&mut tx).await?;
     }
     ctx.complete(&mut tx, None).await?;
     tx.commit().await?;

@@ -4,7 +4,12 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Postgres, Transaction};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Deps, id::JobId, people::BusinessId};
+use crate::{
+    Deps,
+    evidence::{Actor, By},
+    id::JobId,
+    people::BusinessId,
+};
 
 /// What a handler is given beside its payload.
 pub struct JobContext {
@@ -45,6 +50,11 @@ impl JobContext {
     /// The present instant, by the one clock.
     pub fn now(&self) -> DateTime<Utc> {
         self.deps.clock.now()
+    }
+
+    /// This job, of this kind, as the evidence names it.
+    pub fn by(&self, kind: &'static str) -> By<'_> {
+        By { actor: Actor::Job { kind, job_id: self.job.0 }, now: self.now(), chance: &*self.deps.chance }
     }
 
     /// Marks a point between two effects.

@@ -24,6 +24,9 @@ pub enum Error {
         /// What serde said.
         source: serde_json::Error,
     },
+    /// The decision could not be put on record, so it was not taken.
+    #[error("could not record the decision")]
+    Evidence(#[from] crate::evidence::Error),
     /// The database could not be asked.
     #[error("the queue's database did not answer")]
     Database(#[source] sqlx::Error),
@@ -52,6 +55,7 @@ impl JobError for Error {
     fn disposition(&self) -> Disposition {
         match self {
             Self::Database(_) => Disposition::Retry,
+            Self::Evidence(error) => error.disposition(),
             Self::Refused { .. } | Self::Payload { .. } => Disposition::Fail,
         }
     }
@@ -59,6 +63,7 @@ impl JobError for Error {
     fn cause(&self) -> &'static str {
         match self {
             Self::Database(_) => "queue.database",
+            Self::Evidence(error) => error.cause(),
             Self::Refused { .. } | Self::Payload { .. } => "queue.refused",
         }
     }

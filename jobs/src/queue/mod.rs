@@ -11,6 +11,7 @@
 //! a job *is*.
 
 mod context;
+mod decide;
 mod error;
 mod forget_finished;
 mod housekeeping;
@@ -23,6 +24,7 @@ mod store;
 pub mod work;
 
 pub use context::{JobContext, LostLease, Steps};
+pub use decide::{cancel, retry, retry_many};
 pub use error::{Error, Refusal};
 pub use forget_finished::ForgetFinished;
 pub use housekeeping::schedules;
@@ -31,6 +33,5 @@ pub use kinds::{JobFailure, Kind};
 pub use model::{Health, JobFilter, JobState, JobView, LaneDepth, NewJob};
 pub use reap_leases::ReapLeases;
 pub use store::{
-    KindView, Named, cancel, enqueue, enqueue_for, enqueue_own, find_job, health, list_jobs, list_kinds, retry,
-    retry_many, stats, sync_kinds,
+    KindView, Named, enqueue, enqueue_for, enqueue_own, find_job, health, list_jobs, list_kinds, stats, sync_kinds,
 };

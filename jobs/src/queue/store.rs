@@ -250,51 +250,54 @@ impl JobRow {
 }
 
 /// Takes a job out of the queue, or asks its worker to stop. False when it has ended.
-///
-/// # Errors
-/// [`Error::Database`].
-pub async fn cancel(conn: &mut PgConnection, id: JobId) -> Result<bool, Error> {
+pub(super) async fn cancel(conn: &mut PgConnection, id: JobId) -> Result<bool, Error> {
     Ok(sqlx::query_scalar!(r#"select muneem.cancel_job($1) as "cancelled!""#, id.0).fetch_one(conn).await?)
 }
 
-/// Puts a dead job back in line, its attempts forgotten. False when it is not dead.
-///
-/// # Errors
-/// [`Error::Database`].
-pub async fn retry(conn: &mut PgConnection, id: JobId) -> Result<bool, Error> {
-    let revived = sqlx::query_scalar!(r#"select muneem.queue_revive(array[$1::bigint]) as "revived!""#, id.0)
-        .fetch_one(conn)
-        .await?;
-    Ok(revived > 0)
+/// A job that was given up.
+pub(super) struct Dead {
+    pub(super) job: JobId,
+    pub(super) business: BusinessId,
+    pub(super) kind: String,
+    pub(super) cause: String,
 }
 
-/// Puts up to `limit` dead jobs that match the filter back in line; answers how many. Call again until it answers 0.
-///
-/// # Errors
-/// [`Error::Database`].
-pub async fn retry_many(conn: &mut PgConnection, filter: &JobFilter, limit: u16) -> Result<u64, Error> {
-    let revived = sqlx::query_scalar!(
+/// Holds up to `limit` dead jobs that match, oldest first; those in somebody else's hand are left out.
+pub(super) async fn lock_dead(
+    conn: &mut PgConnection,
+    filter: &JobFilter,
+    id: Option<JobId>,
+    limit: u16,
+) -> Result<Vec<Dead>, Error> {
+    Ok(sqlx::query_as!(
+        Dead,
         r#"
-        select muneem.queue_revive(array(
-            select d.job_id
-            from muneem.queue_dead d
-            where ($1::uuid is null or d.business_id = $1)
-                and ($2::text is null or d.kind = $2)
-                and ($3::text is null or d.cause = $3)
-                and ($4::text is null or d.lane::text = $4)
-            order by d.job_id
-            limit $5
-            for update skip locked
-        )) as "revived!"
+        select d.job_id as "job: JobId", d.business_id as "business: BusinessId", d.kind, d.cause
+        from muneem.queue_dead d
+        where ($1::uuid is null or d.business_id = $1)
+            and ($2::text is null or d.kind = $2)
+            and ($3::text is null or d.cause = $3)
+            and ($4::text is null or d.lane::text = $4)
+            and ($6::bigint is null or d.job_id = $6)
+        order by d.job_id
+        limit $5
+        for update skip locked
         "#,
         filter.business.map(|id| id.0),
         filter.kind,
         filter.cause,
         filter.lane.map(Lane::as_str),
         i64::from(limit),
+        id.map(|id| id.0),
     )
-    .fetch_one(conn)
-    .await?;
+    .fetch_all(conn)
+    .await?)
+}
+
+/// Puts dead jobs back in line, their attempts forgotten; answers how many.
+pub(super) async fn revive(conn: &mut PgConnection, jobs: &[JobId]) -> Result<u64, Error> {
+    let ids: Vec<i64> = jobs.iter().map(|job| job.0).collect();
+    let revived = sqlx::query_scalar!(r#"select muneem.queue_revive($1) as "revived!""#, &ids).fetch_one(conn).await?;
     Ok(u64::try_from(revived).unwrap_or(0))
 }
 

@@ -45,6 +45,9 @@ pub enum Error {
         /// The queue's own words.
         why: String,
     },
+    /// The decision could not be put on record, so it was not taken.
+    #[error("schedule: could not record the decision")]
+    Evidence(#[from] crate::evidence::Error),
     /// The database could not be asked.
     #[error("schedule: could not {attempted}")]
     Database {
@@ -75,6 +78,7 @@ impl JobError for Error {
     fn disposition(&self) -> Disposition {
         match self {
             Self::Database { .. } => Disposition::Retry,
+            Self::Evidence(error) => error.disposition(),
             Self::Expression(_)
             | Self::Payload { .. }
             | Self::Field { .. }
@@ -95,6 +99,7 @@ impl JobError for Error {
             Self::NameTaken(_) => "schedule.name_taken",
             Self::NotEnqueued { .. } => "schedule.not_enqueued",
             Self::Database { .. } => "schedule.database",
+            Self::Evidence(error) => error.cause(),
         }
     }
 }

@@ -21,16 +21,24 @@ mod store;
 mod tests;
 
 use chrono::{DateTime, Utc};
+use serde_json::json;
+use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection, PgPool};
 
 pub use error::Error;
 pub use expression::{Expression, ExpressionError};
 pub use model::{Declaration, Entry, Listed, Missed, Scope, Source, Ticked};
 
-use crate::{id::JobId, people, queue};
+use crate::{
+    evidence::{Act, By, Object, Word, words},
+    id::JobId,
+    people, queue,
+};
 
 /// How many slots are shown before somebody saves, and in lists.
 pub const SHOWN: usize = 5;
+/// How many jobs of a triggered schedule the evidence names; the rest it counts.
+const LISTED: usize = 100;
 
 /// Makes the entries of source `code` what the code declares. What an operator paused stays paused; what is no longer
 /// declared goes. For the start of a process; several may do it at once.
@@ -55,24 +63,46 @@ pub async fn sync(conn: &mut PgConnection, mut declared: Vec<Declaration>) -> Re
 ///
 /// # Errors
 /// [`Error::DeclaredInCode`] when the name is the code's; [`Error::Field`] for what the table refuses.
-pub async fn put(conn: &mut PgConnection, wanted: &Declaration) -> Result<(), Error> {
-    if store::put(conn, wanted, Source::Table).await? {
-        Ok(())
-    } else {
-        Err(Error::DeclaredInCode(wanted.name.clone()))
+pub async fn put(conn: &mut PgConnection, wanted: &Declaration, by: &By<'_>) -> Result<(), Error> {
+    let mut tx = conn.begin().await.map_err(Error::database("begin to write a schedule"))?;
+    if !store::put(&mut tx, wanted, Source::Table).await? {
+        return Err(Error::DeclaredInCode(wanted.name.clone()));
     }
+    let details = json!({ "kind": wanted.kind, "expression_sha256": digest(wanted.expression.as_str()) });
+    record(&mut tx, by, (words::SCHEDULE_PUT, &wanted.name), details).await?;
+    tx.commit().await.map_err(Error::database("write a schedule"))
 }
 
 /// Removes an operator's entry. Jobs it made stay.
 ///
 /// # Errors
 /// [`Error::DeclaredInCode`] or [`Error::NotFound`].
-pub async fn remove(conn: &mut PgConnection, name: &str) -> Result<(), Error> {
-    if store::delete(conn, name).await? {
-        return Ok(());
+pub async fn remove(conn: &mut PgConnection, name: &str, by: &By<'_>) -> Result<(), Error> {
+    let mut tx = conn.begin().await.map_err(Error::database("begin to remove a schedule"))?;
+    load(&mut tx, name).await?;
+    record(&mut tx, by, (words::SCHEDULE_REMOVED, name), json!({})).await?;
+    if !store::delete(&mut tx, name).await? {
+        return Err(Error::DeclaredInCode(name.to_owned()));
     }
-    load(conn, name).await?;
-    Err(Error::DeclaredInCode(name.to_owned()))
+    tx.commit().await.map_err(Error::database("remove a schedule"))
+}
+
+/// Puts it on record, as of the business that the entry names, else of the installation. Names are checked by the
+/// table, so they are words that the log takes.
+async fn record(
+    tx: &mut PgConnection,
+    by: &By<'_>,
+    (word, name): (Word, &str),
+    details: serde_json::Value,
+) -> Result<(), Error> {
+    let business = store::find_owner(tx, name).await?;
+    let object = Object { kind: "schedule", id: name };
+    Ok(by.record(tx, Act { word, business, object, details }).await?)
+}
+
+/// An expression has spaces and stars, which the log does not take; whoever looks has it in the table.
+fn digest(text: &str) -> String {
+    hex::encode(Sha256::digest(text))
 }
 
 /// Entries by name, after the name `after` (empty for the first page), each with its next slots. With a business, only
@@ -115,16 +145,26 @@ async fn load(conn: &mut PgConnection, name: &str) -> Result<Entry, Error> {
 ///
 /// # Errors
 /// [`Error::NotFound`].
-pub async fn pause(conn: &mut PgConnection, name: &str) -> Result<(), Error> {
-    if store::set_paused(conn, name, true).await? { Ok(()) } else { Err(Error::NotFound(name.to_owned())) }
+pub async fn pause(conn: &mut PgConnection, name: &str, by: &By<'_>) -> Result<(), Error> {
+    set_paused(conn, name, true, by).await
 }
 
 /// Lets a paused entry run again, from now: what fell into the pause is not made up.
 ///
 /// # Errors
 /// [`Error::NotFound`].
-pub async fn resume(conn: &mut PgConnection, name: &str) -> Result<(), Error> {
-    if store::set_paused(conn, name, false).await? { Ok(()) } else { Err(Error::NotFound(name.to_owned())) }
+pub async fn resume(conn: &mut PgConnection, name: &str, by: &By<'_>) -> Result<(), Error> {
+    set_paused(conn, name, false, by).await
+}
+
+async fn set_paused(conn: &mut PgConnection, name: &str, paused: bool, by: &By<'_>) -> Result<(), Error> {
+    let mut tx = conn.begin().await.map_err(Error::database("begin to pause or resume a schedule"))?;
+    if !store::set_paused(&mut tx, name, paused).await? {
+        return Err(Error::NotFound(name.to_owned()));
+    }
+    let word = if paused { words::SCHEDULE_PAUSED } else { words::SCHEDULE_RESUMED };
+    record(&mut tx, by, (word, name), json!({})).await?;
+    tx.commit().await.map_err(Error::database("pause or resume a schedule"))
 }
 
 /// Makes the entry's job now, beside its slots, also while it is paused. The same `request` again is the same job: pass
@@ -132,14 +172,15 @@ pub async fn resume(conn: &mut PgConnection, name: &str) -> Result<(), Error> {
 ///
 /// # Errors
 /// [`Error::NotFound`]; [`Error::NotEnqueued`] in the queue's words.
-pub async fn trigger(
-    conn: &mut PgConnection,
-    name: &str,
-    request: &str,
-    now: DateTime<Utc>,
-) -> Result<Vec<JobId>, Error> {
-    let entry = load(conn, name).await?;
-    enqueue(conn, &entry, &format!("schedule:{name}:trigger:{request}"), now).await
+pub async fn trigger(conn: &mut PgConnection, name: &str, request: &str, by: &By<'_>) -> Result<Vec<JobId>, Error> {
+    let mut tx = conn.begin().await.map_err(Error::database("begin to trigger a schedule"))?;
+    let entry = load(&mut tx, name).await?;
+    let jobs = enqueue(&mut tx, &entry, &format!("schedule:{name}:trigger:{request}"), by.now).await?;
+    let numbers: Vec<i64> = jobs.iter().take(LISTED).map(|job| job.0).collect();
+    let details = json!({ "count": jobs.len(), "jobs": numbers });
+    record(&mut tx, by, (words::SCHEDULE_TRIGGERED, name), details).await?;
+    tx.commit().await.map_err(Error::database("trigger a schedule"))?;
+    Ok(jobs)
 }
 
 /// Makes the jobs of all slots that are due at `now`, each entry in a transaction of its own. Other schedulers may do

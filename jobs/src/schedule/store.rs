@@ -3,6 +3,7 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use super::{Declaration, Entry, Error, Missed, Scope, Source};
+use crate::people::BusinessId;
 
 /// A row as the database has it.
 struct Row {
@@ -263,6 +264,18 @@ pub(super) async fn delete(conn: &mut PgConnection, name: &str) -> Result<bool, 
         .await
         .map_err(Error::database("remove a schedule"))?;
     Ok(done.rows_affected() == 1)
+}
+
+/// The business that an entry names, if it names one.
+pub(super) async fn find_owner(conn: &mut PgConnection, name: &str) -> Result<Option<BusinessId>, Error> {
+    let business = sqlx::query_scalar!(
+        r#"select business_id as "business_id: BusinessId" from muneem.schedule_entries where name = $1"#,
+        name
+    )
+    .fetch_optional(conn)
+    .await
+    .map_err(Error::database("read whose a schedule is"))?;
+    Ok(business.flatten())
 }
 
 /// Pauses or resumes; `false` when there is no such entry.

@@ -1,5 +1,7 @@
 //! Schedules on a real Postgres: one job per slot, whoever runs and whatever dies.
 
+use std::sync::atomic::{AtomicU8, Ordering};
+
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 use chrono_tz::Asia::Kolkata;
 use muneem_postgres::testing::TestDb;
@@ -7,9 +9,24 @@ use serde_json::json;
 use sqlx::PgPool;
 
 use super::*;
+use crate::outbound::Chance;
 
 fn india(day: u32, hour: u32, minute: u32) -> DateTime<Utc> {
     Kolkata.with_ymd_and_hms(2026, 11, day, hour, minute, 0).unwrap().to_utc()
+}
+
+struct Counting(AtomicU8);
+
+impl Chance for Counting {
+    fn fill(&self, bytes: &mut [u8]) {
+        bytes.fill(self.0.fetch_add(1, Ordering::Relaxed));
+    }
+}
+
+static CHANCE: Counting = Counting(AtomicU8::new(1));
+
+fn by() -> By<'static> {
+    By::operator(india(1, 0, 0), &CHANCE)
 }
 
 fn nightly(name: &str) -> Declaration {
@@ -193,7 +210,7 @@ async fn declaring_again_keeps_the_operators_pause_and_the_slots() {
     let mut conn = db.acquire().await.unwrap();
     sync(&mut conn, vec![nightly("house.sweep"), nightly("house.gone")]).await.unwrap();
     tick(&db, india(23, 10, 0)).await.unwrap();
-    pause(&mut conn, "house.sweep").await.unwrap();
+    pause(&mut conn, "house.sweep", &by()).await.unwrap();
 
     sync(&mut conn, vec![nightly("house.sweep")]).await.unwrap();
     let kept = entry(&db, "house.sweep").await;
@@ -202,7 +219,7 @@ async fn declaring_again_keeps_the_operators_pause_and_the_slots() {
 
     // Three nights pass in the pause; none is made up.
     assert_eq!(tick(&db, india(26, 10, 0)).await.unwrap(), Ticked::default());
-    resume(&mut conn, "house.sweep").await.unwrap();
+    resume(&mut conn, "house.sweep", &by()).await.unwrap();
     assert_eq!(tick(&db, india(26, 10, 0)).await.unwrap().jobs, []);
     assert_eq!(tick(&db, india(27, 0, 0)).await.unwrap().jobs.len(), 1);
 }
@@ -212,10 +229,10 @@ async fn another_expression_starts_from_now() {
     let test = database(&["sharma-mobiles"]).await;
     let db = test.app_pool();
     let mut conn = db.acquire().await.unwrap();
-    put(&mut conn, &nightly("night")).await.unwrap();
+    put(&mut conn, &nightly("night"), &by()).await.unwrap();
     tick(&db, india(23, 10, 0)).await.unwrap();
     let hourly = Declaration { expression: "@hourly".parse().unwrap(), missed: Missed::RunAll, ..nightly("night") };
-    put(&mut conn, &hourly).await.unwrap();
+    put(&mut conn, &hourly, &by()).await.unwrap();
     assert_eq!(
         tick(&db, india(25, 9, 30)).await.unwrap(),
         Ticked { next_at: Some(india(25, 10, 0)), ..Ticked::default() }
@@ -227,19 +244,19 @@ async fn code_and_operator_keep_out_of_each_others_entries() {
     let test = database(&["sharma-mobiles"]).await;
     let mut conn = test.app_pool().acquire().await.unwrap();
     sync(&mut conn, vec![nightly("code")]).await.unwrap();
-    put(&mut conn, &nightly("mine")).await.unwrap();
+    put(&mut conn, &nightly("mine"), &by()).await.unwrap();
 
-    assert!(matches!(put(&mut conn, &nightly("code")).await, Err(Error::DeclaredInCode(_))));
-    assert!(matches!(remove(&mut conn, "code").await, Err(Error::DeclaredInCode(_))));
-    assert!(matches!(remove(&mut conn, "none").await, Err(Error::NotFound(_))));
+    assert!(matches!(put(&mut conn, &nightly("code"), &by()).await, Err(Error::DeclaredInCode(_))));
+    assert!(matches!(remove(&mut conn, "code", &by()).await, Err(Error::DeclaredInCode(_))));
+    assert!(matches!(remove(&mut conn, "none", &by()).await, Err(Error::NotFound(_))));
     let taken = sync(&mut conn, vec![nightly("code"), nightly("mine")]).await;
     assert!(matches!(taken, Err(Error::NameTaken(name)) if name == "mine"));
-    remove(&mut conn, "mine").await.unwrap();
+    remove(&mut conn, "mine", &by()).await.unwrap();
 
     let stranger = Declaration { scope: Scope::Named("nobody".to_owned()), ..nightly("x") };
-    let refused = put(&mut conn, &stranger).await.unwrap_err().to_string();
+    let refused = put(&mut conn, &stranger, &by()).await.unwrap_err().to_string();
     assert_eq!(refused, "schedule `x`: business `nobody` is not a business here");
-    let refused = put(&mut conn, &nightly("Über")).await.unwrap_err().to_string();
+    let refused = put(&mut conn, &nightly("Über"), &by()).await.unwrap_err().to_string();
     assert!(refused.contains("name is 1 to 63 of"), "{refused}");
 }
 
@@ -249,15 +266,15 @@ async fn triggering_makes_one_job_for_one_request_beside_the_slots() {
     let db = test.app_pool();
     let mut conn = db.acquire().await.unwrap();
     declare(&db, vec![nightly("house.sweep")]).await;
-    pause(&mut conn, "house.sweep").await.unwrap();
+    pause(&mut conn, "house.sweep", &by()).await.unwrap();
 
     let now = india(23, 10, 0);
-    let first = trigger(&mut conn, "house.sweep", "request-1", now).await.unwrap();
-    assert_eq!(trigger(&mut conn, "house.sweep", "request-1", now).await.unwrap(), first);
-    assert_ne!(trigger(&mut conn, "house.sweep", "request-2", now).await.unwrap(), first);
+    let first = trigger(&mut conn, "house.sweep", "request-1", &By { now, ..by() }).await.unwrap();
+    assert_eq!(trigger(&mut conn, "house.sweep", "request-1", &By { now, ..by() }).await.unwrap(), first);
+    assert_ne!(trigger(&mut conn, "house.sweep", "request-2", &By { now, ..by() }).await.unwrap(), first);
     assert_eq!(jobs(&test.pool()).await.len(), 2);
     assert_eq!(entry(&db, "house.sweep").await.last_slot, None);
-    assert!(matches!(trigger(&mut conn, "none", "r", now).await, Err(Error::NotFound(_))));
+    assert!(matches!(trigger(&mut conn, "none", "r", &By { now, ..by() }).await, Err(Error::NotFound(_))));
 }
 
 #[tokio::test]
@@ -265,7 +282,7 @@ async fn the_list_shows_the_next_five_slots() {
     let test = database(&["sharma-mobiles"]).await;
     let mut conn = test.app_pool().acquire().await.unwrap();
     sync(&mut conn, vec![nightly("a"), nightly("b")]).await.unwrap();
-    pause(&mut conn, "b").await.unwrap();
+    pause(&mut conn, "b", &by()).await.unwrap();
     let listed = list(&mut conn, None, "", 10, india(23, 10, 0)).await.unwrap();
     assert_eq!(listed[0].upcoming, [24, 25, 26, 27, 28].map(|day| india(day, 0, 0)));
     assert_eq!((listed[1].entry.name.as_str(), listed[1].upcoming.len()), ("b", 0));

@@ -307,7 +307,7 @@ async fn a_cancelled_job_that_fails_or_loses_its_worker_does_not_run_again() {
     assert_ne!(worker, dead);
     let mut conn = system.owner.acquire().await.unwrap();
     for id in [failing, orphan] {
-        assert!(queue::cancel(&mut conn, id).await.unwrap());
+        assert!(queue::cancel(&mut conn, id, &system.by()).await.unwrap());
     }
     let back = work::PutBack { held: held(&claimed[0]), run_at: None, counts: true, cause: Some("x"), error: None };
     work::put_back(&mut conn, worker, &[back]).await.unwrap();

@@ -46,7 +46,7 @@ async fn who_never_succeeds_is_dead_with_a_cause_and_can_be_revived() {
     let mut conn = system.pool.acquire().await.unwrap();
     let dead = JobFilter { state: Some(JobState::Dead), cause: Some("probe.for_good".into()), ..JobFilter::default() };
     assert_eq!(queue::list_jobs(&mut conn, &dead, 10).await.unwrap().len(), 1);
-    assert_eq!(queue::retry_many(&mut conn, &dead, 10).await.unwrap(), 1);
+    assert_eq!(queue::retry_many(&mut conn, &dead, 10, &system.by()).await.unwrap(), 1);
     drop(conn);
     until("it ran and failed again", || async { probe.count() == 11 && system.rows("queue_dead").await == 4 }).await;
     worker.stop().await;
@@ -109,11 +109,11 @@ async fn waiting_and_running_jobs_can_be_cancelled_and_ended_ones_cannot() {
         Some(serde_json::json!({ "done": 3, "total": 10, "note": "a third" }))
     );
     let mut conn = system.owner.acquire().await.unwrap();
-    assert!(queue::cancel(&mut conn, waiting).await.unwrap());
-    assert!(queue::cancel(&mut conn, running).await.unwrap());
+    assert!(queue::cancel(&mut conn, waiting, &system.by()).await.unwrap());
+    assert!(queue::cancel(&mut conn, running, &system.by()).await.unwrap());
     system.until_state(running, JobState::Cancelled).await;
     assert_eq!(system.job(waiting).await.state, JobState::Cancelled);
-    assert!(!queue::cancel(&mut conn, running).await.unwrap());
+    assert!(!queue::cancel(&mut conn, running, &system.by()).await.unwrap());
     worker.stop().await;
     assert_eq!(probe.count(), 1);
 }

@@ -26,7 +26,7 @@ async fn a_key_is_remembered_from_the_day_its_job_is_due() {
     let in_forty_days = muneem_jobs::outbound::Clock::now(&*system.clock) + chrono::TimeDelta::days(40);
     let first = system.enqueue_as(keyed(number).run_at(in_forty_days)).await;
     // It ends, so that nothing but the key's own time keeps the key.
-    assert!(queue::cancel(&mut system.owner.acquire().await.unwrap(), first).await.unwrap());
+    assert!(queue::cancel(&mut system.owner.acquire().await.unwrap(), first, &system.by()).await.unwrap());
     system.move_clock(69).await;
     assert_eq!(forget(&system).await["keys"], 0);
     assert_eq!(system.enqueue_as(keyed(number)).await, first, "a day before its time");

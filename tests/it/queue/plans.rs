@@ -90,5 +90,5 @@ async fn a_million_waiting_jobs_cost_the_hot_statements_nothing() {
     )
     .await
     .unwrap();
-    assert!(queue::cancel(&mut conn, last).await.unwrap());
+    assert!(queue::cancel(&mut conn, last, &system.by()).await.unwrap());
 }

@@ -3,12 +3,14 @@
 //! A bench works in a database that it makes and drops, so it may run on any server. Ratios are what counts: machines
 //! differ, and so do their neighbours.
 
+mod evidence;
 mod processor;
 mod queue;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use serde::Serialize;
 use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, postgres::PgConnectOptions};
+use tokio::signal::unix::SignalKind;
 
 use crate::app::Database;
 
@@ -39,6 +41,12 @@ impl Figure {
         Self { name, value, unit, baseline: Some(baseline), ratio: Some(ratio), target, holds: ratio >= share }
     }
 
+    /// A rate that must be `least` on any machine.
+    fn least(name: &'static str, unit: &'static str, value: f64, least: f64) -> Self {
+        let target = format!("value >= {least}");
+        Self { name, value, unit, baseline: None, ratio: None, target, holds: value >= least }
+    }
+
     /// A cost that must not exceed `most`.
     fn at_most(name: &'static str, unit: &'static str, value: f64, most: f64) -> Self {
         let target = format!("value <= {most}");
@@ -51,19 +59,36 @@ impl Figure {
 pub enum Bench {
     /// The queue.
     Queue,
+    /// The evidence log.
+    Evidence,
 }
 
-/// Measures, telling each figure as it is known.
+/// Measures, telling each figure as it is known. Its database goes with it, also when it is interrupted.
 ///
 /// # Errors
-/// The database cannot be reached, or its login may not make databases.
+/// The database cannot be reached, or its login may not make databases; Ctrl-C or SIGTERM.
 pub async fn run(bench: Bench, database: &Database, tell: &mut (dyn FnMut(&Figure) + Send)) -> anyhow::Result<()> {
+    let mut terminate = tokio::signal::unix::signal(SignalKind::terminate())?;
+    let mut interrupt = tokio::signal::unix::signal(SignalKind::interrupt())?;
     let scratch = Scratch::create(database).await?;
-    let measured = match bench {
-        Bench::Queue => queue::measure(&scratch, tell).await,
+    let measured = async {
+        match bench {
+            Bench::Queue => queue::measure(&scratch, tell).await,
+            Bench::Evidence => evidence::measure(&scratch, tell).await,
+        }
+    };
+    let measured = tokio::select! {
+        measured = Box::pin(measured) => measured,
+        _ = interrupt.recv() => Err(anyhow!("interrupted; its database is dropped")),
+        _ = terminate.recv() => Err(anyhow!("terminated; its database is dropped")),
     };
     scratch.drop_database().await?;
     measured
+}
+
+/// Plain code (true) and ours, each first in every other round: who comes second finds a busier disk.
+const fn in_turn(round: usize) -> [bool; 2] {
+    [round.is_multiple_of(2), !round.is_multiple_of(2)]
 }
 
 /// A migrated database of its own.
@@ -85,21 +110,42 @@ impl Scratch {
         if !may {
             bail!("this login may not make databases: give `muneem bench` one that may (alter role … createdb)");
         }
+        // Until this one is connected to its own: nobody takes it for one that was left behind.
+        sqlx::query("select pg_advisory_lock(hashtext('muneem_bench'))").execute(&mut conn).await?;
+        drop_left_behind(&mut conn).await?;
         sqlx::query(AssertSqlSafe(format!("drop database if exists {name} with (force)"))).execute(&mut conn).await?;
         sqlx::query(AssertSqlSafe(format!("create database {name}"))).execute(&mut conn).await?;
         let options = server.clone().database(&name);
         let db = crate::app::pool(options.clone(), 24, std::time::Duration::from_secs(30)).await?;
+        conn.close().await?;
         muneem_jobs::schema::migrate(&mut *db.acquire().await?).await?;
         Ok(Self { server, name, options, db })
     }
 
+    /// By force and without waiting for tasks that still measure: whoever interrupts has waited long enough.
     async fn drop_database(self) -> anyhow::Result<()> {
-        self.db.close().await;
         let mut conn = connect(&self.server).await?;
         let drop = format!("drop database if exists {} with (force)", self.name);
         sqlx::query(AssertSqlSafe(drop)).execute(&mut conn).await?;
         Ok(())
     }
+}
+
+/// Databases of benches that were killed: nobody is connected to them.
+async fn drop_left_behind(conn: &mut PgConnection) -> anyhow::Result<()> {
+    let left: Vec<String> = sqlx::query_scalar(
+        "select d.datname::text
+         from pg_database d
+         where d.datname ~ '^muneem_bench_[0-9]+$'
+             and pg_has_role(d.datdba, 'usage')
+             and not exists (select from pg_stat_activity a where a.datid = d.oid)",
+    )
+    .fetch_all(&mut *conn)
+    .await?;
+    for name in left {
+        sqlx::query(AssertSqlSafe(format!("drop database if exists {name}"))).execute(&mut *conn).await?;
+    }
+    Ok(())
 }
 
 async fn connect(options: &PgConnectOptions) -> anyhow::Result<PgConnection> {

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use tokio_util::sync::CancellationToken;
 
-use super::{Figure, Scratch, median, percentile, processor::ServerCpu};
+use super::{Figure, Scratch, in_turn, median, percentile, processor::ServerCpu};
 use crate::{
     outbound::{chance::OsChance, clock::SystemClock},
     queue as workers,
@@ -219,11 +219,6 @@ async fn empty(db: &PgPool) -> anyhow::Result<()> {
         sqlx::query(table).execute(db).await?;
     }
     Ok(())
-}
-
-/// Plain code (true) and ours, each first in every other round: who comes second finds a busier disk.
-const fn in_turn(round: usize) -> [bool; 2] {
-    [round.is_multiple_of(2), !round.is_multiple_of(2)]
 }
 
 /// Empty tables, and nothing left to write of what was in them.

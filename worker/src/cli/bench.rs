@@ -25,12 +25,15 @@ pub(super) struct Args {
 enum What {
     /// Drain, enqueue, latency, and what a million waiting and ten million finished jobs cost
     Queue,
+    /// Audited appends beside plain inserts, sealing, and a million events verified offline
+    Evidence,
 }
 
 pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let database = Database::open(config, None)?;
     let bench = match args.bench {
         What::Queue => Bench::Queue,
+        What::Evidence => Bench::Evidence,
     };
     let json = args.json;
     let mut all_hold = true;

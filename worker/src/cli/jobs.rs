@@ -107,6 +107,7 @@ impl Filter {
 pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     let (_database, app) = super::open(config).await?;
     let mut db = app.deps.db.acquire().await?;
+    let by = app.operator();
     match args.command {
         Command::List { filter, limit, before, output } => {
             let filter = JobFilter { before: before.map(JobId), ..filter.resolved(&mut db).await? };
@@ -148,7 +149,7 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
             )?;
         }
         Command::Retry { id: Some(id), output, .. } => {
-            if !queue::retry(&mut db, JobId(id)).await? {
+            if !queue::retry(&mut db, JobId(id), &by).await? {
                 bail!("job {id} is not dead: `muneem jobs show {id}` shows its state");
             }
             output.done(&json!({ "retried": 1 }), &format!("job {id} is back in line"))?;
@@ -160,7 +161,7 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
             let filter = filter.resolved(&mut db).await?;
             let mut retried = 0;
             loop {
-                let some = queue::retry_many(&mut db, &filter, RETRY_BATCH).await?;
+                let some = queue::retry_many(&mut db, &filter, RETRY_BATCH, &by).await?;
                 retried += some;
                 if some < u64::from(RETRY_BATCH) {
                     break;
@@ -169,7 +170,7 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
             output.done(&json!({ "retried": retried }), &format!("{retried} jobs are back in line"))?;
         }
         Command::Cancel { id, output } => {
-            if !queue::cancel(&mut db, JobId(id)).await? {
+            if !queue::cancel(&mut db, JobId(id), &by).await? {
                 bail!("job {id} has ended or never was: `muneem jobs show {id}` tells");
             }
             output.done(&json!({ "cancelled": id }), &format!("job {id} is cancelled"))?;

@@ -161,7 +161,7 @@ async fn account(app: &App, command: Account) -> anyhow::Result<()> {
                 waba_id,
                 display_phone: Phone::parse(&display_phone).context("--display-phone")?,
             };
-            messaging::set_account(&mut db, app.deps.clock.as_ref(), &account).await?;
+            messaging::set_account(&mut db, &account, &app.operator()).await?;
             let waits = match app.credentials {
                 Some(_) => "",
                 None => "; messages wait until access token, app secret and verify token are configured",

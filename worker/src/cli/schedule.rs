@@ -80,16 +80,16 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
             })?;
         }
         Command::Pause(One { name, output }) => {
-            schedule::pause(&mut db, &name).await?;
+            schedule::pause(&mut db, &name, &app.operator()).await?;
             output.done(&json!({ "name": name, "paused": true }), &format!("{name} rests"))?;
         }
         Command::Resume(One { name, output }) => {
-            schedule::resume(&mut db, &name).await?;
+            schedule::resume(&mut db, &name, &app.operator()).await?;
             output.done(&json!({ "name": name, "paused": false }), &format!("{name} runs again"))?;
         }
         Command::Trigger(One { name, output }) => {
             let request = app.deps.chance.uuid_v7(now).to_string();
-            let jobs = schedule::trigger(&mut db, &name, &request, now).await?;
+            let jobs = schedule::trigger(&mut db, &name, &request, &app.operator()).await?;
             let numbers: Vec<_> = jobs.iter().map(ToString::to_string).collect();
             output.done(&json!({ "name": name, "jobs": jobs }), &format!("made job {}", numbers.join(", ")))?;
         }

@@ -4,8 +4,14 @@ use std::{
 
 use anyhow::Context;
 use axum::Router;
-use muneem_jobs::{people, queue::Lane, schema};
+use muneem_jobs::{
+    evidence::{Act, By, Object, words},
+    law, people,
+    queue::Lane,
+    schema,
+};
 use secrecy::ExposeSecret;
+use serde_json::json;
 use tokio::{net::TcpListener, signal::unix::SignalKind, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +48,16 @@ enum Part {
     Scheduler,
 }
 
+impl Part {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Workers => "workers",
+            Self::Scheduler => "scheduler",
+        }
+    }
+}
+
 pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode> {
     let collector = config.telemetry.otlp_endpoint.is_some().then(|| client(Timeouts::DEFAULT)).transpose()?;
     let telemetry = telemetry::init(&config.telemetry, Voice::Serving, collector)?;
@@ -56,6 +72,7 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
     let size = config.database.pool_size;
     let app = Arc::new(App::build(config, &database, size).await?);
     schema::check(&app.deps.db).await?;
+    record_start(&app, args).await.context("the start could not be put on record; nothing is served unrecorded")?;
 
     // From here on it ends in order, however early it is asked to.
     let mut terminate = tokio::signal::unix::signal(SignalKind::terminate())?;
@@ -133,6 +150,27 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
     telemetry.shutdown().await;
     ended.and(rest)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes into the evidence which program begins to serve, with which parts and which data of the law.
+async fn record_start(app: &App, args: &Args) -> anyhow::Result<()> {
+    let deps = &app.deps;
+    let by = By::system(deps.clock.now(), &*deps.chance);
+    let parts: Vec<&str> = args.only.iter().map(|part| part.as_str()).collect();
+    let started = Act {
+        word: words::SERVE_STARTED,
+        business: None,
+        object: Object { kind: "process", id: &deps.chance.uuid_v7(by.now).to_string() },
+        details: json!({
+            "program": env!("CARGO_PKG_VERSION"),
+            "parts": parts,
+            "lanes": args.lanes.iter().map(|lane| lane.as_str()).collect::<Vec<_>>(),
+            "law": law::data_sha256(),
+            "sandbox": app.moved_clock.is_some(),
+        }),
+    };
+    by.record(&mut *deps.db.acquire().await?, started).await?;
+    Ok(())
 }
 
 /// On an installation that nobody holds a token of, makes the first one and shows it, once and not in the log: where

@@ -9,6 +9,7 @@ use std::{
 };
 
 use muneem_jobs::{
+    evidence::By,
     messaging::{self, Account},
     outbound::{Clock, ObjectStore, Phone, carrier::NumberId},
     people::{self, NewToken, Scope},
@@ -235,6 +236,7 @@ async fn fresh_database(server: &Server) -> Result<(), Error> {
 /// The schema, the business, its WhatsApp number, the shop's tables, and what our processes log in as.
 async fn set_up_business(owner: &PgPool) -> Result<SecretString, Error> {
     let mut conn = owner.acquire().await.map_err(Error::database("connect as the owner"))?;
+    let by = By::operator(SystemClock.now(), &OsChance);
     schema::migrate(&mut conn).await.map_err(|error| Error::Business(Box::new(error)))?;
     let business =
         people::add_business(&mut conn, shop::BUSINESS, "Sharma Mobiles Private Limited", &SystemClock, &OsChance)
@@ -246,9 +248,7 @@ async fn set_up_business(owner: &PgPool) -> Result<SecretString, Error> {
         waba_id: sandbox::Options::ACCOUNT.to_owned(),
         display_phone: Phone::parse("+919800000001").expect("an Indian mobile"),
     };
-    messaging::set_account(&mut conn, &SystemClock as &dyn Clock, &account)
-        .await
-        .map_err(|error| Error::Business(Box::new(error)))?;
+    messaging::set_account(&mut conn, &account, &by).await.map_err(|error| Error::Business(Box::new(error)))?;
     let reader = NewToken {
         label: "demo".to_owned(),
         business_id: Some(business.business_id),

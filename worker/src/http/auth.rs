@@ -6,7 +6,10 @@ use axum::{
     extract::{FromRequestParts, Query as Parsed},
     http::{header, request::Parts},
 };
-use muneem_jobs::people::{self, BusinessId, Presented, Scope};
+use muneem_jobs::{
+    evidence::By,
+    people::{self, BusinessId, Presented, Scope},
+};
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{
@@ -58,6 +61,11 @@ impl Caller {
             people::enter_business(&mut tx, business).await?;
         }
         Ok(tx)
+    }
+
+    /// As the evidence names it, now.
+    pub(super) fn by<'a>(&self, api: &'a Api) -> By<'a> {
+        By::token(&self.token_id, api.clock.now(), &*api.chance)
     }
 
     /// Refuses a token without this scope.

@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use axum::http::StatusCode;
 use chrono::{NaiveDate, TimeDelta};
 use muneem_jobs::{
-    Deps, kinds, law, messaging,
+    Deps,
+    evidence::By,
+    kinds, law, messaging,
     outbound::{
         Carrier, Clock, Phone, Wamid,
         carrier::{Accepted, Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
@@ -99,7 +101,9 @@ impl House {
             waba_id: "500600".to_owned(),
             display_phone: Phone::parse("+919876500142").expect("a phone"),
         };
-        messaging::set_account(&mut owner, &SystemClock, &account).await.expect("an account");
+        messaging::set_account(&mut owner, &account, &By::operator(SystemClock.now(), &OsChance))
+            .await
+            .expect("an account");
         house
     }
 

@@ -257,6 +257,7 @@ impl From<people::Error> for Problem {
         match error {
             people::Error::NoSuchBusiness(_) => ProblemId::NoSuchBusiness.into(),
             people::Error::Database(error) => error.into(),
+            people::Error::Evidence(error) => error.into(),
             error => Self::internal(&error),
         }
     }
@@ -279,6 +280,7 @@ impl From<queue::Error> for Problem {
         let (refusal, problem, mend) = match error {
             queue::Error::Refused { refusal, problem, mend } => (refusal, problem, mend),
             queue::Error::Database(error) => return error.into(),
+            queue::Error::Evidence(error) => return error.into(),
             error @ queue::Error::Payload { .. } => return Self::internal(&error),
         };
         let (id, field) = match refusal {
@@ -319,6 +321,7 @@ impl From<schedule::Error> for Problem {
         match error {
             schedule::Error::NotFound(_) => ProblemId::NoSuchSchedule.into(),
             schedule::Error::Database { source, .. } => source.into(),
+            schedule::Error::Evidence(error) => error.into(),
             error @ schedule::Error::NotEnqueued { .. } => Self::new(ProblemId::NotEnqueued, error.to_string()),
             error => Self::internal(&error),
         }

@@ -238,7 +238,7 @@ async fn cancel(
         Begun::Answered(response) => return Ok(response),
     };
     let job = visible(effect.db(), &post.caller, &id).await?;
-    if !queue::cancel(effect.db(), job.id).await? {
+    if !queue::cancel(effect.db(), job.id, &post.caller.by(&api)).await? {
         return Err(ProblemId::JobEnded.into());
     }
     effect.answer(StatusCode::ACCEPTED, &Enqueued { id: job.id.0 }).await
@@ -258,7 +258,7 @@ async fn retry(
         Begun::Answered(response) => return Ok(response),
     };
     let job = visible(effect.db(), &post.caller, &id).await?;
-    if !queue::retry(effect.db(), job.id).await? {
+    if !queue::retry(effect.db(), job.id, &post.caller.by(&api)).await? {
         return Err(ProblemId::JobNotDead.into());
     }
     effect.answer(StatusCode::ACCEPTED, &Enqueued { id: job.id.0 }).await
@@ -302,7 +302,7 @@ async fn retry_many(State(api): State<Arc<Api>>, mut post: Post<RetryMany>) -> R
         cause: post.body.cause.clone(),
         ..JobFilter::default()
     };
-    let retried = queue::retry_many(effect.db(), &filter, RETRY_BATCH).await?;
+    let retried = queue::retry_many(effect.db(), &filter, RETRY_BATCH, &post.caller.by(&api)).await?;
     effect.answer(StatusCode::ACCEPTED, &Retried { retried, more: retried == u64::from(RETRY_BATCH) }).await
 }
 

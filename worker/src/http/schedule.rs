@@ -134,13 +134,13 @@ async fn act(api: &Api, name: String, mut post: Post<Nothing>, act: Act) -> Resu
         Begun::Effect(effect) => effect,
         Begun::Answered(response) => return Ok(response),
     };
-    let now = api.clock.now();
+    let by = post.caller.by(api);
     check_visible(effect.db(), &post.caller, api, &name).await?;
     let jobs = match act {
-        Act::Pause => schedule::pause(effect.db(), &name).await.map(|()| Vec::new())?,
-        Act::Resume => schedule::resume(effect.db(), &name).await.map(|()| Vec::new())?,
+        Act::Pause => schedule::pause(effect.db(), &name, &by).await.map(|()| Vec::new())?,
+        Act::Resume => schedule::resume(effect.db(), &name, &by).await.map(|()| Vec::new())?,
         // The Idempotency-Key is kept here, so each request that comes so far is a new one.
-        Act::Trigger => schedule::trigger(effect.db(), &name, &api.chance.uuid_v7(now).to_string(), now).await?,
+        Act::Trigger => schedule::trigger(effect.db(), &name, &api.chance.uuid_v7(by.now).to_string(), &by).await?,
     };
     let jobs = jobs.into_iter().map(|job| job.0).collect();
     effect.answer(StatusCode::OK, &Touched { name, jobs }).await
