@@ -1,6 +1,7 @@
 use crate::{
     evidence, invoice, messaging,
     queue::{self, Kind},
+    vault,
 };
 
 /// Every kind of job: the one list of them. `muneem migrate` publishes it in `muneem.queue_kinds`.
@@ -17,5 +18,8 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<evidence::MakeMonths>(),
         Kind::of::<evidence::RetireBodies>(),
         Kind::of::<evidence::CheckLog>(),
+        Kind::of::<vault::RotateKeys>(),
+        Kind::of::<vault::Reseal>(),
+        Kind::of::<vault::CheckColumns>(),
     ]
 }

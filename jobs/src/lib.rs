@@ -20,10 +20,12 @@ pub mod vault;
 mod deps;
 mod kinds;
 mod schedules;
+mod sealed_columns;
 
 pub use deps::Deps;
 pub use kinds::kinds;
 pub use schedules::schedules;
+pub use sealed_columns::{indexed_columns, sealed_columns};
 
 /// The steps of the schema `muneem`, forward only.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");

@@ -1,13 +1,14 @@
 use crate::{
     evidence, queue,
     schedule::{Declaration, Error},
+    vault,
 };
 
 /// What each duty offers: `schedules()` of its `mod.rs`.
 type Duty = fn() -> Result<Vec<Declaration>, Error>;
 
 /// The duties that have schedules.
-const DUTIES: &[Duty] = &[queue::schedules, evidence::schedules];
+const DUTIES: &[Duty] = &[queue::schedules, evidence::schedules, vault::schedules];
 
 /// Every schedule that a duty declares: the one list of them. The runtime writes it to the table at its start.
 ///

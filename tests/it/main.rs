@@ -7,4 +7,5 @@ mod demo;
 mod evidence;
 mod migrations;
 mod queue;
+mod rotation;
 mod serve;

@@ -56,6 +56,11 @@ impl Running {
         Self(child)
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// Sends SIGTERM and waits for the end: whether it ended in peace, and all it said.
     ///
     /// # Panics

@@ -419,9 +419,19 @@ async fn vault(
     let settings = vault::Settings {
         cached_for: span(config.vault.cache),
         outage_max: span(config.vault.outage_max),
+        // A backup begun on the last day takes its time, and so does a look at the calendar.
+        backup_horizon: TimeDelta::days(i64::from(config.vault.backup_horizon_days) + 3),
         ..vault::Settings::DEFAULT
     };
-    Ok(Vault::new(own, kms, Arc::clone(clock), Arc::clone(chance), settings))
+    let vault = Vault::new(own, kms, Arc::clone(clock), Arc::clone(chance), settings);
+    let Some(url) = &config.vault.host_url else { return Ok(vault) };
+    let host = parse(url).context("`vault.host_url` cannot be read: write postgres://login@host/database")?;
+    let host = PgPoolOptions::new()
+        .max_connections(2)
+        .idle_timeout(Duration::from_secs(60))
+        .acquire_timeout(config.database.acquire_timeout)
+        .connect_lazy_with(settled(host));
+    Ok(vault.reaching(host))
 }
 
 /// Who holds the root key. `may_make`: this installation is one machine's own, and makes it at the first start.

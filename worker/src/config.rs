@@ -37,6 +37,7 @@ const ENVIRONMENT_PREFIX: &str = "MUNEEM__";
 const SECRETS: &[&str] = &[
     "database.url",
     "database.listen_url",
+    "vault.host_url",
     "messaging.whatsapp.access_token",
     "messaging.whatsapp.app_secrets",
     "messaging.whatsapp.verify_token",
@@ -399,7 +400,7 @@ impl Reader {
 
     fn is_secret_in_clear(&self, key: &str, text: &str) -> bool {
         match key {
-            "database.url" | "database.listen_url" => has_password(text),
+            "database.url" | "database.listen_url" | "vault.host_url" => has_password(text),
             _ => is_secret(key),
         }
     }
@@ -499,6 +500,7 @@ impl Reader {
         self.default_data_dir(environment);
         let url = self.secret("database.url");
         let listen_url = self.secret("database.listen_url");
+        let host_url = self.secret("vault.host_url");
         let access_token = self.secret("messaging.whatsapp.access_token");
         let app_secrets = self.secret("messaging.whatsapp.app_secrets");
         let verify_token = self.secret("messaging.whatsapp.verify_token");
@@ -536,7 +538,8 @@ impl Reader {
         if let (Some(evidence), Some(messaging)) = (&evidence, &messaging) {
             self.problems.extend(evidence.problems(messaging.mail.host.is_some()));
         }
-        for (key, url) in [("database.url", &url), ("database.listen_url", &listen_url)] {
+        for (key, url) in [("database.url", &url), ("database.listen_url", &listen_url), ("vault.host_url", &host_url)]
+        {
             if url.as_ref().is_some_and(|url| !url.expose_secret().starts_with("postgres")) {
                 self.problems.push(format!("`{key}` must look like postgres://user@host/database"));
             }
@@ -560,7 +563,7 @@ impl Reader {
                 database: Database { url, listen_url, ..database },
                 data,
                 queue,
-                vault: Box::new(vault),
+                vault: Box::new(Vault { host_url, ..vault }),
                 schedule,
                 messaging: Messaging {
                     whatsapp: Whatsapp {
@@ -625,6 +628,7 @@ impl Reader {
             "vault.cache_secs",
             "vault.outage_max_secs",
             "vault.kms_timeout_secs",
+            "vault.backup_horizon_days",
             "messaging.whatsapp.connect_timeout_secs",
             "messaging.whatsapp.request_timeout_secs",
             "messaging.mail.port",

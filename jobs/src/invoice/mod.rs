@@ -53,6 +53,7 @@ pub use model::{
 pub(crate) use numbers::check_gstin;
 pub use render::Render;
 pub use rules::{Problem, check};
+pub use sealed::{INDEXED, SEALED};
 pub use tax::{Amounts, Heads, LineAmounts, Tax};
 pub use words::{amount_in_words, grouped};
 

@@ -10,11 +10,42 @@ use super::{
 };
 use crate::{
     people::BusinessId,
-    vault::{BlindIndex, Cell, Class, IndexColumn, Vault},
+    vault::{BlindIndex, Cell, Class, IndexColumn, IndexedColumn, Key, Owner, SealedColumn, Source, Vault, Version},
 };
 
 const INVOICES: &str = "muneem.invoice_invoices";
 const REFUSALS: &str = "muneem.invoice_refusals";
+
+/// What this duty seals.
+pub const SEALED: &[SealedColumn] = &[
+    SealedColumn::of_row(INVOICES, "document_sealed", Key::uuid("invoice_id")),
+    SealedColumn::of_row(INVOICES, "deliver_sealed", Key::uuid("invoice_id")),
+    SealedColumn::of_row(REFUSALS, "payload_sealed", Key::uuid("refusal_id")),
+];
+
+/// What this duty looks up.
+pub const INDEXED: &[IndexedColumn] = &[IndexedColumn {
+    table: INVOICES,
+    column: "supplier_gstin_mark",
+    version: Version::Within,
+    purpose: "muneem.invoice_invoices.supplier_gstin_mark",
+    key: Key::uuid("invoice_id"),
+    owner: Owner::Row,
+    source: Source::Sealed { column: "document_sealed", value: supplier_gstin },
+}];
+
+/// The GSTIN that a document was issued under.
+fn supplier_gstin(document: &[u8]) -> Option<Zeroizing<String>> {
+    #[derive(serde::Deserialize)]
+    struct Document {
+        supplier: Supplier,
+    }
+    #[derive(serde::Deserialize)]
+    struct Supplier {
+        gstin: String,
+    }
+    serde_json::from_slice::<Document>(document).ok().map(|document| Zeroizing::new(document.supplier.gstin))
+}
 
 fn cell<'a>(business: BusinessId, column: &'a str, row: &'a str) -> Cell<'a> {
     Cell { business_id: business, table: INVOICES, column, row }
@@ -102,6 +133,18 @@ fn gstin_column(business: BusinessId) -> IndexColumn<'static> {
     IndexColumn { business_id: business, table: INVOICES, column: "supplier_gstin_mark" }
 }
 
+/// Lets nobody else record the same number of the same GSTIN until the transaction ends, while index keys change.
+pub(super) async fn hold_number(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    business: BusinessId,
+    invoice: &Invoice,
+    financial_year: i32,
+) -> Result<(), Error> {
+    let beside = format!("{financial_year} {} {}", invoice.kind.as_str(), invoice.number.to_uppercase());
+    Ok(vault.hold_equal(conn, &gstin_column(business), &invoice.supplier.gstin, &beside).await?)
+}
+
 /// All marks that may be stored for a GSTIN while index keys change; the first is the one to store.
 pub(super) async fn gstin_marks(
     conn: &mut PgConnection,
@@ -110,12 +153,8 @@ pub(super) async fn gstin_marks(
     gstin: &str,
 ) -> Result<Vec<Vec<u8>>, Error> {
     let column = gstin_column(business);
-    let mut marks = vec![bytes_of(&vault.index(&mut *conn, &column, gstin).await?)];
+    let mut marks = vec![vault.index(&mut *conn, &column, gstin).await?.to_bytes()];
     let all = vault.indexes(conn, &column, gstin).await?;
-    marks.extend(all.iter().map(bytes_of).filter(|mark| *mark != marks[0]).collect::<Vec<_>>());
+    marks.extend(all.iter().map(BlindIndex::to_bytes).filter(|mark| *mark != marks[0]).collect::<Vec<_>>());
     Ok(marks)
-}
-
-fn bytes_of(index: &BlindIndex) -> Vec<u8> {
-    [&index.version.to_be_bytes()[..], &index.digest].concat()
 }

@@ -31,6 +31,7 @@ pub(super) async fn insert_invoice(conn: &mut PgConnection, vault: &Vault, row: 
         Some(deliver) => Some(sealed::seal_deliver(conn, vault, of, deliver).await?),
         None => None,
     };
+    sealed::hold_number(conn, vault, row.business, invoice, year.start_year()).await?;
     let marks = sealed::gstin_marks(conn, vault, row.business, &invoice.supplier.gstin).await?;
     // The unique index sees one version of the index key; the others are looked for.
     let inserted = sqlx::query!(

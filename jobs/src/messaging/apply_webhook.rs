@@ -130,13 +130,17 @@ impl Noted<'_> {
             What::Inbound { wamid, kind, at } => ("inbound", wamid, None, kind, None, at),
             What::Unreadable => return Ok(()),
         };
-        let mark = sealed::mark(conn, &self.ctx.deps.vault, self.ctx.business, wamid).await?;
+        let vault = &self.ctx.deps.vault;
+        sealed::hold_wamid(conn, vault, self.ctx.business, wamid).await?;
+        let mark = sealed::mark(conn, vault, self.ctx.business, wamid).await?;
+        let marks = sealed::marks(conn, vault, self.ctx.business, wamid).await?;
         let event = NewEvent {
             id: self.ctx.deps.chance.uuid_v7(self.ctx.now()),
             business: self.ctx.business,
             number: &self.update.number,
             kind,
             wamid: &mark,
+            wamid_everywhere: &marks,
             reference,
             status,
             error_code: failure.map(|(code, _)| *code),

@@ -38,6 +38,7 @@ pub use model::{
     Policy, Reference, Settings, State, Status, Timeline, WebhookId,
 };
 pub use reconcile::Reconcile;
+pub use sealed::{INDEXED, SEALED};
 pub use send::Send;
 pub use template::{Category, Content, Header, Language, TEMPLATES, TaxInvoice, Template};
 pub use webhook::{SignatureError, sign, verify_signature, verify_token};

@@ -7,11 +7,45 @@ use super::{Content, Error, MessageId, WebhookId, store::Envelope};
 use crate::{
     outbound::{Phone, Wamid},
     people::BusinessId,
-    vault::{BlindIndex, Cell, Class, INSTALLATION, IndexColumn, Vault},
+    vault::{
+        BlindIndex, Cell, Class, INSTALLATION, IndexColumn, IndexedColumn, Key, Owner, SealedColumn, Source, Vault,
+        Version,
+    },
 };
 
 const MESSAGES: &str = "muneem.messaging_messages";
 const WEBHOOKS: &str = "muneem.messaging_webhooks";
+/// Attempts and events share it, so that one finds the other.
+const WAMID_INDEX: &str = "muneem.messaging_attempts.wamid_mark";
+
+/// What this duty seals.
+pub const SEALED: &[SealedColumn] = &[
+    SealedColumn::of_row(MESSAGES, "to_phone_sealed", Key::uuid("message_id")),
+    SealedColumn::of_row(MESSAGES, "params_sealed", Key::uuid("message_id")),
+    SealedColumn::of_row(WEBHOOKS, "body_sealed", Key::uuid("webhook_id")).of_installation(),
+];
+
+/// What this duty looks up. A carrier's id is kept nowhere, so its marks are not made anew.
+pub const INDEXED: &[IndexedColumn] = &[
+    IndexedColumn {
+        table: "muneem.messaging_attempts",
+        column: "wamid_mark",
+        version: Version::Within,
+        purpose: WAMID_INDEX,
+        key: Key::uuid("message_id"),
+        owner: Owner::Unsaid,
+        source: Source::Gone,
+    },
+    IndexedColumn {
+        table: "muneem.messaging_events",
+        column: "wamid_mark",
+        version: Version::Within,
+        purpose: WAMID_INDEX,
+        key: Key::uuid("event_id"),
+        owner: Owner::Row,
+        source: Source::Gone,
+    },
+];
 
 /// The personal columns of a message, as they are stored.
 pub(super) struct Personal {
@@ -83,7 +117,6 @@ pub(super) async fn open_webhook(
     Ok(vault.open(conn, &webhook_cell(&id.to_string()), sealed).await?)
 }
 
-/// Attempts and events share the index, so that one finds the other.
 fn wamid_column(business: BusinessId) -> IndexColumn<'static> {
     IndexColumn { business_id: business, table: "muneem.messaging_attempts", column: "wamid_mark" }
 }
@@ -95,7 +128,17 @@ pub(super) async fn mark(
     business: BusinessId,
     wamid: &Wamid,
 ) -> Result<Vec<u8>, Error> {
-    Ok(bytes_of(&vault.index(conn, &wamid_column(business), wamid.as_str()).await?))
+    Ok(vault.index(conn, &wamid_column(business), wamid.as_str()).await?.to_bytes())
+}
+
+/// Lets nobody else keep an event of the same carrier's id until the transaction ends, while index keys change.
+pub(super) async fn hold_wamid(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    business: BusinessId,
+    wamid: &Wamid,
+) -> Result<(), Error> {
+    Ok(vault.hold_equal(conn, &wamid_column(business), wamid.as_str(), "").await?)
 }
 
 /// All that may be stored for a carrier's id while index keys change.
@@ -106,9 +149,5 @@ pub(super) async fn marks(
     wamid: &Wamid,
 ) -> Result<Vec<Vec<u8>>, Error> {
     let indexes = vault.indexes(conn, &wamid_column(business), wamid.as_str()).await?;
-    Ok(indexes.iter().map(bytes_of).collect())
-}
-
-fn bytes_of(index: &BlindIndex) -> Vec<u8> {
-    [&index.version.to_be_bytes()[..], &index.digest].concat()
+    Ok(indexes.iter().map(BlindIndex::to_bytes).collect())
 }

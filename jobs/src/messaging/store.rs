@@ -418,6 +418,8 @@ pub(super) struct NewEvent<'a> {
     pub(super) kind: &'static str,
     /// The mark of the carrier's id.
     pub(super) wamid: &'a [u8],
+    /// All marks that may be stored for it while index keys change.
+    pub(super) wamid_everywhere: &'a [Vec<u8>],
     pub(super) reference: Option<&'a str>,
     pub(super) status: &'a str,
     pub(super) error_code: Option<i64>,
@@ -435,7 +437,15 @@ pub(super) async fn insert_event(conn: &mut PgConnection, event: &NewEvent<'_>) 
         insert into muneem.messaging_events (
             event_id, business_id, phone_number_id, kind, wamid_mark, ref, status, error_code, error_details, at,
             received_at, webhook_id, position)
-        values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+        select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13
+        -- The unique constraint sees one version of the index key; the others are looked for.
+        where not exists (
+            select from muneem.messaging_events e
+            where e.kind = $4
+                and e.wamid_mark = any ($14)
+                and e.status = $7
+                and e.error_code is not distinct from $8
+        )
         on conflict on constraint messaging_events_once do nothing
         "#,
         event.id,
@@ -451,6 +461,7 @@ pub(super) async fn insert_event(conn: &mut PgConnection, event: &NewEvent<'_>) 
         event.received_at,
         event.webhook.0,
         event.position,
+        event.wamid_everywhere,
     )
     .execute(conn)
     .await?

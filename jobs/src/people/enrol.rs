@@ -1,6 +1,6 @@
 //! People of staff as somebody types them in: checked, sealed for their cells, and indexed for sign-in.
 
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 
 use super::{
     BusinessId, Error, Role,
@@ -8,10 +8,78 @@ use super::{
 };
 use crate::{
     outbound::Phone,
-    vault::{BlindIndex, Cell, Class, INSTALLATION, IndexColumn, Vault},
+    vault::{
+        BlindIndex, Cell, Class, INSTALLATION, IndexColumn, IndexedColumn, Key, Owner, SealedColumn, Source, Vault,
+        Version, as_it_stands,
+    },
 };
 
 const TABLE: &str = "muneem.people_staff";
+const BUSINESSES: &str = "muneem.people_businesses";
+const CREDENTIALS: &str = "muneem.people_credentials";
+const PROVIDERS: &str = "muneem.people_oidc_providers";
+const LINKS: &str = "muneem.people_oidc_links";
+
+/// What this duty seals.
+pub const SEALED: &[SealedColumn] = &[
+    SealedColumn::of_row(TABLE, "name_sealed", Key::uuid("staff_id")),
+    SealedColumn::of_row(TABLE, "phone_sealed", Key::uuid("staff_id")),
+    SealedColumn::of_row(TABLE, "email_sealed", Key::uuid("staff_id")),
+    SealedColumn::of_row(BUSINESSES, "gstin_sealed", Key::uuid("business_id")),
+    SealedColumn::of_row(BUSINESSES, "contact_name_sealed", Key::uuid("business_id")),
+    SealedColumn::of_row(BUSINESSES, "contact_phone_sealed", Key::uuid("business_id")),
+    SealedColumn::of_row(BUSINESSES, "contact_email_sealed", Key::uuid("business_id")),
+    SealedColumn::of_row(BUSINESSES, "mail_from_sealed", Key::uuid("business_id")),
+    SealedColumn::of_row(PROVIDERS, "client_secret_sealed", Key::uuid("provider_id")),
+    SealedColumn::of_row(LINKS, "subject_sealed", Key::uuid("link_id")).of_installation(),
+    SealedColumn::of_row(CREDENTIALS, "totp_sealed", Key::uuid("staff_id")).of_installation(),
+    // It becomes the one above once it has been proved with a code.
+    SealedColumn {
+        cell_column: "totp_sealed",
+        ..SealedColumn::of_row(CREDENTIALS, "totp_pending_sealed", Key::uuid("staff_id")).of_installation()
+    },
+];
+
+/// What this duty looks up.
+pub const INDEXED: &[IndexedColumn] = &[
+    IndexedColumn {
+        table: TABLE,
+        column: "phone_index",
+        version: Version::Beside("phone_index_version"),
+        purpose: "muneem.people_staff.phone_index",
+        key: Key::uuid("staff_id"),
+        owner: Owner::Installation,
+        source: Source::Sealed { column: "phone_sealed", value: as_it_stands },
+    },
+    IndexedColumn {
+        table: TABLE,
+        column: "email_index",
+        version: Version::Beside("email_index_version"),
+        purpose: "muneem.people_staff.email_index",
+        key: Key::uuid("staff_id"),
+        owner: Owner::Installation,
+        source: Source::Sealed { column: "email_sealed", value: as_it_stands },
+    },
+    IndexedColumn {
+        table: BUSINESSES,
+        column: "gstin_index",
+        version: Version::Beside("gstin_index_version"),
+        purpose: "muneem.people_businesses.gstin_index",
+        key: Key::uuid("business_id"),
+        owner: Owner::Row,
+        source: Source::Sealed { column: "gstin_sealed", value: as_it_stands },
+    },
+    // Its canonical form names the provider too, which the row's sealed value does not.
+    IndexedColumn {
+        table: LINKS,
+        column: "subject_index",
+        version: Version::Beside("subject_index_version"),
+        purpose: "muneem.people_oidc_links.subject_index",
+        key: Key::uuid("link_id"),
+        owner: Owner::Installation,
+        source: Source::Gone,
+    },
+];
 
 /// A person as she is enrolled.
 pub struct Enrolment {
@@ -39,22 +107,34 @@ pub async fn enrol_staff(
     person: &Enrolment,
     decision: &Decision<'_>,
 ) -> Result<Staff, Error> {
+    let mut tx = db.begin().await?;
     let staff_id = staff::new_staff_id(decision);
     let row = staff_id.to_string();
     let business_id = person.business_id.unwrap_or(INSTALLATION);
     let cell = |column| Cell { business_id, table: TABLE, column, row: &row };
     let email = person.email.as_deref().map(canonical_email).transpose()?;
-    let name = vault.seal(db, Class::Contact, &cell("name_sealed"), person.name.trim().as_bytes()).await?;
+    let name = vault.seal(&mut tx, Class::Contact, &cell("name_sealed"), person.name.trim().as_bytes()).await?;
     let mut contacts = [None, None];
     let phone = person.phone.as_ref().map(Phone::as_e164);
-    for (at, (value, sealed, index)) in
-        [(phone, "phone_sealed", "phone_index"), (email.as_deref(), "email_sealed", "email_index")]
-            .into_iter()
-            .enumerate()
+    for (at, (value, kind, sealed, index)) in [
+        (phone, ContactKind::Phone, "phone_sealed", "phone_index"),
+        (email.as_deref(), ContactKind::Email, "email_sealed", "email_index"),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let Some(value) = value else { continue };
-        let sealed = vault.seal(db, Class::Contact, &cell(sealed), value.as_bytes()).await?;
-        let BlindIndex { digest, version } = vault.index(db, &column(index), value).await?;
+        let sealed = vault.seal(&mut tx, Class::Contact, &cell(sealed), value.as_bytes()).await?;
+        vault.hold_equal(&mut tx, &column(index), value, &business_id.to_string()).await?;
+        let BlindIndex { digest, version } = vault.index(&mut tx, &column(index), value).await?;
+        // The unique index sees one version of the index key; the others are looked for.
+        let others = vault.indexes(&mut tx, &column(index), value).await?;
+        for other in others.iter().filter(|other| other.version != version) {
+            let found = staff::find_staff_by_contact(&mut tx, kind, &other.digest).await?;
+            if found.iter().any(|staff| staff.business_id == person.business_id) {
+                return Err(Error::ContactTaken);
+            }
+        }
         contacts[at] = Some(SealedContact { sealed, index: digest.to_vec(), index_version: version.into() });
     }
     let [phone, email] = contacts;
@@ -67,7 +147,9 @@ pub async fn enrol_staff(
         email,
         roles: person.roles.clone(),
     };
-    staff::add_staff(db, &new, decision).await
+    let added = staff::add_staff(&mut tx, &new, decision).await?;
+    tx.commit().await?;
+    Ok(added)
 }
 
 /// Everybody who has this phone: one person may work for several businesses.

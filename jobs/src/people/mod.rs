@@ -26,7 +26,7 @@ use sqlx::{Connection, PgConnection};
 
 use crate::outbound::{Chance, Clock};
 
-pub use enrol::{Enrolment, enrol_staff, find_staff_by_email, find_staff_by_phone};
+pub use enrol::{Enrolment, INDEXED, SEALED, enrol_staff, find_staff_by_email, find_staff_by_phone};
 pub use error::Error;
 pub use model::{Answer, Business, Caller, Claim, NewToken, Refusal, Request, Scope, Token, read_network};
 pub use roles::{Role, scopes_of};

@@ -166,7 +166,20 @@ async fn behind_the_wall_what_runs_as_its_owner_asks_for_the_business() {
     .fetch_all(&mut *owner)
     .await
     .expect("listed");
-    assert_eq!(proofs, ["evidence_events insert", "vault_keys select", "vault_standing select"]);
+    assert_eq!(
+        proofs,
+        [
+            "evidence_events insert",
+            "vault_columns select",
+            "vault_keys select",
+            "vault_quarantine select",
+            "vault_reseal_columns select",
+            "vault_reseals select",
+            "vault_shreds select",
+            "vault_standing select",
+            "vault_subject_keys select"
+        ]
+    );
 }
 
 #[tokio::test]

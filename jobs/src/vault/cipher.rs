@@ -1,4 +1,5 @@
-//! The ciphertext: `01 | alg | key id, 4 bytes | nonce, 12 bytes | text | tag, 16 bytes`.
+//! The ciphertext: `version | alg | key id, 4 bytes | nonce, 12 bytes | text | tag, 16 bytes`. Version 1 names a key of
+//! a class, version 2 the key of one Data Principal.
 
 use std::fmt;
 
@@ -11,7 +12,32 @@ use zeroize::Zeroizing;
 use super::{Cell, Error, Unreadable};
 use crate::outbound::{Chance, kms::KeyBytes};
 
-const VERSION: u8 = 1;
+/// Whose key a value names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeyOf {
+    /// A class of values of a business.
+    Class,
+    /// One Data Principal.
+    Subject,
+}
+
+impl KeyOf {
+    const fn version(self) -> u8 {
+        match self {
+            Self::Class => 1,
+            Self::Subject => 2,
+        }
+    }
+
+    const fn of_version(version: u8) -> Option<Self> {
+        match version {
+            1 => Some(Self::Class),
+            2 => Some(Self::Subject),
+            _ => None,
+        }
+    }
+}
+
 /// AES-256-GCM (NIST SP 800-38D) with a random nonce of 96 bits.
 const ALGORITHM: u8 = 1;
 const HEADER: usize = 2 + 4 + 12;
@@ -37,10 +63,10 @@ impl Cipher {
         crate::outbound::kms::unwrap_with(&self.0, aad, wrapped)
     }
 
-    /// Seals `plain` as `cell` under the key number `key_id`.
+    /// Seals `plain` as `cell` under the key number `key_id`, which is this one.
     pub(super) fn seal(
         &self,
-        key_id: u32,
+        (of, key_id): (KeyOf, u32),
         chance: &dyn Chance,
         cell: &Cell<'_>,
         plain: &[u8],
@@ -51,13 +77,13 @@ impl Cipher {
         let mut nonce = [0; 12];
         chance.fill(&mut nonce);
         let mut out = Vec::with_capacity(plain.len() + OVERHEAD);
-        out.extend_from_slice(&[VERSION, ALGORITHM]);
+        out.extend_from_slice(&[of.version(), ALGORITHM]);
         out.extend_from_slice(&key_id.to_be_bytes());
         out.extend_from_slice(&nonce);
         out.extend_from_slice(plain);
         let tag = self
             .0
-            .encrypt_inout_detached(&Nonce::from(nonce), &aad(key_id, cell), (&mut out[HEADER..]).into())
+            .encrypt_inout_detached(&Nonce::from(nonce), &aad(of, key_id, cell), (&mut out[HEADER..]).into())
             .map_err(|_| Error::TooLong(cell.name()))?;
         out.extend_from_slice(&tag);
         Ok(out)
@@ -69,7 +95,7 @@ impl Cipher {
         self.0
             .decrypt_inout_detached(
                 &Nonce::from(*sealed.nonce),
-                &aad(sealed.key_id, cell),
+                &aad(sealed.of, sealed.key_id, cell),
                 plain.as_mut_slice().into(),
                 &Tag::from(*sealed.tag),
             )
@@ -86,6 +112,7 @@ impl fmt::Debug for Cipher {
 
 /// A ciphertext's parts.
 pub(super) struct Sealed<'a> {
+    pub(super) of: KeyOf,
     pub(super) key_id: u32,
     nonce: &'a [u8; 12],
     body: &'a [u8],
@@ -97,9 +124,7 @@ impl<'a> Sealed<'a> {
     pub(super) fn parse(sealed: &'a [u8], cell: &Cell<'_>) -> Result<Self, Error> {
         let cut = || unreadable(cell, Unreadable::Cut);
         let (&version, rest) = sealed.split_first().ok_or_else(cut)?;
-        if version != VERSION {
-            return Err(unreadable(cell, Unreadable::Version));
-        }
+        let of = KeyOf::of_version(version).ok_or_else(|| unreadable(cell, Unreadable::Version))?;
         let (&algorithm, rest) = rest.split_first().ok_or_else(cut)?;
         if algorithm != ALGORITHM {
             return Err(unreadable(cell, Unreadable::Algorithm));
@@ -107,7 +132,7 @@ impl<'a> Sealed<'a> {
         let (key_id, rest) = rest.split_first_chunk::<4>().ok_or_else(cut)?;
         let (nonce, rest) = rest.split_first_chunk::<12>().ok_or_else(cut)?;
         let (body, tag) = rest.split_last_chunk::<TAG>().ok_or_else(cut)?;
-        Ok(Self { key_id: u32::from_be_bytes(*key_id), nonce, body, tag })
+        Ok(Self { of, key_id: u32::from_be_bytes(*key_id), nonce, body, tag })
     }
 }
 
@@ -118,7 +143,7 @@ pub(super) fn unreadable(cell: &Cell<'_>, why: Unreadable) -> Error {
 /// The number of the key that sealed this value; nothing when it is no sealed value of a version known here.
 pub fn key_of(sealed: &[u8]) -> Option<u32> {
     match sealed {
-        [VERSION, ALGORITHM, a, b, c, d, rest @ ..] if rest.len() >= 12 + TAG => {
+        [1 | 2, ALGORITHM, a, b, c, d, rest @ ..] if rest.len() >= 12 + TAG => {
             Some(u32::from_be_bytes([*a, *b, *c, *d]))
         }
         _ => None,
@@ -126,11 +151,11 @@ pub fn key_of(sealed: &[u8]) -> Option<u32> {
 }
 
 /// Binds a ciphertext to its cell. Each part carries its length, so that no two cells make the same bytes.
-fn aad(key_id: u32, cell: &Cell<'_>) -> Vec<u8> {
+fn aad(of: KeyOf, key_id: u32, cell: &Cell<'_>) -> Vec<u8> {
     let parts: [&[u8]; 4] =
         [cell.business_id.0.as_bytes(), cell.table.as_bytes(), cell.column.as_bytes(), cell.row.as_bytes()];
     let mut aad = Vec::with_capacity(6 + parts.iter().map(|part| 4 + part.len()).sum::<usize>());
-    aad.extend_from_slice(&[VERSION, ALGORITHM]);
+    aad.extend_from_slice(&[of.version(), ALGORITHM]);
     aad.extend_from_slice(&key_id.to_be_bytes());
     for part in parts {
         // No name or key comes near 4 GiB; a longer one would still be bound by its last 32 bits and its bytes.

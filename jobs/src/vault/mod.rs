@@ -19,15 +19,31 @@
 
 pub mod canonical;
 mod cipher;
+mod columns;
 mod error;
+mod host;
+mod host_store;
+#[cfg(test)]
+mod host_tests;
 mod model;
+mod reseal;
+mod reseal_store;
 mod rewrap;
 mod ring;
+mod rotate_keys;
+mod rotation_store;
+#[cfg(test)]
+mod rotation_tests;
 pub mod screen;
+mod standing;
 mod store;
+mod subject;
+#[cfg(test)]
+mod subject_tests;
 #[cfg(test)]
 pub(crate) mod tests;
 mod trail;
+mod walk;
 
 use std::{
     collections::HashMap,
@@ -35,6 +51,7 @@ use std::{
 };
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection, PgPool, postgres::PgPoolOptions};
 use tokio::sync::Mutex;
 use zeroize::Zeroizing;
@@ -48,13 +65,20 @@ use crate::{
     people::BusinessId,
 };
 
-use cipher::{Cipher, Sealed, unreadable};
+use cipher::{Cipher, KeyOf, Sealed, unreadable};
 use ring::{DataKey, Ring, Unwrapped};
 
 pub use cipher::{OVERHEAD, key_of};
+pub use columns::{IndexedColumn, Key, Owner, SealedColumn, Source, Version, as_it_stands};
 pub use error::{Error, Unreadable};
+pub use host::{CheckColumns, ColumnId, Form, HostColumn, HostIndex, NewColumn, list as list_columns, require_sound};
 pub use model::{BlindIndex, Cell, Class, INSTALLATION, IndexColumn, KeyInfo};
+pub use reseal::{Reseal, ResealId};
+pub use reseal_store::{Quarantined, ResealColumn};
 pub use rewrap::Rewrapped;
+pub use rotate_keys::{Replace, RotateKeys, pause_reseal};
+pub use standing::{Standing, Walked, schedules, standing};
+pub use subject::Shredded;
 pub use trail::{RootMade, record_root};
 
 /// A key seals at most so many values: far below the 2³² of NIST SP 800-38D section 8.3 for random nonces.
@@ -77,12 +101,18 @@ pub struct Settings {
     pub outage_max: TimeDelta,
     /// A key that has sealed for so long is replaced.
     pub rotate_after: TimeDelta,
+    /// Backups that are kept are younger; a key is retired so long after the last reference to it was gone.
+    pub backup_horizon: TimeDelta,
 }
 
 impl Settings {
-    /// 15 minutes, 4 hours, 90 days.
-    pub const DEFAULT: Self =
-        Self { cached_for: TimeDelta::minutes(15), outage_max: TimeDelta::hours(4), rotate_after: TimeDelta::days(90) };
+    /// 15 minutes, 4 hours, 90 days, 33 days.
+    pub const DEFAULT: Self = Self {
+        cached_for: TimeDelta::minutes(15),
+        outage_max: TimeDelta::hours(4),
+        rotate_after: TimeDelta::days(90),
+        backup_horizon: TimeDelta::days(33),
+    };
 }
 
 /// Which key to make.
@@ -98,6 +128,8 @@ struct Wanted<'a> {
 /// Seals, opens and indexes values.
 pub struct Vault {
     db: PgPool,
+    /// To the tables of frontends; none: they are in the same database.
+    host: Option<PgPool>,
     kms: Arc<dyn KeyManager>,
     clock: Arc<dyn Clock>,
     chance: Arc<dyn Chance>,
@@ -124,7 +156,14 @@ impl Vault {
         settings: Settings,
     ) -> Self {
         let gates = std::array::from_fn(|_| Mutex::new(()));
-        Self { db, kms, clock, chance, settings, rings: RwLock::default(), gates }
+        Self { db, host: None, kms, clock, chance, settings, rings: RwLock::default(), gates }
+    }
+
+    /// The same, with registered columns of frontends reached by connections of their own.
+    #[must_use]
+    pub fn reaching(mut self, host: PgPool) -> Self {
+        self.host = Some(host);
+        self
     }
 
     /// A vault whose root key this process holds, with two connections of its own to where `db` leads: for benches and
@@ -151,10 +190,10 @@ impl Vault {
             && let Some(key) = ring.active(class).filter(|key| !self.is_due(key, now))
             && key.use_once()
         {
-            return key.cipher.seal(key.id, &*self.chance, cell, plain);
+            return key.cipher.seal((KeyOf::Class, key.id), &*self.chance, cell, plain);
         }
         let key = Box::pin(self.sealing_key(db, cell.business_id, class)).await?;
-        key.cipher.seal(key.id, &*self.chance, cell, plain)
+        key.cipher.seal((KeyOf::Class, key.id), &*self.chance, cell, plain)
     }
 
     /// Seals many values of one class.
@@ -185,6 +224,9 @@ impl Vault {
         sealed: &[u8],
     ) -> Result<Zeroizing<Vec<u8>>, Error> {
         let parts = Sealed::parse(sealed, cell)?;
+        if parts.of == KeyOf::Subject {
+            return Box::pin(self.open_subject(db, cell, &parts)).await;
+        }
         if let Some(ring) = self.held(cell.business_id, self.clock.now())
             && let Some(key) = ring.key(parts.key_id)
         {
@@ -212,6 +254,18 @@ impl Vault {
             }
         }
         Ok(opened)
+    }
+
+    /// What is sealed for this cell, sealed anew under the key that seals its class now.
+    async fn reseal(&self, db: &mut PgConnection, cell: &Cell<'_>, sealed: &[u8]) -> Result<Vec<u8>, Error> {
+        let parts = Sealed::parse(sealed, cell)?;
+        let plain = self.open(&mut *db, cell, sealed).await?;
+        if parts.of == KeyOf::Subject {
+            return Ok(sealed.to_vec());
+        }
+        let held = self.held(cell.business_id, self.clock.now());
+        let key = held.as_ref().and_then(|ring| ring.key(parts.key_id)).ok_or(Error::KeysChanging(cell.business_id))?;
+        self.seal(db, key.class, cell, &plain).await
     }
 
     /// The blind index of a value in its canonical form, to be stored beside it. Makes the index key on first use.
@@ -252,6 +306,31 @@ impl Vault {
         Ok(ring.index(&name).iter().map(|key| key.digest(canonical)).collect())
     }
 
+    /// Lets nobody else write an equal value until the caller's transaction ends, where index keys are changing: it may
+    /// then stand under two versions, and no unique index sees both. Call it before looking whether the value is there;
+    /// `beside` is what else makes it unique. Costs nothing while there is one key.
+    ///
+    /// # Errors
+    /// [`Error::Sealed`].
+    pub async fn hold_equal(
+        &self,
+        db: &mut PgConnection,
+        column: &IndexColumn<'_>,
+        canonical: &str,
+        beside: &str,
+    ) -> Result<(), Error> {
+        let ring = Box::pin(self.indexing_ring(&mut *db, column.business_id, &column.name())).await?;
+        let keys = ring.index(&column.name());
+        if keys.len() < 2 {
+            return Ok(());
+        }
+        // Everybody who may write beside us knows the oldest one.
+        let Some(oldest) = keys.iter().min_by_key(|key| key.version) else { return Ok(()) };
+        let digest = Sha256::new().chain_update(oldest.digest(canonical).digest).chain_update(beside).finalize();
+        let (lock, _) = digest.split_first_chunk::<8>().expect("SHA-256 has 32 bytes");
+        store::lock_until_end(db, i64::from_be_bytes(*lock)).await
+    }
+
     /// Replaces the key that seals a class of a business's values; what the old one sealed still opens. Answers the
     /// number of the one that seals from now on. Processes notice within seconds; one that does not know a key reads it.
     /// The evidence says that `by` did it.
@@ -274,6 +353,11 @@ impl Vault {
         Err(Error::KeysChanging(business))
     }
 
+    /// How long a key is kept after the last reference to it was gone.
+    pub fn backup_horizon(&self) -> TimeDelta {
+        self.settings.backup_horizon
+    }
+
     /// Driver and root key, for people.
     pub fn describe(&self) -> String {
         self.kms.describe()
@@ -291,6 +375,10 @@ impl Vault {
     fn held(&self, business: BusinessId, now: DateTime<Utc>) -> Option<Arc<Ring>> {
         let rings = self.rings.read().unwrap_or_else(PoisonError::into_inner);
         rings.get(&business).filter(|ring| ring.proved_within(self.settings.cached_for, now)).cloned()
+    }
+
+    fn sealed(&self, business_id: BusinessId, now: DateTime<Utc>, source: KmsError) -> Error {
+        Error::Sealed { business_id, until: now + ASK_AGAIN, source }
     }
 
     fn is_due(&self, key: &DataKey, now: DateTime<Utc>) -> bool {
@@ -344,7 +432,7 @@ impl Vault {
                 }
                 _ => {
                     self.rings.write().unwrap_or_else(PoisonError::into_inner).remove(&business);
-                    return Err(Error::Sealed { business_id: business, until: now + ASK_AGAIN, source });
+                    return Err(self.sealed(business, now, source));
                 }
             },
         };
@@ -431,9 +519,13 @@ impl Vault {
         business: BusinessId,
         column: &str,
     ) -> Result<Arc<Ring>, Error> {
-        let _gate = self.gate(business).lock().await;
         let now = self.clock.now();
-        let mut ring = match self.held(business, now).filter(|ring| ring.read_within(RECHECK, now)) {
+        let fresh = |ring: &Arc<Ring>| ring.read_within(RECHECK, now);
+        if let Some(ring) = self.held(business, now).filter(fresh).filter(|ring| ring.active_index(column).is_some()) {
+            return Ok(ring);
+        }
+        let _gate = self.gate(business).lock().await;
+        let mut ring = match self.held(business, now).filter(fresh) {
             Some(ring) => ring,
             None => self.read(db, business, now).await?,
         };
@@ -465,7 +557,7 @@ impl Vault {
         instead_of: Option<u32>,
     ) -> Result<(), Error> {
         let Wanted { class, purpose, version, by } = wanted;
-        let Some((wrapped_by, cipher)) = ring.wraps.and_then(|id| Some((id, ring.wrapping.get(&id)?))) else {
+        let Some((wrapped_by, cipher)) = ring.wrapper() else {
             // The next round finds the business's key, then this one.
             return self.make_business_key(business).await;
         };
@@ -502,11 +594,7 @@ impl Vault {
         let (key_id, key) = self.fresh_key();
         let now = self.clock.now().trunc_subsecs(6);
         let context = KeyContext { business_id: business.0, key_id };
-        let wrapped = self.kms.wrap(&context, &key).await.map_err(|source| Error::Sealed {
-            business_id: business,
-            until: now + ASK_AGAIN,
-            source,
-        })?;
+        let wrapped = self.kms.wrap(&context, &key).await.map_err(|source| self.sealed(business, now, source))?;
         let new = store::NewKey {
             key_id,
             business,

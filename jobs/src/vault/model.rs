@@ -94,6 +94,8 @@ pub struct KeyInfo {
     pub created_at: chrono::DateTime<chrono::Utc>,
     /// When its state last changed.
     pub changed_at: chrono::DateTime<chrono::Utc>,
+    /// Since when no value and no other key refers to it.
+    pub cleared_at: Option<chrono::DateTime<chrono::Utc>>,
 }
 
 /// Where a sealed value stands. It opens there and nowhere else.
@@ -140,4 +142,11 @@ pub struct BlindIndex {
     pub digest: [u8; 16],
     /// Of the index key; stored beside the digest.
     pub version: i16,
+}
+
+impl BlindIndex {
+    /// Both in one column: two bytes of the version, then the digest.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        [&self.version.to_be_bytes()[..], &self.digest].concat()
+    }
 }

@@ -11,6 +11,7 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use uuid::Uuid;
 
 use super::{BlindIndex, Class, cipher::Cipher, store::KeyRow};
 use crate::{outbound::kms::KeyBytes, people::BusinessId};
@@ -24,6 +25,7 @@ const LARGEST_BLOCK: i64 = 1 << 20;
 #[derive(Debug)]
 pub(super) struct DataKey {
     pub(super) id: u32,
+    pub(super) class: Class,
     pub(super) cipher: Cipher,
     pub(super) created_at: DateTime<Utc>,
     /// Uses taken from the table and not yet used; below zero when it ran out.
@@ -51,7 +53,7 @@ impl DataKey {
 
 /// A key that makes blind indexes of one column.
 pub(super) struct IndexKey {
-    version: i16,
+    pub(super) version: i16,
     active: bool,
     mac: Hmac<Sha256>,
 }
@@ -120,8 +122,11 @@ impl Ring {
             let kept = old.and_then(|old| old.keys.get(&id));
             if row.class == "index" {
                 ring.add_index(business, row, id, active);
-            } else if let Some(key) = kept.cloned().or_else(|| ring.unwrap(business, row, id).map(data_key(id, row))) {
-                if active && let Ok(class) = row.class.parse::<Class>() {
+            } else if let Ok(class) = row.class.parse::<Class>()
+                && let Some(key) =
+                    kept.cloned().or_else(|| ring.unwrap(business, row, id).map(data_key(id, class, row)))
+            {
+                if active {
                     ring.active[class as usize] = Some(Arc::clone(&key));
                 }
                 ring.keys.insert(id, key);
@@ -147,6 +152,11 @@ impl Ring {
             tracing::error!(vault.key_id = id, vault.wrapped_by = by, "a key of the vault does not unwrap");
         }
         key
+    }
+
+    /// The business's own key that wraps new ones, and its number.
+    pub(super) fn wrapper(&self) -> Option<(u32, &Arc<Cipher>)> {
+        self.wraps.and_then(|id| Some((id, self.wrapping.get(&id)?)))
     }
 
     /// The key that seals values of `class`.
@@ -185,11 +195,12 @@ fn within(at: DateTime<Utc>, span: TimeDelta, now: DateTime<Utc>) -> bool {
     age >= TimeDelta::zero() && age < span
 }
 
-fn data_key(id: u32, row: &KeyRow) -> impl FnOnce(KeyBytes) -> Arc<DataKey> {
+fn data_key(id: u32, class: Class, row: &KeyRow) -> impl FnOnce(KeyBytes) -> Arc<DataKey> {
     let created_at = row.created_at;
     move |key| {
         Arc::new(DataKey {
             id,
+            class,
             cipher: Cipher::new(&key),
             created_at,
             left: AtomicI64::new(0),
@@ -202,4 +213,9 @@ fn data_key(id: u32, row: &KeyRow) -> impl FnOnce(KeyBytes) -> Arc<DataKey> {
 pub(super) fn key_aad(business: BusinessId, id: u32, class: &str, purpose: &str) -> Vec<u8> {
     [b"muneem.key.1".as_slice(), business.0.as_bytes(), &id.to_be_bytes(), class.as_bytes(), b"\0", purpose.as_bytes()]
         .concat()
+}
+
+/// The same for the key of a Data Principal.
+pub(super) fn subject_aad(business: BusinessId, id: u32, subject: Uuid) -> Vec<u8> {
+    [b"muneem.subject.1".as_slice(), business.0.as_bytes(), &id.to_be_bytes(), subject.as_bytes()].concat()
 }

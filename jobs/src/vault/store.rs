@@ -175,7 +175,7 @@ pub(super) async fn list_keys(db: &mut PgConnection, business: Option<BusinessId
     Ok(sqlx::query_as!(
         KeyInfo,
         r#"select k.key_id, b.handle as "business?", k.class, k.purpose, k.version, k.state, k.root, k.uses, k.created_at,
-            k.changed_at
+            k.changed_at, k.cleared_at
         from muneem.vault_keys k
         left join muneem.people_businesses b on b.business_id = k.business_id
         where $1::uuid is null or k.business_id = $1
@@ -244,4 +244,10 @@ pub(super) async fn replace_wrapping(
     .execute(db)
     .await?;
     Ok(outcome.rows_affected() == 1)
+}
+
+/// Takes a lock that ends with the transaction.
+pub(super) async fn lock_until_end(db: &mut PgConnection, lock: i64) -> Result<(), Error> {
+    sqlx::query!("select pg_advisory_xact_lock($1)", lock).execute(db).await?;
+    Ok(())
 }

@@ -6,6 +6,7 @@
 mod evidence;
 mod processor;
 mod queue;
+mod vault;
 
 use anyhow::{Context, anyhow, bail};
 use serde::Serialize;
@@ -47,6 +48,13 @@ impl Figure {
         Self { name, value, unit, baseline: None, ratio: None, target, holds: value >= least }
     }
 
+    /// A rate that must be at least `least`, shown beside its baseline.
+    fn rate_beside(name: &'static str, unit: &'static str, value: f64, baseline: f64, least: f64) -> Self {
+        let target = format!("value >= {least}");
+        let ratio = Some(value / baseline);
+        Self { name, value, unit, baseline: Some(baseline), ratio, target, holds: value >= least }
+    }
+
     /// A cost that must not exceed `most`.
     fn at_most(name: &'static str, unit: &'static str, value: f64, most: f64) -> Self {
         let target = format!("value <= {most}");
@@ -61,6 +69,8 @@ pub enum Bench {
     Queue,
     /// The evidence log.
     Evidence,
+    /// Sealing, opening, and sealing anew.
+    Vault,
 }
 
 /// Measures, telling each figure as it is known. Its database goes with it, also when it is interrupted.
@@ -74,6 +84,7 @@ pub async fn run(bench: Bench, database: &Database, tell: &mut (dyn FnMut(&Figur
     let measured = async {
         match bench {
             Bench::Queue => queue::measure(&scratch, tell).await,
+            Bench::Vault => vault::measure(&scratch, tell).await,
             Bench::Evidence => evidence::measure(&scratch, tell).await,
         }
     };

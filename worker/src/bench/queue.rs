@@ -300,6 +300,17 @@ fn work(
     lanes: Vec<Lane>,
     stop: CancellationToken,
 ) -> tokio::task::JoinHandle<Result<(), queue::Error>> {
+    let vault = Arc::new(Vault::with_root(&scratch.db, &[7; 32].into(), Arc::new(SystemClock), Arc::new(OsChance)));
+    begin(scratch, vault, (lanes, kinds()), stop)
+}
+
+/// A worker in this process.
+pub(super) fn begin(
+    scratch: &Scratch,
+    vault: Arc<Vault>,
+    (lanes, kinds): (Vec<Lane>, Vec<Kind>),
+    stop: CancellationToken,
+) -> tokio::task::JoinHandle<Result<(), queue::Error>> {
     let settings = workers::Settings {
         name: "bench".to_owned(),
         lanes,
@@ -318,11 +329,11 @@ fn work(
         objects: Arc::new(Nowhere),
         carrier: Arc::new(Nowhere),
         mailer: Arc::new(crate::outbound::mail::NotConfigured),
-        vault: Arc::new(Vault::with_root(&scratch.db, &[7; 32].into(), Arc::new(SystemClock), Arc::new(OsChance))),
+        vault,
         messaging: messaging::Settings::DEFAULT,
     });
     let connections = workers::Connections { db: scratch.db.clone(), listen: scratch.options.clone() };
-    tokio::spawn(async move { workers::run(deps, connections, &kinds(), settings, stop).await })
+    tokio::spawn(async move { workers::run(deps, connections, &kinds, settings, stop).await })
 }
 
 /// The limit: two connections, each claims a batch and moves it to the history in one statement.

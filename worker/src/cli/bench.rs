@@ -27,6 +27,8 @@ enum What {
     Queue,
     /// Audited appends beside plain inserts, sealing, and a million events verified offline
     Evidence,
+    /// Sealing and opening a field, and sealing a million rows anew beside readers and writers
+    Vault,
 }
 
 pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
@@ -34,6 +36,7 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode
     let bench = match args.bench {
         What::Queue => Bench::Queue,
         What::Evidence => Bench::Evidence,
+        What::Vault => Bench::Vault,
     };
     let json = args.json;
     let mut all_hold = true;

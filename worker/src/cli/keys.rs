@@ -5,13 +5,16 @@ use clap::Subcommand;
 use muneem_jobs::{
     evidence::Actor,
     outbound::{Chance, KeyManager},
-    people,
-    vault::{self, Class, INSTALLATION, RootMade},
+    people, schedule,
+    vault::{self, Class, Replace, RootMade, Standing, Walked},
 };
 use serde_json::json;
-use sqlx::Connection;
+use sqlx::{Connection, PgConnection};
 
-use super::output::Output;
+use super::{
+    key_columns::{self, business_of},
+    output::Output,
+};
 use crate::{
     app::App,
     config::{Config, Kms},
@@ -48,15 +51,14 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Let a new key seal from now on; what the old one sealed still opens
-    #[command(after_help = "Example:\n  muneem keys rotate --business sharma-mobiles --class contact")]
-    Rotate {
-        /// Handle of the business [default: the installation itself]
-        #[arg(long, value_name = "HANDLE")]
-        business: Option<String>,
-        /// contact, tax_id, payment_token, message_body, payload, document or credential [default: all that are used]
-        #[arg(long)]
-        class: Option<Class>,
+    /// Let a new key take over; what the old one sealed still opens, and is sealed anew beside the work
+    #[command(
+        after_help = "Example:\n  muneem keys rotate --business sharma-mobiles --class contact      `muneem keys status` shows how far\n  muneem keys rotate --business sharma-mobiles --index public.customers.phone"
+    )]
+    Rotate(Rotate),
+    /// Let sealing anew rest
+    #[command(after_help = "Example:\n  muneem keys pause      reading and writing go on as ever")]
+    Pause {
         #[command(flatten)]
         output: Output,
     },
@@ -66,6 +68,35 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Let sealing anew go on where it rested
+    #[command(after_help = "Example:\n  muneem keys resume")]
+    Resume {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Columns of the frontend's own that are sealed anew when keys change
+    Columns(key_columns::Args),
+}
+
+#[derive(Debug, clap::Args)]
+struct Rotate {
+    /// Handle of the business [default: the installation itself]
+    #[arg(long, value_name = "HANDLE")]
+    business: Option<String>,
+    /// contact, tax_id, payment_token, message_body, payload, document or credential [default: all that are used]
+    #[arg(long)]
+    class: Option<Class>,
+    /// The key that indexes this column, schema.table.column, instead
+    #[arg(long, value_name = "COLUMN", conflicts_with = "class")]
+    index: Option<String>,
+    /// The business's own key, which wraps the others, instead
+    #[arg(long, conflicts_with_all = ["class", "index"])]
+    own: bool,
+    /// Do not wait until every process has heard of the new key: the old one is in wrong hands
+    #[arg(long, conflicts_with_all = ["index", "own"])]
+    at_once: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
@@ -74,7 +105,10 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
         Command::Init { output } => init(&app, output).await?,
         Command::List { business, output } => list(&app, business, output).await?,
         Command::Status { output } => return status(&app, output).await,
-        Command::Rotate { business, class, output } => rotate(&app, business, class, output).await?,
+        Command::Rotate(args) => rotate(&app, args).await?,
+        Command::Pause { output } => pause(&app, true, output).await?,
+        Command::Resume { output } => pause(&app, false, output).await?,
+        Command::Columns(args) => return key_columns::run(args, &app).await,
         Command::Rewrap { output } => return rewrap(&app, output).await,
     }
     Ok(ExitCode::SUCCESS)
@@ -133,7 +167,12 @@ async fn list(app: &App, business: Option<String>, output: Output) -> anyhow::Re
         None => None,
     };
     let keys = vault::list_keys(&mut db, business).await?;
-    output.table(&["key", "business", "class", "column", "state", "uses at most", "since"], &keys, |key| {
+    let standing = vault::standing(&mut db).await?;
+    let horizon = app.deps.vault.backup_horizon();
+    let shown: Vec<_> =
+        keys.into_iter().map(|key| Shown { waits_for: key.waits_for(&standing, horizon), key }).collect();
+    let headings = ["key", "business", "class", "column", "state", "uses at most", "since", "because"];
+    output.table(&headings, &shown, |Shown { key, waits_for }| {
         vec![
             key.key_id.to_string(),
             key.business.clone().unwrap_or_else(|| "-".to_owned()),
@@ -142,61 +181,146 @@ async fn list(app: &App, business: Option<String>, output: Output) -> anyhow::Re
             key.state.clone(),
             key.uses.to_string(),
             key.changed_at.date_naive().to_string(),
+            waits_for.clone().unwrap_or_default(),
         ]
     })
 }
 
+/// A key, and what keeps it from its next state.
+#[derive(serde::Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    key: vault::KeyInfo,
+    waits_for: Option<String>,
+}
+
 async fn status(app: &App, output: Output) -> anyhow::Result<ExitCode> {
-    let keys = vault::list_keys(&mut *app.deps.db.acquire().await?, None).await?;
+    let mut db = app.deps.db.acquire().await?;
+    let keys = vault::list_keys(&mut db, None).await?;
+    let standing = vault::standing(&mut db).await?;
+    drop(db);
     let in_state = |state: &str| keys.iter().filter(|key| key.state == state).count();
-    let (active, opening, retired) = (in_state("active"), in_state("decrypt_only"), in_state("retired"));
+    let (pending, active) = (in_state("pending"), in_state("active"));
+    let (opening, retired) = (in_state("decrypt_only"), in_state("retired"));
     let trouble = app.deps.vault.health().await.err().map(|error| error.to_string());
     let root = app.deps.vault.describe();
-    let mut line = format!(
-        "root key {root}: {}\n{active} keys seal, {opening} only open, {retired} are retired",
-        trouble.as_deref().unwrap_or("answers")
-    );
+    let mut lines = vec![
+        format!("root key {root}: {}", trouble.as_deref().unwrap_or("answers")),
+        format!("{active} keys seal, {opening} only open, {retired} are retired"),
+    ];
+    if pending > 0 {
+        lines.push(format!("{pending} are to take over when every process has heard of them"));
+    }
     let mut others: BTreeMap<&str, usize> = BTreeMap::new();
     for other in keys.iter().filter_map(|key| key.root.as_deref()).filter(|other| *other != root) {
         *others.entry(other).or_default() += 1;
     }
-    for (other, count) in &others {
-        line += &format!("\n{count} keys are still wrapped by {other}: `muneem keys rewrap` hands them over");
-    }
+    lines.extend(others.iter().map(|(other, count)| {
+        format!("{count} keys are still wrapped by {other}: `muneem keys rewrap` hands them over")
+    }));
+    lines.extend(standing.walk.as_ref().map(walk_in_words));
+    lines.extend(trouble_in_words(&standing));
     output.done(
         &json!({
-            "root": root, "open": trouble.is_none(), "trouble": trouble, "other_roots": others,
-            "active": active, "decrypt_only": opening, "retired": retired,
+            "root": root, "open": trouble.is_none(), "trouble": trouble, "other_roots": others, "pending": pending, "active": active,
+            "decrypt_only": opening, "retired": retired, "standing": standing,
         }),
-        &line,
+        &lines.join("\n"),
     )?;
-    Ok(if trouble.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let sound = trouble.is_none() && standing.closed.is_empty() && standing.quarantined == 0;
+    Ok(if sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-async fn rotate(app: &App, business: Option<String>, class: Option<Class>, output: Output) -> anyhow::Result<()> {
+fn walk_in_words(walk: &Walked) -> String {
+    let Walked { state, resealed, pass, visited, rows_expected, .. } = walk;
+    let (keys, is) = (walk.keys.len(), if state == "incomplete" { "ended incomplete" } else { state });
+    let line = format!("sealing anew for {keys} keys: {is}, {resealed} values in {pass} passes");
+    if walk.ended_at.is_some() {
+        return line;
+    }
+    let rate = walk.rate.map(|rate| format!(", {rate:.0} rows/s")).unwrap_or_default();
+    let eta = walk.eta_secs.map(|secs| format!(", {secs} s to go")).unwrap_or_default();
+    format!("{line}; {visited} of about {rows_expected} rows in this one{rate}{eta}")
+}
+
+fn trouble_in_words(standing: &Standing) -> Vec<String> {
+    let mut lines = Vec::new();
+    let columns = standing.walk.iter().flat_map(|walk| &walk.columns);
+    lines.extend(columns.filter_map(|column| Some(format!("{}: {}", column.place, column.trouble.as_ref()?))));
+    if standing.quarantined > 0 {
+        lines.push(format!("{} values do not open and keep their keys:", standing.quarantined));
+        let shown = standing.quarantine.iter().map(|bad| format!("  {} row {}: {}", bad.place, bad.row_key, bad.why));
+        lines.extend(shown);
+    }
+    lines.extend(standing.closed.iter().filter_map(|column| Some(format!("closed: {}", column.finding.as_ref()?))));
+    lines
+}
+
+/// Has the next step of every key taken now, by whoever works on the queue.
+async fn tend(app: &App, db: &mut PgConnection) -> anyhow::Result<()> {
+    let by = app.operator();
+    let request = app.deps.chance.uuid_v7(by.now).to_string();
+    schedule::trigger(db, "vault.rotate-keys", &request, &by).await?;
+    Ok(())
+}
+
+async fn pause(app: &App, paused: bool, output: Output) -> anyhow::Result<()> {
     let mut db = app.deps.db.acquire().await?;
-    let business = match business {
-        Some(handle) => people::load_business(&mut db, &handle).await?.business_id,
-        None => INSTALLATION,
+    let changed = vault::pause_reseal(&mut db, paused, app.deps.clock.now()).await?;
+    if changed && !paused {
+        tend(app, &mut db).await?;
+    }
+    let line = match (changed, paused) {
+        (true, true) => "sealing anew rests; `muneem keys resume` lets it go on",
+        (true, false) => "sealing anew goes on where it rested",
+        (false, true) => "nothing is being sealed anew",
+        (false, false) => "nothing rests",
     };
+    output.done(&json!({ "changed": changed }), line)
+}
+
+async fn rotate(app: &App, args: Rotate) -> anyhow::Result<()> {
+    let mut db = app.deps.db.acquire().await?;
+    let business = business_of(&mut db, args.business.as_deref()).await?;
     let used: Vec<String> = vault::list_keys(&mut db, Some(business))
         .await?
         .into_iter()
         .filter(|key| key.state == "active")
         .map(|key| key.class)
         .collect();
-    let classes: Vec<Class> = match class {
+    let classes: Vec<Class> = match args.class {
         Some(class) => vec![class],
         None => Class::ALL.into_iter().filter(|class| used.iter().any(|used| used == class.as_str())).collect(),
     };
     let mut made = Vec::new();
-    for class in classes {
-        made.push(json!({ "class": class, "key_id": app.deps.vault.rotate(business, class, &Actor::Operator).await? }));
+    if args.at_once {
+        for class in classes {
+            let key_id = app.deps.vault.rotate(business, class, &Actor::Operator).await?;
+            made.push(json!({ "class": class, "key_id": key_id, "state": "active" }));
+        }
+    } else {
+        let replaced: Vec<Replace<'_>> = match &args.index {
+            Some(column) => vec![Replace::Index(column)],
+            None if args.own => vec![Replace::Business],
+            None => classes.into_iter().map(Replace::Class).collect(),
+        };
+        let mut tx = db.begin().await?;
+        for replace in replaced {
+            if let Some(key_id) = app.deps.vault.prepare_key(&mut tx, business, replace, Actor::Operator).await? {
+                made.push(json!({ "class": replace.class(), "key_id": key_id, "state": "pending" }));
+            }
+        }
+        tx.commit().await?;
     }
-    let line = match made.len() {
-        0 => "nothing was sealed yet: there is no key to replace".to_owned(),
-        1 => "1 key replaced".to_owned(),
-        count => format!("{count} keys replaced"),
+    if !made.is_empty() {
+        tend(app, &mut db).await?;
+    }
+    let line = match (made.len(), args.at_once) {
+        (0, _) => "nothing was sealed yet: there is no key to replace".to_owned(),
+        (1, true) => "1 key replaced; what it sealed is sealed anew from now on".to_owned(),
+        (count, true) => format!("{count} keys replaced; what they sealed is sealed anew from now on"),
+        (1, false) => "1 key is to be replaced: `muneem keys status` shows how far".to_owned(),
+        (count, false) => format!("{count} keys are to be replaced: `muneem keys status` shows how far"),
     };
-    output.done(&made, &line)
+    args.output.done(&made, &line)
 }

@@ -8,6 +8,7 @@ mod enqueue;
 mod evidence;
 mod invoice;
 mod jobs;
+mod key_columns;
 mod keys;
 mod messaging;
 mod migrate;

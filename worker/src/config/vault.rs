@@ -25,6 +25,11 @@ pub struct Vault {
     /// How long they stay when the key service does not answer.
     #[serde(rename = "outage_max_secs", deserialize_with = "secs")]
     pub outage_max: Duration,
+    /// How long backups are kept.
+    pub backup_horizon_days: u16,
+    /// To the tables of registered columns; `None`: they are in the same database.
+    #[serde(skip)]
+    pub host_url: Option<SecretString>,
     /// Longest wait for a key service, repeats included.
     #[serde(rename = "kms_timeout_secs", deserialize_with = "secs")]
     pub kms_timeout: Duration,

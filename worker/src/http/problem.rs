@@ -88,6 +88,7 @@ problems! {
     NoSuchSchedule "schedule.no_such_entry" 404 "There is no such schedule" "GET /v1/schedule/entries lists all.";
     NotEnqueued "schedule.not_enqueued" 422 "The schedule's job was refused" "Mend the entry as `detail` says.";
     Sealed "vault.sealed" 503 "The vault is sealed: its key service gives no key" "Try again after the seconds that `retry-after` says; `muneem keys status` says why.";
+    ColumnDrifted "vault.column_drifted" 409 "The column is not what it was when it was registered" "Do what `detail` says; `muneem keys columns check` opens it again.";
     ValueTooLong "vault.too_long" 422 "The value is too long to be sealed" "Keep large things in files.";
     CardNumber "vault.card_number" 422 "A card number may not be kept" "Send the last four digits and the issuer, or the token of your payment service.";
     PaymentSecret "vault.payment_secret" 422 "A secret of a card or account may not be kept" "Leave the field out.";
@@ -301,6 +302,7 @@ impl From<vault::Error> for Problem {
         match error {
             vault::Error::Sealed { .. } => Self { id: ProblemId::Sealed, ..Self::internal(&error) },
             vault::Error::TooLong(_) => ProblemId::ValueTooLong.into(),
+            vault::Error::Drifted { finding } => Self::new(ProblemId::ColumnDrifted, finding),
             vault::Error::Database(error) => error.into(),
             error => Self::internal(&error),
         }

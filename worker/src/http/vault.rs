@@ -11,7 +11,7 @@ use muneem_jobs::{
     evidence::{self, Actor, Event, EventId, Object},
     people::{self, BusinessId, Scope},
     queue::JobError,
-    vault::{Cell, Class, Error, IndexColumn, canonical},
+    vault::{self, Cell, Class, Error, IndexColumn},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -62,14 +62,14 @@ enum Form {
 
 impl Form {
     fn of(self, field: &str, value: &str) -> Result<String, Problem> {
-        let canonical = match self {
-            Self::Phone => canonical::phone(value),
-            Self::Email => canonical::email(value),
-            Self::Gstin => canonical::gstin(value),
-            Self::Exact => return Ok(value.to_owned()),
+        let form = match self {
+            Self::Phone => vault::Form::Phone,
+            Self::Email => vault::Form::Email,
+            Self::Gstin => vault::Form::Gstin,
+            Self::Exact => vault::Form::Exact,
         };
         let mend = "send it as its owner writes it, whole";
-        canonical.map_err(|error| Problem::field(ProblemId::BadBody, field, error.to_string(), mend))
+        form.canonical(value).map_err(|error| Problem::field(ProblemId::BadBody, field, error.to_string(), mend))
     }
 }
 
@@ -259,6 +259,7 @@ async fn seal(State(api): State<Arc<Api>>, post: Post<Seal>) -> Result<Json<Seal
         .map_err(|problem: String| Problem::field(ProblemId::BadBody, "class", problem, "see /docs for the classes"))?;
     let mut db = api.db.acquire().await?;
     let business_id = business_of(&mut db, &post.caller, place.business.as_deref()).await?;
+    vault::require_sound(&mut db, business_id, &place.table, &place.column).await?;
     let column = IndexColumn { business_id, table: &place.table, column: &place.column };
     let mut sealed = Vec::with_capacity(cells.len());
     for (at, cell) in cells.into_iter().enumerate() {
@@ -286,6 +287,7 @@ async fn open(State(api): State<Arc<Api>>, post: Post<Open>) -> Result<Json<Open
     check_count(cells.len())?;
     let mut db = api.db.acquire().await?;
     let business_id = business_of(&mut db, &post.caller, place.business.as_deref()).await?;
+    vault::require_sound(&mut db, business_id, &place.table, &place.column).await?;
     let mut tx = db.begin().await?;
     let rows = cells.iter().map(|cell| cell.row.as_str());
     record(&mut tx, (&api, &post.caller, business_id), "vault.opened", &place, rows).await?;
@@ -315,6 +317,7 @@ async fn find(State(api): State<Arc<Api>>, post: Post<Find>) -> Result<Json<Inde
     let canonical = form.of("value", &value)?;
     let mut db = api.db.acquire().await?;
     let business_id = business_of(&mut db, &post.caller, place.business.as_deref()).await?;
+    vault::require_sound(&mut db, business_id, &place.table, &place.column).await?;
     let mut tx = db.begin().await?;
     record(&mut tx, (&api, &post.caller, business_id), "vault.searched", &place, std::iter::empty()).await?;
     tx.commit().await?;
