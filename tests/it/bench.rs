@@ -11,6 +11,7 @@ fn start(db: &TestDb) -> Child {
         .args(["bench", "evidence", "--json"])
         .env_clear()
         .env("DATABASE_URL", db.server_url())
+        .env("HOME", std::env::temp_dir())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -60,7 +60,9 @@ fn sealer(folder: &Path) -> Sealer {
 
 fn heads(folder: &Path) -> Vec<PathBuf> {
     let laid = fs::read_dir(folder.join(format!("{:014}", 0)));
-    let mut heads: Vec<_> = laid.into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
+    let laid = laid.into_iter().flatten().map(|entry| entry.unwrap().path());
+    // One that is being written has another ending.
+    let mut heads: Vec<_> = laid.filter(|path| path.extension().is_some_and(|ending| ending == "note")).collect();
     heads.sort();
     heads
 }

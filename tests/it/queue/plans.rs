@@ -92,3 +92,35 @@ async fn a_million_waiting_jobs_cost_the_hot_statements_nothing() {
     .unwrap();
     assert!(queue::cancel(&mut conn, last, &system.by()).await.unwrap());
 }
+
+/// A plan that must do without an index looks endlessly dear where sequential scans are off, and Postgres compiles what
+/// looks dear: a second per call for a statement of a millisecond.
+#[tokio::test]
+async fn who_forbids_sequential_scans_forbids_compiling() {
+    let system = QueueUnderTest::new().await;
+    let forbids: Vec<(String, bool)> = sqlx::query_as(
+        "select proname::text, 'jit=off' = any (proconfig) from pg_proc
+        where pronamespace = 'muneem'::regnamespace and 'enable_seqscan=off' = any (proconfig)",
+    )
+    .fetch_all(&system.owner)
+    .await
+    .unwrap();
+    assert!(forbids.iter().any(|(name, _)| name == "queue_claim"), "{forbids:?}");
+    assert!(forbids.iter().all(|(_, compiles_never)| *compiles_never), "{forbids:?}");
+
+    // The clock is read inside them, under their settings and a plan of its own.
+    let mut conn = system.owner.acquire().await.unwrap();
+    sqlx::query("set enable_seqscan = off").execute(&mut *conn).await.unwrap();
+    let source: String = sqlx::query_scalar("select prosrc from pg_proc where oid = 'muneem.now'::regproc")
+        .fetch_one(&mut *conn)
+        .await
+        .unwrap();
+    let expression = source.split("return").nth(1).unwrap().split(';').next().unwrap();
+    let plan: serde_json::Value =
+        sqlx::query_scalar(AssertSqlSafe(format!("explain (format json) select {expression}")))
+            .fetch_one(&mut *conn)
+            .await
+            .unwrap();
+    let cost = plan[0]["Plan"]["Total Cost"].as_f64().unwrap();
+    assert!(cost < 100.0, "asking for the present looks as dear as {cost}");
+}

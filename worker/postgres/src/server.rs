@@ -81,7 +81,6 @@ impl Options {
             ("full_page_writes", safe),
             ("shared_buffers", &buffers),
             ("max_connections", "100"),
-            ("jit", "off"),
             ("timezone", "UTC"),
             ("log_timezone", "UTC"),
             ("log_destination", "stderr"),
