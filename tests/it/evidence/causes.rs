@@ -86,12 +86,12 @@ fn demand(holds: bool) -> Result<(), Failure> {
 async fn accounts(house: Arc<House>) -> Vec<Case> {
     vec![
         case!(house, "a number to send from is set", [ACCOUNT_SET], |db| {
-            messaging::set_account(&mut db, &account(house.business), &house.by()).await?
+            messaging::set_account(&mut db, &account(house.business), &house.by()).await?;
         }),
         case!(house, "the log is probed", [PROBED], |db| {
             let object = Object { kind: "log", id: "one" };
             let probe = Done { word: words::PROBED, business: None, object, details: json!({}) };
-            house.by().record(&mut db, probe).await?
+            house.by().record(&mut db, probe).await?;
         }),
     ]
 }
@@ -164,29 +164,29 @@ async fn jobs_and_schedules(house: Arc<House>) -> Vec<Case> {
     let (one, cause) = (dead[0], "invoice.refused");
     vec![
         case!(house, "a job is cancelled", [JOB_CANCELLED], |db| {
-            demand(queue::cancel(&mut db, cancelled, &house.by()).await?)?
+            demand(queue::cancel(&mut db, cancelled, &house.by()).await?)?;
         }),
         case!(house, "a dead job goes back in line", [JOB_RETRIED], |db| {
-            demand(queue::retry(&mut db, one, &house.by()).await?)?
+            demand(queue::retry(&mut db, one, &house.by()).await?)?;
         }),
         case!(house, "all dead jobs of a cause go back in line", [JOB_RETRIED], |db| {
             let filter = queue::JobFilter { cause: Some(cause.to_owned()), ..queue::JobFilter::default() };
-            demand(queue::retry_many(&mut db, &filter, 100, &house.by()).await? == 1)?
+            demand(queue::retry_many(&mut db, &filter, 100, &house.by()).await? == 1)?;
         }),
         case!(house, "a schedule is put", [SCHEDULE_PUT], |db| {
-            schedule::put(&mut db, &nightly(), &house.by()).await?
+            schedule::put(&mut db, &nightly(), &house.by()).await?;
         }),
         case!(house, "a schedule rests", [SCHEDULE_PAUSED], |db| {
-            schedule::pause(&mut db, "house.sweep", &house.by()).await?
+            schedule::pause(&mut db, "house.sweep", &house.by()).await?;
         }),
         case!(house, "a schedule runs again", [SCHEDULE_RESUMED], |db| {
-            schedule::resume(&mut db, "house.sweep", &house.by()).await?
+            schedule::resume(&mut db, "house.sweep", &house.by()).await?;
         }),
         case!(house, "a schedule's job is made out of turn", [SCHEDULE_TRIGGERED], |db| {
             schedule::trigger(&mut db, "house.sweep", "once", &house.by()).await?
         }),
         case!(house, "a schedule is removed", [SCHEDULE_REMOVED], |db| {
-            schedule::remove(&mut db, "house.sweep", &house.by()).await?
+            schedule::remove(&mut db, "house.sweep", &house.by()).await?;
         }),
     ]
 }
@@ -230,7 +230,8 @@ async fn sending(house: Arc<House>) -> Vec<Case> {
 /// A webhook about one message.
 fn status(wamid: &str, status: &str, more: Value) -> String {
     let mut told = json!({ "id": wamid, "status": status, "timestamp": "1795500000" });
-    told.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let Value::Object(more) = more else { panic!("{more} is no object") };
+    told.as_object_mut().unwrap().extend(more);
     json!({ "entry": [{ "changes": [{ "field": "messages", "value": {
         "metadata": { "phone_number_id": NUMBER }, "statuses": [told]
     } }] }] })
@@ -261,7 +262,7 @@ async fn receipts(house: Arc<House>) -> Vec<Case> {
     vec![
         case!(house, "a message is delivered", [MESSAGE_DELIVERED], || { house.run(delivered, None).await? }),
         case!(house, "a message fails for good", [ATTEMPT_FAILED, MESSAGE_FAILED], || {
-            house.run(failed, None).await?
+            house.run(failed, None).await?;
         }),
     ]
 }
@@ -283,12 +284,12 @@ async fn doubts(house: Arc<House>) -> Vec<Case> {
     let now = house.clock.now();
     vec![
         case!(house, "nobody can tell what became of an attempt", [OUTCOME_UNKNOWN], || {
-            house.run(doubted, Some("messaging.waiting")).await?
+            house.run(doubted, Some("messaging.waiting")).await?;
         }),
         case!(house, "an attempt in doubt is settled", [OUTCOME_RECONCILED], || {
             let behind = now + chrono::TimeDelta::hours(25) - house.clock.now();
             house.clock.advance(behind.max(chrono::TimeDelta::zero()));
-            house.run(settled, None).await?
+            house.run(settled, None).await?;
         }),
     ]
 }

@@ -187,7 +187,7 @@ impl House {
 
     /// The job in the test's hand.
     pub(super) async fn hold(&self, job: &NewJob) -> Claimed {
-        let id = queue::enqueue(&mut *self.app.acquire().await.unwrap(), job).await.unwrap();
+        let id = queue::enqueue(&mut self.app.acquire().await.unwrap(), job).await.unwrap();
         self.held_job(|claimed| claimed.job == id).await
     }
 

@@ -71,7 +71,7 @@ async fn atk_085_a_post_whose_receipt_cannot_be_recorded_is_unknown_and_never_po
     let message = house.message().await;
     let send = house.hold(&NewJob::of(house.business, &messaging::Send { message_id: message }).unwrap()).await;
     let steps = Arc::new(BreakAt(Arc::clone(&house), "messaging.posted"));
-    let failure = house.run_with(&send, steps).await.err().expect("the receipt cannot be recorded");
+    let failure = house.run_with(&send, steps).await.expect_err("the receipt cannot be recorded");
     assert!(["evidence.database", "vault.evidence"].contains(&failure.cause), "{}", failure.cause);
     house.mend_log(Broken::Refused).await;
     assert_eq!(house.said().await.get(words::MESSAGE_SENT.as_str()), None, "nobody said that it was sent");
