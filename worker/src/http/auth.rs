@@ -109,6 +109,7 @@ async fn refuse_in_query(api: &Api, parts: &Parts) -> Result<(), Problem> {
     let Ok(Parsed(query)) = Parsed::<Vec<(String, String)>>::try_from_uri(&parts.uri) else { return Ok(()) };
     for (_, value) in query {
         if let Some(presented) = Presented::parse(&value) {
+            api.rates.admit(client::address(api, parts), &value)?;
             let mut db = api.db.acquire().await?;
             if people::note_exposed(&mut db, &presented, api.clock.now()).await? {
                 tracing::warn!("a token stood in a URL: `muneem people token list` shows which; replace it");

@@ -58,6 +58,18 @@ async fn atk_051_guessing_tokens_stops_without_locking_out_the_neighbour() {
 }
 
 #[tokio::test]
+async fn atk_051_a_guess_in_the_query_costs_as_much_as_one_in_the_header() {
+    let house = house(|server| server.token_guesses_per_minute = ONE).await;
+    let ask = async || {
+        let mut request = Request::get(format!("/v1/queue/stats?t={}", house.sharma)).body(Body::empty()).expect("one");
+        request.extensions_mut().insert(ConnectInfo(std::net::SocketAddr::from(([203, 0, 113, 9], 1))));
+        house.router.clone().oneshot(request).await.expect("answered").status()
+    };
+    assert_eq!(ask().await, StatusCode::BAD_REQUEST);
+    assert_eq!(ask().await, StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test]
 async fn a_token_that_asks_too_often_waits_alone() {
     let house = house(|server| server.requests_per_second_per_token = ONE).await;
     let wait = until_refused(&house, "203.0.113.9:1", &house.sharma).await;
