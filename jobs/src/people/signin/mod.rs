@@ -15,14 +15,19 @@
 //!
 //! Whoever calls seals secrets in the vault and records evidence; everything here runs in the caller's transaction.
 
+mod attempt_store;
 mod attempts;
+mod code_store;
+mod credential_store;
 mod error;
 pub mod passkey;
+mod passkey_store;
 pub mod password;
 mod reset;
+mod reset_store;
 mod secret;
 mod session;
-mod store;
+mod session_store;
 #[cfg(test)]
 mod tests;
 pub mod totp;
@@ -92,13 +97,13 @@ pub async fn begin_attempt(
     // Always in this order, so that two attempts wait for each other and not in a circle.
     let all = matches!(place, Place::Network(_)).then_some(&[][..]);
     for at in all.into_iter().chain([&place.bytes()[..]]) {
-        let so_far = store::lock_failures(&mut tx, &account.0, at, now, attempts::FORGOTTEN_AFTER).await?;
+        let so_far = attempt_store::lock_failures(&mut tx, &account.0, at, now, attempts::FORGOTTEN_AFTER).await?;
         if so_far.not_before > now {
             return Err(Error::TooSoon { until: so_far.not_before });
         }
         let failures = so_far.failures.saturating_add(1);
         let not_before = attempts::not_before(failures, at.is_empty(), now);
-        store::set_failures(&mut tx, &account.0, at, failures, not_before, now).await?;
+        attempt_store::set_failures(&mut tx, &account.0, at, failures, not_before, now).await?;
         alarming |= at.is_empty() && attempts::is_alarming(failures);
     }
     tx.commit().await?;
@@ -113,9 +118,9 @@ pub async fn clear_attempts(db: &mut PgConnection, account: AccountKey, place: P
     let mut tx = db.begin().await?;
     if matches!(place, Place::Network(_)) {
         // This one was counted over all places too, and was not wrong.
-        store::take_back_failure(&mut tx, &account.0).await?;
+        attempt_store::take_back_failure(&mut tx, &account.0).await?;
     }
-    store::delete_failures(&mut tx, &account.0, place.bytes()).await?;
+    attempt_store::delete_failures(&mut tx, &account.0, place.bytes()).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -125,7 +130,7 @@ pub async fn clear_attempts(db: &mut PgConnection, account: AccountKey, place: P
 /// # Errors
 /// The database fails.
 pub async fn load_credentials(db: &mut PgConnection, staff: Uuid) -> Result<Credentials, Error> {
-    store::load_credentials(db, staff).await
+    credential_store::load_credentials(db, staff).await
 }
 
 /// Keeps a new password's hash and ends every session but `keep`.
@@ -140,8 +145,8 @@ pub async fn set_password(
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     let mut tx = db.begin().await?;
-    store::set_password(&mut tx, staff, hash, now).await?;
-    store::end_sessions(&mut tx, staff, keep, now).await?;
+    credential_store::set_password(&mut tx, staff, hash, now).await?;
+    session_store::end_sessions(&mut tx, staff, keep, now).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -151,7 +156,7 @@ pub async fn set_password(
 /// # Errors
 /// The database fails.
 pub async fn refresh_hash(db: &mut PgConnection, staff: Uuid, old: &str, new: &str) -> Result<(), Error> {
-    store::refresh_hash(db, staff, old, new).await
+    credential_store::refresh_hash(db, staff, old, new).await
 }
 
 /// Keeps the sealed secret of an authenticator that is being set up; it counts after [`confirm_totp`].
@@ -159,7 +164,7 @@ pub async fn refresh_hash(db: &mut PgConnection, staff: Uuid, old: &str, new: &s
 /// # Errors
 /// The database fails.
 pub async fn begin_totp(db: &mut PgConnection, staff: Uuid, sealed: &[u8], now: DateTime<Utc>) -> Result<(), Error> {
-    store::begin_totp(db, staff, sealed, now).await
+    credential_store::begin_totp(db, staff, sealed, now).await
 }
 
 /// The first code fitted, at `step`: from now on the authenticator counts, and that code is spent. Answers a fresh set
@@ -179,7 +184,7 @@ pub async fn confirm_totp(
     chance: &dyn Chance,
 ) -> Result<Vec<SecretString>, Error> {
     let mut tx = db.begin().await?;
-    if store::confirm_totp(&mut tx, staff, sealed, step, now).await? != 1 {
+    if credential_store::confirm_totp(&mut tx, staff, sealed, step, now).await? != 1 {
         return Err(Error::NotConfirmed);
     }
     let codes = replace_recovery_codes(&mut tx, staff, now, chance).await?;
@@ -192,7 +197,7 @@ pub async fn confirm_totp(
 /// # Errors
 /// The database fails.
 pub async fn use_totp_step(db: &mut PgConnection, staff: Uuid, step: i64) -> Result<bool, Error> {
-    Ok(store::use_totp_step(db, staff, step).await? == 1)
+    Ok(credential_store::use_totp_step(db, staff, step).await? == 1)
 }
 
 /// Makes a set of recovery codes in the place of any older one. They are shown this once.
@@ -212,7 +217,7 @@ pub async fn replace_recovery_codes(
         .map(|code| code.to_vec())
         .collect();
     let mut tx = db.begin().await?;
-    store::replace_recovery_codes(&mut tx, staff, &digests, now).await?;
+    credential_store::replace_recovery_codes(&mut tx, staff, &digests, now).await?;
     tx.commit().await?;
     Ok(codes)
 }
@@ -230,10 +235,10 @@ pub async fn use_recovery_code(
 ) -> Result<bool, Error> {
     let Some(digest) = secret::recovery_digest(typed) else { return Ok(false) };
     let mut tx = db.begin().await?;
-    if store::use_recovery_code(&mut tx, staff, &digest, now).await? != 1 {
+    if credential_store::use_recovery_code(&mut tx, staff, &digest, now).await? != 1 {
         return Ok(false);
     }
-    store::use_totp_step(&mut tx, staff, totp::step_at(now) + 1).await?;
+    credential_store::use_totp_step(&mut tx, staff, totp::step_at(now) + 1).await?;
     tx.commit().await?;
     Ok(true)
 }
@@ -286,8 +291,8 @@ pub async fn make_code(
 ) -> Result<SentCode, Error> {
     let now = now.trunc_subsecs(6);
     let mut tx = db.begin().await?;
-    store::lock_codes(&mut tx, staff).await?;
-    let (count, oldest) = store::count_codes(&mut tx, staff, now - CODES_WITHIN).await?;
+    code_store::lock_codes(&mut tx, staff).await?;
+    let (count, oldest) = code_store::count_codes(&mut tx, staff, now - CODES_WITHIN).await?;
     if count >= CODES_MAX {
         return Err(Error::TooManyCodes { until: oldest.unwrap_or(now) + CODES_WITHIN });
     }
@@ -298,8 +303,8 @@ pub async fn make_code(
         expires_at: now + CODE_LIFE,
     };
     let digest = secret::code_digest(sent.binding.expose_secret(), sent.code.expose_secret());
-    store::void_codes(&mut tx, staff, now).await?;
-    store::insert_code(&mut tx, &sent, staff, channel.as_str(), &digest, CODE_TRIES, now).await?;
+    code_store::void_codes(&mut tx, staff, now).await?;
+    code_store::insert_code(&mut tx, &sent, staff, channel.as_str(), &digest, CODE_TRIES, now).await?;
     tx.commit().await?;
     Ok(sent)
 }
@@ -333,9 +338,9 @@ pub async fn enter_code(
     now: DateTime<Utc>,
 ) -> Result<Entered, Error> {
     let mut tx = db.begin().await?;
-    let Some(row) = store::take_try(&mut tx, code_id, now).await? else { return Ok(Entered::Void) };
+    let Some(row) = code_store::take_try(&mut tx, code_id, now).await? else { return Ok(Entered::Void) };
     let outcome = if bool::from(secret::code_digest(binding, code.trim()).ct_eq(row.code_sha256.as_slice())) {
-        store::use_code(&mut tx, code_id, now).await?;
+        code_store::use_code(&mut tx, code_id, now).await?;
         Entered::Right { staff: row.staff_id }
     } else {
         Entered::Wrong { tries_left: row.tries_left }
@@ -350,9 +355,9 @@ pub async fn enter_code(
 /// The database fails.
 pub async fn forget_staff(db: &mut PgConnection, staff: Uuid, now: DateTime<Utc>) -> Result<(), Error> {
     let mut tx = db.begin().await?;
-    store::end_sessions(&mut tx, staff, None, now).await?;
-    store::void_codes(&mut tx, staff, now).await?;
-    store::clear_credentials(&mut tx, staff, now).await?;
+    session_store::end_sessions(&mut tx, staff, None, now).await?;
+    code_store::void_codes(&mut tx, staff, now).await?;
+    credential_store::clear_credentials(&mut tx, staff, now).await?;
     tx.commit().await?;
     Ok(())
 }

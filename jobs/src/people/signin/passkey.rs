@@ -15,7 +15,7 @@ use webauthn_rs::prelude::{
     PublicKeyCredential, RegisterPublicKeyCredential, Url, Webauthn, WebauthnBuilder, WebauthnError,
 };
 
-use super::{Error, store};
+use super::{Error, passkey_store};
 use crate::outbound::Chance;
 
 /// Life of a challenge.
@@ -91,7 +91,7 @@ impl Passkeys {
         chance: &dyn Chance,
     ) -> Result<(ChallengeId, Value), Error> {
         let known: Vec<CredentialID> =
-            store::list_passkeys(db, staff).await?.into_iter().map(|row| row.credential_id).collect();
+            passkey_store::list_passkeys(db, staff).await?.into_iter().map(|row| row.credential_id).collect();
         if known.len() >= PASSKEYS_MAX {
             return Err(Error::TooManyPasskeys);
         }
@@ -122,7 +122,7 @@ impl Passkeys {
         let label: String = label.trim().chars().filter(|character| !character.is_control()).take(60).collect();
         let label = if label.is_empty() { "passkey".to_owned() } else { label };
         let now = now.trunc_subsecs(6);
-        match store::insert_passkey(db, staff, made.cred_id().as_ref(), &label, &json(&made)?, now).await? {
+        match passkey_store::insert_passkey(db, staff, made.cred_id().as_ref(), &label, &json(&made)?, now).await? {
             1 => Ok(()),
             _ => Err(Error::PasskeyRefused("it is registered already".to_owned())),
         }
@@ -140,7 +140,7 @@ impl Passkeys {
         chance: &dyn Chance,
     ) -> Result<Option<(ChallengeId, Value)>, Error> {
         let mut credentials = Vec::new();
-        for row in store::list_passkeys(db, staff).await? {
+        for row in passkey_store::list_passkeys(db, staff).await? {
             if row.suspect_at.is_none() {
                 credentials.push(credential(row.credential)?);
             }
@@ -193,8 +193,8 @@ impl Passkeys {
 /// The database fails.
 pub async fn list_passkeys(db: &mut PgConnection, staff: Uuid) -> Result<Vec<Passkey>, Error> {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-    let rows = store::list_passkeys(db, staff).await?;
-    let shown = |row: store::PasskeyRow| Passkey {
+    let rows = passkey_store::list_passkeys(db, staff).await?;
+    let shown = |row: passkey_store::PasskeyRow| Passkey {
         credential_id: URL_SAFE_NO_PAD.encode(row.credential_id),
         label: row.label,
         made_at: row.made_at,
@@ -211,7 +211,7 @@ pub async fn list_passkeys(db: &mut PgConnection, staff: Uuid) -> Result<Vec<Pas
 pub async fn remove_passkey(db: &mut PgConnection, staff: Uuid, credential_id: &str) -> Result<bool, Error> {
     use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
     let Ok(id) = URL_SAFE_NO_PAD.decode(credential_id) else { return Ok(false) };
-    Ok(store::delete_passkey(db, staff, &id).await? == 1)
+    Ok(passkey_store::delete_passkey(db, staff, &id).await? == 1)
 }
 
 /// Two answers at once were both given the counter of before: the one that the row holds now decides.
@@ -222,7 +222,7 @@ async fn count(
     now: DateTime<Utc>,
 ) -> Result<Proof, Error> {
     let id = result.cred_id().as_ref();
-    let Some(row) = store::lock_passkey(tx, staff, id).await?.filter(|row| row.suspect_at.is_none()) else {
+    let Some(row) = passkey_store::lock_passkey(tx, staff, id).await?.filter(|row| row.suspect_at.is_none()) else {
         return Ok(Proof::Wrong);
     };
     let counter = i64::from(result.counter());
@@ -231,12 +231,12 @@ async fn count(
     }
     let mut kept = credential(row.credential)?;
     kept.update_credential(result);
-    store::use_passkey(tx, id, &json(&kept)?, counter, now).await?;
+    passkey_store::use_passkey(tx, id, &json(&kept)?, counter, now).await?;
     Ok(Proof::Right)
 }
 
 async fn suspect(tx: &mut PgConnection, staff: Uuid, id: &[u8], now: DateTime<Utc>) -> Result<Proof, Error> {
-    let label = store::suspect_passkey(tx, staff, id, now).await?;
+    let label = passkey_store::suspect_passkey(tx, staff, id, now).await?;
     Ok(label.map_or(Proof::Wrong, Proof::Copied))
 }
 
@@ -250,7 +250,7 @@ async fn keep(
     chance: &dyn Chance,
 ) -> Result<ChallengeId, Error> {
     let challenge = ChallengeId(chance.uuid_v7(now));
-    store::insert_challenge(db, challenge, staff, purpose, &json(state)?, now + CHALLENGE_LIFE).await?;
+    passkey_store::insert_challenge(db, challenge, staff, purpose, &json(state)?, now + CHALLENGE_LIFE).await?;
     Ok(challenge)
 }
 
@@ -262,7 +262,7 @@ async fn take<T: DeserializeOwned>(
     purpose: &str,
     now: DateTime<Utc>,
 ) -> Result<T, Error> {
-    let state = store::take_challenge(db, challenge, staff, purpose, now).await?;
+    let state = passkey_store::take_challenge(db, challenge, staff, purpose, now).await?;
     let state = state.ok_or_else(|| Error::PasskeyRefused("the challenge was answered or ran out".to_owned()))?;
     serde_json::from_value(state).map_err(|_| unreadable())
 }

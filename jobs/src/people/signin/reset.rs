@@ -5,7 +5,7 @@ use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::{Error, store};
+use super::{Error, credential_store, reset_store, session_store};
 use crate::outbound::Chance;
 
 /// Time between approval and effect.
@@ -48,7 +48,7 @@ pub async fn ask_reset(
         approved_by: None,
         due_at: None,
     };
-    store::insert_reset(db, &reset).await?;
+    reset_store::insert_reset(db, &reset).await?;
     Ok(reset)
 }
 
@@ -57,7 +57,7 @@ pub async fn ask_reset(
 /// # Errors
 /// The database fails.
 pub async fn find_open_reset(db: &mut PgConnection, staff: Uuid) -> Result<Option<Reset>, Error> {
-    store::find_open_reset(db, staff).await
+    reset_store::find_open_reset(db, staff).await
 }
 
 /// Approves it: a day from now it may be carried out.
@@ -67,7 +67,7 @@ pub async fn find_open_reset(db: &mut PgConnection, staff: Uuid) -> Result<Optio
 pub async fn approve_reset(db: &mut PgConnection, reset: Uuid, by: Uuid, now: DateTime<Utc>) -> Result<Reset, Error> {
     let now = now.trunc_subsecs(6);
     let mut tx = db.begin().await?;
-    let open = store::lock_reset(&mut tx, reset).await?.ok_or(Error::NoSuchReset)?;
+    let open = reset_store::lock_reset(&mut tx, reset).await?.ok_or(Error::NoSuchReset)?;
     if by == open.asked_by || by == open.staff_id {
         return Err(Error::SecondPersonNeeded);
     }
@@ -75,7 +75,7 @@ pub async fn approve_reset(db: &mut PgConnection, reset: Uuid, by: Uuid, now: Da
         return Ok(open);
     }
     let due_at = now + DELAY;
-    store::approve_reset(&mut tx, reset, by, due_at).await?;
+    reset_store::approve_reset(&mut tx, reset, by, due_at).await?;
     tx.commit().await?;
     Ok(Reset { approved_by: Some(by), due_at: Some(due_at), ..open })
 }
@@ -85,7 +85,7 @@ pub async fn approve_reset(db: &mut PgConnection, reset: Uuid, by: Uuid, now: Da
 /// # Errors
 /// [`Error::NoSuchReset`]
 pub async fn cancel_reset(db: &mut PgConnection, reset: Uuid, now: DateTime<Utc>) -> Result<(), Error> {
-    match store::cancel_reset(db, reset, now).await? {
+    match reset_store::cancel_reset(db, reset, now).await? {
         0 => Err(Error::NoSuchReset),
         _ => Ok(()),
     }
@@ -97,14 +97,14 @@ pub async fn cancel_reset(db: &mut PgConnection, reset: Uuid, now: DateTime<Utc>
 /// [`Error::NoSuchReset`], [`Error::SecondPersonNeeded`] when nobody approved, [`Error::ResetNotDue`]
 pub async fn carry_out_reset(db: &mut PgConnection, reset: Uuid, now: DateTime<Utc>) -> Result<(), Error> {
     let mut tx = db.begin().await?;
-    let open = store::lock_reset(&mut tx, reset).await?.ok_or(Error::NoSuchReset)?;
+    let open = reset_store::lock_reset(&mut tx, reset).await?.ok_or(Error::NoSuchReset)?;
     let due_at = open.due_at.ok_or(Error::SecondPersonNeeded)?;
     if now < due_at {
         return Err(Error::ResetNotDue { due_at });
     }
-    store::finish_reset(&mut tx, reset, now).await?;
-    store::clear_second_factor(&mut tx, open.staff_id, now).await?;
-    store::end_sessions(&mut tx, open.staff_id, None, now).await?;
+    reset_store::finish_reset(&mut tx, reset, now).await?;
+    credential_store::clear_second_factor(&mut tx, open.staff_id, now).await?;
+    session_store::end_sessions(&mut tx, open.staff_id, None, now).await?;
     tx.commit().await?;
     Ok(())
 }

@@ -3,7 +3,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::{Error, new_token, store, token_digest};
+use super::{Error, new_token, session_store, token_digest};
 use crate::outbound::Chance;
 
 /// Longest pause between two requests.
@@ -117,7 +117,7 @@ pub async fn open_session(
     };
     let mut tx = db.begin().await?;
     let token = insert(&mut tx, &session, &device, chance).await?;
-    let new_device = new.level == Level::Full && store::see_device(&mut tx, new.staff_id, &device, now).await?;
+    let new_device = new.level == Level::Full && session_store::see_device(&mut tx, new.staff_id, &device, now).await?;
     tx.commit().await?;
     Ok(Opened { session, token, new_device })
 }
@@ -137,7 +137,7 @@ pub async fn renew_session(
     let now = now.trunc_subsecs(6);
     let digest = token_digest(token).ok_or(Error::SessionEnded)?;
     let mut tx = db.begin().await?;
-    let (old, device) = store::end_live(&mut tx, &digest, now, IDLE).await?.ok_or(Error::SessionEnded)?;
+    let (old, device) = session_store::end_live(&mut tx, &digest, now, IDLE).await?.ok_or(Error::SessionEnded)?;
     let was_half_way = old.level == Level::First;
     let session = Session {
         session_id: chance.uuid_v7(now),
@@ -149,7 +149,7 @@ pub async fn renew_session(
         ..old
     };
     let token = insert(&mut tx, &session, &device, chance).await?;
-    let new_device = was_half_way && store::see_device(&mut tx, session.staff_id, &device, now).await?;
+    let new_device = was_half_way && session_store::see_device(&mut tx, session.staff_id, &device, now).await?;
     tx.commit().await?;
     Ok(Opened { session, token, new_device })
 }
@@ -160,9 +160,9 @@ pub async fn renew_session(
 /// The database fails.
 pub async fn find_session(db: &mut PgConnection, token: &str, now: DateTime<Utc>) -> Result<Option<Session>, Error> {
     let Some(digest) = token_digest(token) else { return Ok(None) };
-    let Some(session) = store::find_live(db, &digest, now, IDLE).await? else { return Ok(None) };
+    let Some(session) = session_store::find_live(db, &digest, now, IDLE).await? else { return Ok(None) };
     if now - session.seen_at >= TimeDelta::minutes(1) {
-        store::touch_session(db, session.session_id, now).await?;
+        session_store::touch_session(db, session.session_id, now).await?;
     }
     Ok(Some(session))
 }
@@ -172,7 +172,7 @@ pub async fn find_session(db: &mut PgConnection, token: &str, now: DateTime<Utc>
 /// # Errors
 /// The database fails.
 pub async fn list_sessions(db: &mut PgConnection, staff: Uuid, now: DateTime<Utc>) -> Result<Vec<Session>, Error> {
-    store::list_live(db, staff, now, IDLE).await
+    session_store::list_live(db, staff, now, IDLE).await
 }
 
 /// Ends one of her sessions at once. `false`: it is not hers, or had ended.
@@ -185,7 +185,7 @@ pub async fn end_session(
     session_id: Uuid,
     now: DateTime<Utc>,
 ) -> Result<bool, Error> {
-    Ok(store::end_session(db, staff, session_id, now).await? == 1)
+    Ok(session_store::end_session(db, staff, session_id, now).await? == 1)
 }
 
 /// Ends all her sessions but `keep`, at once; says how many.
@@ -198,7 +198,7 @@ pub async fn end_all_sessions(
     keep: Option<Uuid>,
     now: DateTime<Utc>,
 ) -> Result<u64, Error> {
-    store::end_sessions(db, staff, keep, now).await
+    session_store::end_sessions(db, staff, keep, now).await
 }
 
 /// Deletes what ended long ago, and counts of attempts that are held against nobody any more.
@@ -206,7 +206,7 @@ pub async fn end_all_sessions(
 /// # Errors
 /// The database fails.
 pub async fn forget_old_sessions(db: &mut PgConnection, now: DateTime<Utc>) -> Result<(), Error> {
-    store::forget(db, now - KEPT, now - super::attempts::FORGOTTEN_AFTER).await
+    session_store::forget(db, now - KEPT, now - super::attempts::FORGOTTEN_AFTER).await
 }
 
 async fn insert(
@@ -217,7 +217,7 @@ async fn insert(
 ) -> Result<SecretString, Error> {
     let token = new_token(chance);
     let digest = token_digest(token.expose_secret()).ok_or(Error::SessionEnded)?;
-    store::insert_session(tx, session, &digest, device).await?;
+    session_store::insert_session(tx, session, &digest, device).await?;
     Ok(token)
 }
 
@@ -236,7 +236,7 @@ pub async fn known_place(
     device: &SecretString,
 ) -> Result<Option<super::Place>, Error> {
     let Some(digest) = token_digest(device.expose_secret()) else { return Ok(None) };
-    if !store::is_known_device(db, staff, &digest).await? {
+    if !session_store::is_known_device(db, staff, &digest).await? {
         return Ok(None);
     }
     Ok(digest.first_chunk().map(|half| super::Place::Known(*half)))
