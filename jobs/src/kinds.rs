@@ -1,5 +1,6 @@
 use crate::{
     evidence, invoice, messaging,
+    people::signin,
     queue::{self, Kind},
     vault,
 };
@@ -13,6 +14,10 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<messaging::Send>(),
         Kind::of::<messaging::Reconcile>(),
         Kind::of::<messaging::ApplyWebhook>(),
+        Kind::of::<messaging::SendMail>(),
+        Kind::of::<messaging::WarnStaff>(),
+        Kind::of::<signin::EndFactor>(),
+        Kind::of::<signin::ForgetSessions>(),
         Kind::of::<queue::ReapLeases>(),
         Kind::of::<queue::ForgetFinished>(),
         Kind::of::<evidence::MakeMonths>(),

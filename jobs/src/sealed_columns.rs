@@ -41,6 +41,7 @@ mod tests {
         ("people_devices.device_sha256", "a digest of chance"),
         ("people_idempotency_keys.key_sha256", "a digest"),
         ("people_idempotency_keys.request_sha256", "a digest"),
+        ("people_invitations.token_sha256", "a digest of chance"),
         ("people_oidc_flows.binding_sha256", "a digest of chance"),
         ("people_oidc_flows.state_sha256", "a digest of chance"),
         ("people_passkeys.credential_id", "chance, made by an authenticator"),

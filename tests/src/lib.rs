@@ -2,6 +2,7 @@
 //! that do as they are told.
 
 pub mod binary;
+pub mod browser;
 pub mod outside;
 pub mod probe;
 pub mod workers;

@@ -19,7 +19,10 @@ use muneem_jobs::{
         Carrier, Chance, Clock, KeyManager, Mailer,
         carrier::{Failure, Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
     },
-    people,
+    people::{
+        self,
+        signin::{passkey::Passkeys, password::Passwords},
+    },
     queue::{Kind, Lane},
     schema,
     vault::{self, Vault},
@@ -34,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, Kms},
+    console::{Console, Departures},
     evidence::anchors::Outside,
     outbound::{
         chance::OsChance,
@@ -343,6 +347,36 @@ impl App {
     /// Whoever has a shell on this machine, as the evidence names her, now.
     pub fn operator(&self) -> By<'_> {
         By::operator(self.deps.clock.now(), &*self.deps.chance)
+    }
+
+    /// The pages for staff.
+    ///
+    /// # Errors
+    /// The list of breached passwords cannot be opened.
+    pub fn console(&self) -> anyhow::Result<Arc<Console>> {
+        let (config, deps) = (&self.config, &self.deps);
+        let origin = config.console_origin();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let breached = config.people.breached_passwords_file.clone();
+        let passwords = Passwords::new(cores, breached, Arc::clone(&deps.chance))
+            .context("`people.breached_passwords_file` cannot be used")?;
+        let country_header = config.console.country_header.as_ref();
+        Ok(Arc::new(Console {
+            db: deps.db.clone(),
+            clock: Arc::clone(&deps.clock),
+            chance: Arc::clone(&deps.chance),
+            vault: Arc::clone(&deps.vault),
+            passwords,
+            // Not where the origin is an address: browsers know passkeys by host names alone.
+            passkeys: Passkeys::new(&origin).ok(),
+            origin,
+            mails: deps.mailer.is_configured(),
+            sends_codes: deps.mailer.is_configured() || self.credentials.is_some(),
+            trusted_proxies: config.server.trusted_proxies.clone(),
+            country_header: country_header.and_then(|name| name.parse().ok()),
+            answer_after: Console::ANSWER_AFTER,
+            departures: Departures::new(Departures::A_MINUTE),
+        }))
     }
 
     /// Runs workers for `lanes` until `shutdown`.

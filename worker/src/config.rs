@@ -65,6 +65,10 @@ pub struct Config {
     pub schedule: Schedule,
     /// `[messaging]`
     pub messaging: Messaging,
+    /// `[console]`
+    pub console: Console,
+    /// `[people]`
+    pub people: People,
     /// `[evidence]`
     pub evidence: Evidence,
     /// `[telemetry]`
@@ -238,6 +242,25 @@ pub struct Whatsapp {
     pub reconcile_window: Duration,
 }
 
+/// Pages for staff.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Console {
+    /// What stands in the address bar before the path; `None`: this machine's own.
+    #[serde(deserialize_with = "unless_empty")]
+    pub origin: Option<String>,
+    /// Header in which a trusted proxy names the client's country; `None`: not looked at.
+    #[serde(deserialize_with = "unless_empty")]
+    pub country_header: Option<String>,
+}
+
+/// Who works here.
+#[derive(Clone, Debug, Deserialize)]
+pub struct People {
+    /// List of breached passwords; `None`: the short one that is compiled in.
+    #[serde(deserialize_with = "path_unless_empty")]
+    pub breached_passwords_file: Option<PathBuf>,
+}
+
 /// Logs, metrics, traces.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Telemetry {
@@ -314,6 +337,12 @@ impl Config {
     /// Where the root key of `kms = "file"` lies.
     pub fn root_key_file(&self) -> PathBuf {
         self.vault.key_file.clone().unwrap_or_else(|| self.data.dir.join("root.key"))
+    }
+
+    /// What stands in the address bar of a browser that shows the console, before the path.
+    pub fn console_origin(&self) -> String {
+        let here = || format!("http://localhost:{}", self.server.listen.port());
+        self.console.origin.clone().map_or_else(here, |origin| origin.trim_end_matches('/').to_ascii_lowercase())
     }
 
     /// Every setting in force, secrets masked, in the order of their names.
@@ -525,6 +554,8 @@ impl Reader {
         let messaging: Option<Messaging> = self.section("messaging");
         let evidence: Option<Evidence> =
             self.section("evidence").map(|evidence: Evidence| evidence.with_secret(objects_key));
+        let console: Option<Console> = self.section("console");
+        let people: Option<People> = self.section("people");
         let telemetry: Option<Telemetry> = self.section("telemetry");
         let sandbox: Option<Sandbox> = self.section("sandbox");
         self.check_ranges();
@@ -538,6 +569,9 @@ impl Reader {
         if let (Some(evidence), Some(messaging)) = (&evidence, &messaging) {
             self.problems.extend(evidence.problems(messaging.mail.host.is_some()));
         }
+        if let (Some(console), Some(server)) = (&console, &server) {
+            self.check_console(console, server);
+        }
         for (key, url) in [("database.url", &url), ("database.listen_url", &listen_url), ("vault.host_url", &host_url)]
         {
             if url.as_ref().is_some_and(|url| !url.expose_secret().starts_with("postgres")) {
@@ -546,7 +580,18 @@ impl Reader {
         }
         let settings = self.settings();
 
-        match (server, database, data, queue, vault, schedule, messaging, evidence, telemetry, sandbox) {
+        match (
+            server,
+            database,
+            data,
+            queue,
+            vault,
+            schedule,
+            (messaging, console, people),
+            evidence,
+            telemetry,
+            sandbox,
+        ) {
             (
                 Some(server),
                 Some(database),
@@ -554,7 +599,7 @@ impl Reader {
                 Some(queue),
                 Some(vault),
                 Some(schedule),
-                Some(messaging),
+                (Some(messaging), Some(console), Some(people)),
                 Some(evidence),
                 Some(telemetry),
                 Some(sandbox),
@@ -575,6 +620,8 @@ impl Reader {
                     },
                     mail: Mail { password: mail_password, ..messaging.mail },
                 },
+                console,
+                people,
                 evidence,
                 telemetry,
                 sandbox,
@@ -682,6 +729,27 @@ impl Reader {
         }
     }
 
+    fn check_console(&mut self, console: &Console, server: &Server) {
+        match &console.origin {
+            Some(origin) if !is_origin(origin) => self.problems.push(
+                "`console.origin` must look like https://console.example.in, without a path (plain http is for loopback \
+                 alone)"
+                    .to_owned(),
+            ),
+            None if !server.listen.ip().is_loopback() => self.warnings.push(
+                "`console.origin` is not set: the console can be used on this machine alone; set it to the address that \
+                 people type, such as https://console.example.in"
+                    .to_owned(),
+            ),
+            _ => {}
+        }
+        let is_name = |name: &String| http::HeaderName::from_bytes(name.as_bytes()).is_ok();
+        if !console.country_header.as_ref().is_none_or(is_name) {
+            self.problems
+                .push("`console.country_header` must be the name of a header, such as CF-IPCountry".to_owned());
+        }
+    }
+
     fn check_lanes(&mut self, queue: &Queue) {
         let reserved: usize = queue.reserved.values().sum();
         if reserved > queue.concurrency {
@@ -734,6 +802,14 @@ fn is_loopback(url: &str) -> bool {
     let authority = rest.split('/').next().unwrap_or_default();
     let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
     host == "localhost" || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// A scheme, a host and perhaps a port, as browsers write it into `Origin` (RFC 6454).
+fn is_origin(text: &str) -> bool {
+    let text = text.trim_end_matches('/');
+    let Some(authority) = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")) else { return false };
+    let plain = !authority.is_empty() && authority.bytes().all(|b| b.is_ascii_alphanumeric() || b".-:[]".contains(&b));
+    plain && (text.starts_with("https://") || is_loopback(text))
 }
 
 fn split_secrets(text: &SecretString) -> Vec<SecretString> {
@@ -844,6 +920,28 @@ mod tests {
         assert_eq!(config.queue.reserved.len(), Lane::ALL.len());
         assert!(config.database.url.is_none());
         assert!(config.telemetry.otlp_endpoint.is_none());
+    }
+
+    #[test]
+    fn the_consoles_origin_is_an_origin_and_not_in_clear_off_this_machine() {
+        let here = read("", &[]).expect("the defaults hold");
+        assert_eq!(here.console_origin(), "http://localhost:8787");
+        for (origin, written) in [
+            ("https://console.example.in", "https://console.example.in"),
+            ("https://Console.example.in:8443/", "https://console.example.in:8443"),
+            ("http://localhost:9000", "http://localhost:9000"),
+        ] {
+            let config = read(&format!("[console]\norigin = {origin:?}"), &[]).expect(origin);
+            assert_eq!(config.console_origin(), written);
+        }
+        for origin in
+            ["http://console.example.in", "console.example.in", "https://a.example/console", "https://", "https://a b"]
+        {
+            let told = problems(&format!("[console]\norigin = {origin:?}"), &[]);
+            assert!(told.contains("`console.origin` must look like https://"), "{origin}: {told}");
+        }
+        let told = problems("[console]\ncountry_header = \"CF IPCountry\"", &[]);
+        assert!(told.contains("`console.country_header` must be the name of a header"), "{told}");
     }
 
     #[test]

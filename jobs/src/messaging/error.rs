@@ -1,9 +1,10 @@
 use chrono::{DateTime, Utc};
 
-use super::{MessageId, WebhookId};
+use super::{MailId, MessageId, WebhookId};
 use crate::{
     files,
-    outbound::carrier::UploadError,
+    outbound::{carrier::UploadError, mailer::MailFailure},
+    people,
     queue::{self, Disposition, JobError, LostLease},
     vault,
 };
@@ -67,6 +68,18 @@ pub enum Error {
     /// A follow-up job was not taken.
     #[error("messaging: enqueue")]
     Enqueue(#[from] queue::Error),
+    /// The row that a job names is not there.
+    #[error("mail {0} does not exist")]
+    NoMail(MailId),
+    /// What is stored of a mail no longer reads: an older program's words.
+    #[error("mail {0}: its stored {1} does not read")]
+    MailUnreadable(MailId, &'static str),
+    /// The mail server did not take a mail; it may be sent again.
+    #[error("mail {0} was not sent: {1}")]
+    MailNotSent(MailId, MailFailure),
+    /// Whom to write to could not be read.
+    #[error("messaging: read whom to write to")]
+    Staff(#[source] Box<people::Error>),
     /// What is personal could not be sealed or opened.
     #[error("messaging: vault")]
     Vault(#[from] vault::Error),
@@ -88,12 +101,19 @@ impl JobError for Error {
             | Self::BadDocument { .. }
             | Self::NoMessage(_)
             | Self::NoWebhook(_)
+            | Self::NoMail(_)
+            | Self::MailUnreadable(..)
             | Self::Unreadable(..) => Disposition::Fail,
             Self::Waiting { until, .. } => Disposition::Snooze(*until),
             Self::File(_, source) => source.disposition(),
             Self::Vault(source) => source.disposition(),
             Self::Evidence(source) => source.disposition(),
-            Self::Upload(..) | Self::Lease(_) | Self::Enqueue(_) | Self::Database(_) => Disposition::Retry,
+            Self::Upload(..)
+            | Self::Lease(_)
+            | Self::Enqueue(_)
+            | Self::MailNotSent(..)
+            | Self::Staff(_)
+            | Self::Database(_) => Disposition::Retry,
         }
     }
 
@@ -106,6 +126,10 @@ impl JobError for Error {
             Self::BadDocument { .. } => "messaging.bad_document",
             Self::NoMessage(_) => "messaging.no_message",
             Self::NoWebhook(_) => "messaging.no_webhook",
+            Self::NoMail(_) => "messaging.no_mail",
+            Self::MailUnreadable(..) => "messaging.mail_unreadable",
+            Self::MailNotSent(..) => "messaging.mail_not_sent",
+            Self::Staff(_) => "messaging.staff",
             Self::Unreadable(..) => "messaging.unreadable",
             Self::Waiting { .. } => "messaging.waiting",
             Self::Upload(..) => "messaging.upload",

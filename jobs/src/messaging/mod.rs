@@ -10,19 +10,26 @@
 //! repeated before webhooks that do arrive have kept silent about it. Where a person's message is worth being sent
 //! twice rather than never, a late sign of the first is recorded as a duplicate. States: [`State`].
 //!
+//! Mail goes to staff alone so far: codes to sign in with, and what happened to their access ([`send_code`],
+//! [`WarnStaff`]). `messaging.send_mail` records its attempt in the same way, and one in doubt is not repeated.
+//!
 //! Carrier terms: Meta's Cloud API; error codes in [`crate::outbound::carrier::CODES`].
 
 mod apply_webhook;
 mod error;
 mod ledger;
+mod mail_store;
 mod model;
 mod reconcile;
 mod rules;
 mod sealed;
 mod send;
+mod send_mail;
+mod staff;
 mod store;
 mod template;
 mod trail;
+mod warn_staff;
 mod webhook;
 
 use std::collections::BTreeSet;
@@ -34,13 +41,16 @@ use sqlx::{Connection, PgConnection};
 pub use apply_webhook::ApplyWebhook;
 pub use error::Error;
 pub use model::{
-    Account, Attempt, AttemptOutcome, Credentials, DEFAULT_LIFE, Document, Event, Message, MessageId, NewMessage,
-    Policy, Reference, Settings, State, Status, Timeline, WebhookId,
+    Account, Attempt, AttemptOutcome, Credentials, DEFAULT_LIFE, Document, Event, MailId, Message, MessageId,
+    NewMessage, Policy, Reference, Settings, State, Status, Timeline, WebhookId,
 };
 pub use reconcile::Reconcile;
 pub use sealed::{INDEXED, SEALED};
 pub use send::Send;
-pub use template::{Category, Content, Header, Language, TEMPLATES, TaxInvoice, Template};
+pub use send_mail::SendMail;
+pub use staff::{Desk, Way, send_code, way_to};
+pub use template::{Category, Content, Header, Language, SignInCode, SignInWarning, TEMPLATES, TaxInvoice, Template};
+pub use warn_staff::WarnStaff;
 pub use webhook::{SignatureError, sign, verify_signature, verify_token};
 
 use crate::{
@@ -104,7 +114,8 @@ pub async fn request(
     let row =
         store::NewRow { id, number: &number, personal, expires_at: new.expires_at.unwrap_or(now + DEFAULT_LIFE), now };
     store::insert_message(conn, new, &row).await?;
-    queue::enqueue(conn, &NewJob::of(new.business, &Send { message_id: id })?).await?;
+    let send = NewJob::of(new.business, &Send { message_id: id })?.lane(new.content.lane());
+    queue::enqueue(conn, &send).await?;
     // Ends a message whose job is gone: cancelled, or given up by the queue.
     let expire = Reconcile { message_id: id, attempt: None };
     queue::enqueue(conn, &NewJob::of(new.business, &expire)?.run_at(row.expires_at)).await?;

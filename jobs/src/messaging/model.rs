@@ -19,6 +19,11 @@ crate::id_type! {
     WebhookId
 }
 
+crate::id_type! {
+    /// One mail.
+    MailId
+}
+
 /// A PDF to stand at the head of a message.
 #[derive(Clone, Debug)]
 pub struct Document {

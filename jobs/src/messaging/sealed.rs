@@ -23,6 +23,7 @@ pub const SEALED: &[SealedColumn] = &[
     SealedColumn::of_row(MESSAGES, "to_phone_sealed", Key::uuid("message_id")),
     SealedColumn::of_row(MESSAGES, "params_sealed", Key::uuid("message_id")),
     SealedColumn::of_row(WEBHOOKS, "body_sealed", Key::uuid("webhook_id")).of_installation(),
+    SealedColumn::of_row("muneem.messaging_mails", "params_sealed", Key::uuid("mail_id")),
 ];
 
 /// What this duty looks up. A carrier's id is kept nowhere, so its marks are not made anew.

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde::{Deserialize, Serialize};
 
-use crate::outbound::carrier::{DocumentHeader, FilledTemplate};
+use crate::{
+    outbound::carrier::{DocumentHeader, FilledTemplate},
+    queue::Lane,
+};
 
 #[derive(rust_embed::RustEmbed)]
 #[folder = "../templates/messaging"]
@@ -48,6 +51,10 @@ impl std::str::FromStr for Language {
 pub enum Content {
     /// A bill with its PDF.
     TaxInvoice(TaxInvoice),
+    /// A code to sign in with.
+    SignInCode(SignInCode),
+    /// What happened to somebody's access.
+    SignInWarning(SignInWarning),
 }
 
 /// The words around a bill.
@@ -63,11 +70,42 @@ pub struct TaxInvoice {
     pub amount: String,
 }
 
+/// The words around a code. The carrier writes them itself (Cloud API, authentication templates).
+#[derive(Clone, Serialize, Deserialize)]
+pub struct SignInCode {
+    /// Six digits.
+    pub code: String,
+}
+
+/// The words around a warning.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct SignInWarning {
+    /// How she is addressed.
+    pub name: String,
+    /// Where her access is to.
+    pub business_name: String,
+    /// What happened, a sentence without its full stop.
+    pub event: String,
+    /// When, in India: `23 November 2026, 14:05`.
+    pub at: String,
+}
+
 impl Content {
     /// The folder of its words.
     pub const fn template(&self) -> &'static str {
         match self {
             Self::TaxInvoice(_) => "tax_invoice",
+            Self::SignInCode(_) => "sign_in_code",
+            Self::SignInWarning(_) => "sign_in_warning",
+        }
+    }
+
+    /// How urgent it is to send.
+    pub const fn lane(&self) -> Lane {
+        match self {
+            // Somebody waits at a screen.
+            Self::SignInCode(_) => Lane::Otp,
+            Self::TaxInvoice(_) | Self::SignInWarning(_) => Lane::Transactional,
         }
     }
 
@@ -78,6 +116,13 @@ impl Content {
                 ("business_name", &invoice.business_name),
                 ("invoice_number", &invoice.invoice_number),
                 ("amount", &invoice.amount),
+            ],
+            Self::SignInCode(code) => vec![("code", &code.code)],
+            Self::SignInWarning(warning) => vec![
+                ("name", &warning.name),
+                ("business_name", &warning.business_name),
+                ("event", &warning.event),
+                ("at", &warning.at),
             ],
         }
     }
@@ -114,12 +159,14 @@ impl Content {
     /// The template filled for the wire.
     pub fn fill(&self, language: Language, header: Option<DocumentHeader>) -> FilledTemplate {
         let words = self.words(language);
-        FilledTemplate {
-            name: words.name.clone(),
-            language: words.language.clone(),
-            header,
-            body: self.parameters().into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-        }
+        let (body, code) = match self {
+            Self::SignInCode(code) => (Vec::new(), Some(code.code.clone())),
+            _ => {
+                let named = self.parameters().into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
+                (named.collect(), None)
+            }
+        };
+        FilledTemplate { name: words.name.clone(), language: words.language.clone(), header, body, code }
     }
 }
 
@@ -170,19 +217,24 @@ pub enum Header {
 impl Template {
     /// The body as the recipient reads it. What is inside a value is never taken for a parameter.
     pub fn render(&self, values: &[(String, String)]) -> String {
-        let mut text = String::with_capacity(self.body.len() + 64);
-        let mut rest = self.body.trim();
-        while let Some((before, after)) = rest.split_once("{{") {
-            text.push_str(before);
-            let Some((name, after)) = after.split_once("}}") else { break };
-            if let Some((_, value)) = values.iter().find(|(known, _)| known == name) {
-                text.push_str(value);
-            }
-            rest = after;
-        }
-        text.push_str(rest);
-        text
+        fill(self.body.trim(), values)
     }
+}
+
+/// Puts values in the place of `{{name}}`. What is inside a value is never taken for a parameter.
+pub(super) fn fill(body: &str, values: &[(String, String)]) -> String {
+    let mut text = String::with_capacity(body.len() + 64);
+    let mut rest = body;
+    while let Some((before, after)) = rest.split_once("{{") {
+        text.push_str(before);
+        let Some((name, after)) = after.split_once("}}") else { break };
+        if let Some((_, value)) = values.iter().find(|(known, _)| known == name) {
+            text.push_str(value);
+        }
+        rest = after;
+    }
+    text.push_str(rest);
+    text
 }
 
 /// Every template by folder and language.
@@ -200,6 +252,26 @@ pub static TEMPLATES: LazyLock<BTreeMap<(String, String), Template>> = LazyLock:
             (key, template)
         })
         .collect()
+});
+
+/// `subject` or `body` of a mail, as it lies in `templates/messaging/<folder>/<language>/`.
+pub(super) fn mail_part(folder: &str, language: Language, part: &str) -> Option<String> {
+    let file = Words::get(&format!("{folder}/{}/{part}.txt.hbs", language.as_str()))?;
+    String::from_utf8(file.data.into_owned()).ok()
+}
+
+/// One sentence for each thing that staff is warned of.
+pub(super) fn events(language: Language) -> &'static BTreeMap<String, String> {
+    &EVENTS[usize::from(language == Language::Hi)]
+}
+
+static EVENTS: LazyLock<[BTreeMap<String, String>; 2]> = LazyLock::new(|| {
+    [Language::En, Language::Hi].map(|language| {
+        let path = format!("sign_in_warning/{}/events.toml", language.as_str());
+        let file = Words::get(&path).unwrap_or_else(|| panic!("templates/messaging/{path} is missing"));
+        let text = std::str::from_utf8(&file.data).unwrap_or_else(|_| panic!("templates/messaging/{path}: not UTF-8"));
+        toml::from_str(text).unwrap_or_else(|error| panic!("templates/messaging/{path}: {error}"))
+    })
 });
 
 #[cfg(test)]
@@ -226,18 +298,47 @@ mod tests {
                 assert_eq!(template.body.matches(&format!("{{{{{parameter}}}}}")).count(), 1, "{folder}/{language}");
             }
             assert_eq!(template.body.matches("{{").count(), template.parameters.len(), "{folder}/{language}");
-            // Cloud API error 2388299: no variable first or last.
+            // Cloud API error 2388299: no variable first or last. The words of an authentication template are the
+            // carrier's own.
+            if template.category == Category::Authentication {
+                assert_eq!((template.parameters.len(), template.header), (1, Header::None), "{folder}");
+                continue;
+            }
             assert!(!template.body.trim().starts_with("{{") && !template.body.trim().ends_with("}}"), "{folder}");
         }
     }
 
+    /// One of each.
+    fn samples() -> [Content; 3] {
+        let warning = SignInWarning {
+            name: "Asha".into(),
+            business_name: "Sharma Mobiles".into(),
+            event: "your password was changed".into(),
+            at: "23 November 2026, 14:05".into(),
+        };
+        [sample(), Content::SignInCode(SignInCode { code: "012345".into() }), Content::SignInWarning(warning)]
+    }
+
     #[test]
     fn typed_parameters_are_those_of_the_template() {
-        for language in [Language::En, Language::Hi] {
-            let names: Vec<_> = sample().parameters().iter().map(|(name, _)| (*name).to_owned()).collect();
-            assert_eq!(sample().words(language).parameters, names);
-            assert_eq!(sample().words(language).language, language.as_str());
+        for (sample, language) in samples().iter().flat_map(|sample| [(sample, Language::En), (sample, Language::Hi)]) {
+            let names: Vec<_> = sample.parameters().iter().map(|(name, _)| (*name).to_owned()).collect();
+            assert_eq!(sample.words(language).parameters, names);
+            assert_eq!(sample.words(language).language, language.as_str());
+            assert_eq!(sample.check(), Ok(()));
         }
+    }
+
+    #[test]
+    fn a_code_stands_where_the_carrier_wants_it_and_overtakes_everything() {
+        let [bill, code, warning] = samples();
+        let filled = code.fill(Language::Hi, None);
+        assert_eq!(
+            (filled.code.as_deref(), filled.body.len(), filled.name.as_str()),
+            (Some("012345"), 0, "sign_in_code_v1")
+        );
+        assert_eq!([bill.lane(), code.lane(), warning.lane()], [Lane::Transactional, Lane::Otp, Lane::Transactional]);
+        assert_eq!(bill.fill(Language::En, None).code, None);
     }
 
     #[test]
@@ -262,7 +363,7 @@ mod tests {
             (&"x".repeat(201), "longer"),
         ] {
             let mut content = sample();
-            let Content::TaxInvoice(invoice) = &mut content;
+            let Content::TaxInvoice(invoice) = &mut content else { panic!("the sample is a bill") };
             value.clone_into(&mut invoice.customer_name);
             let (name, mend) = content.check().expect_err(value);
             assert_eq!(name, "customer_name");

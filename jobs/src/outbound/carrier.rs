@@ -115,6 +115,8 @@ pub struct FilledTemplate {
     pub header: Option<DocumentHeader>,
     /// Values of the named body parameters.
     pub body: Vec<(String, String)>,
+    /// The code of an authentication template: its only parameter, which has no name, and what its button copies.
+    pub code: Option<String>,
 }
 
 /// A file at the head of a message.

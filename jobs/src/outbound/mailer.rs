@@ -18,6 +18,11 @@ const LARGEST_BODY: usize = 256 * 1024;
 pub trait Mailer: Send + Sync + 'static {
     /// Hands one mail to the mail server. Whoever calls it has recorded the attempt before.
     async fn send(&self, mail: &Mail) -> MailOutcome;
+
+    /// Whether there is a mail server at all; without one no mail is planned.
+    fn is_configured(&self) -> bool {
+        true
+    }
 }
 
 /// What came of handing one mail over (RFC 5321 section 4.2.1).

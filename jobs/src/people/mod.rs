@@ -5,6 +5,8 @@
 //! what was mistyped, and of the secret only a digest is kept. It belongs to one business or, for whoever runs the
 //! installation, to all; it can do what its [`Scope`]s say.
 
+mod contact;
+mod contact_store;
 mod enrol;
 mod error;
 mod model;
@@ -26,6 +28,7 @@ use sqlx::{Connection, PgConnection};
 
 use crate::outbound::{Chance, Clock};
 
+pub use contact::{Contact, open_contact};
 pub use enrol::{Enrolment, INDEXED, SEALED, enrol_staff, find_staff_by_email, find_staff_by_phone};
 pub use error::Error;
 pub use model::{Answer, Business, Caller, Claim, NewToken, Refusal, Request, Scope, Token, read_network};

@@ -6,6 +6,7 @@ mod demo;
 mod doctor;
 mod enqueue;
 mod evidence;
+mod invite;
 mod invoice;
 mod jobs;
 mod key_columns;
@@ -96,12 +97,12 @@ impl Cli {
             Command::Migrate(args) => migrate::run(&args, &Config::load(self.config.as_deref())?).await,
             Command::Sandbox(args) => sandbox::run(args).await,
             Command::Serve(args) => serve::run(&args, Config::load(self.config.as_deref())?).await,
-            Command::Enqueue(args) => enqueue::run(args, Config::load(self.config.as_deref())?).await,
+            Command::Enqueue(args) => Box::pin(enqueue::run(args, Config::load(self.config.as_deref())?)).await,
             Command::Jobs(args) => Box::pin(jobs::run(args, Config::load(self.config.as_deref())?)).await,
-            Command::Invoice(args) => invoice::run(args, Config::load(self.config.as_deref())?).await,
-            Command::Messaging(args) => messaging::run(args, Config::load(self.config.as_deref())?).await,
-            Command::People(args) => people::run(args, Config::load(self.config.as_deref())?).await,
-            Command::Keys(args) => keys::run(args, Config::load(self.config.as_deref())?).await,
+            Command::Invoice(args) => Box::pin(invoice::run(args, Config::load(self.config.as_deref())?)).await,
+            Command::Messaging(args) => Box::pin(messaging::run(args, Config::load(self.config.as_deref())?)).await,
+            Command::People(args) => Box::pin(people::run(args, Config::load(self.config.as_deref())?)).await,
+            Command::Keys(args) => Box::pin(keys::run(args, Config::load(self.config.as_deref())?)).await,
             Command::Evidence(args) => Box::pin(evidence::run(args, || Config::load(self.config.as_deref()))).await,
             Command::Schedule(args) => schedule::run(args, Config::load(self.config.as_deref())?).await,
         }

@@ -32,6 +32,7 @@ enum Command {
         #[command(subcommand)]
         command: oidc::Command,
     },
+    Invite(super::invite::Args),
     /// Show who may do what
     #[command(after_help = "Example:\n  muneem people roles")]
     Roles {
@@ -119,6 +120,7 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
     let (_database, app) = super::open(config).await?;
     match args.command {
         Command::Roles { .. } => {}
+        Command::Invite(args) => super::invite::run(&app, args).await?,
         Command::Business { command } => business(&app, command).await?,
         Command::Oidc { command } => oidc::run(&app, command).await?,
         Command::Token { command } => token(&app, command).await?,

@@ -1,12 +1,14 @@
 use std::{
-    io::IsTerminal, net::SocketAddr, os::unix::fs::OpenOptionsExt, process::ExitCode, sync::Arc, time::Duration,
+    io::IsTerminal, net::SocketAddr, os::unix::fs::OpenOptionsExt, path::Path, process::ExitCode, sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context;
 use axum::Router;
 use muneem_jobs::{
     evidence::{Act, By, Object, words},
-    law, people,
+    law,
+    people::{self, signin},
     queue::Lane,
     schema,
 };
@@ -19,6 +21,7 @@ use super::output;
 use crate::{
     app::{App, Database},
     config::Config,
+    console,
     http::{self, Api, rate::Rates, sandbox, whatsapp},
     outbound::http::{Timeouts, client},
     telemetry::{self, Voice},
@@ -118,7 +121,8 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
                 tracing::warn!("sandbox mode, and not on loopback: whoever reaches {at} may move the clock");
             }
             show_first_token(&app, at).await?;
-            routes(&app, shown)
+            show_first_invitation(&app).await?;
+            routes(&app, shown)?
         } else {
             http::router_for_watchers(shown)
         };
@@ -189,24 +193,49 @@ async fn show_first_token(app: &App, at: SocketAddr) -> anyhow::Result<()> {
         ));
     }
     let file = app.config.data.dir.join("first-token");
-    std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&file)
-        .and_then(|mut open| std::io::Write::write_all(&mut open, format!("{bearer}\n").as_bytes()))
-        .with_context(|| {
-            format!(
-                "cannot write the first token to {}; make one: muneem people token create --bootstrap",
-                file.display()
-            )
-        })?;
+    keep_to_ourselves(&file, bearer).with_context(|| {
+        format!("cannot write the first token to {}; make one: muneem people token create --bootstrap", file.display())
+    })?;
     output::text(&format!(
         "The first token of this installation is in {0}. It may do everything: take it and delete the file.\n\
          Use it:  curl -H \"authorization: Bearer $(cat {0})\" http://{at}/v1/queue/stats\n",
         file.display()
     ))
+}
+
+/// Where nobody works yet, shows the link with which the first owner comes in, in the same way as the first token.
+async fn show_first_invitation(app: &App) -> anyhow::Result<()> {
+    let deps = &app.deps;
+    let mut db = deps.db.acquire().await?;
+    // With a business set up already, its first owner is meant.
+    let businesses = people::list_businesses(&mut db).await?;
+    let business = match businesses.as_slice() {
+        [only] => Some(only.business_id),
+        _ => None,
+    };
+    let first = signin::invite_first(&mut db, business, deps.clock.now(), &*deps.chance).await?;
+    let Some((_, token)) = first else { return Ok(()) };
+    let link = format!("{}/console/invitation/{}", app.config.console_origin(), token.expose_secret());
+    if std::io::stdout().is_terminal() {
+        return output::text(&format!(
+            "Nobody works here yet. Who opens this link within a day becomes the owner:\n\n  {link}\n\n\
+             A new one: muneem people invite\n\n"
+        ));
+    }
+    let file = app.config.data.dir.join("first-owner");
+    keep_to_ourselves(&file, &link).with_context(|| {
+        format!("cannot write the first owner's link to {}; make one: muneem people invite", file.display())
+    })?;
+    output::text(&format!(
+        "Nobody works here yet. The link with which the first owner comes in is in {}: open it within a day.\n",
+        file.display()
+    ))
+}
+
+/// Writes one line into a file that only we can read.
+fn keep_to_ourselves(file: &Path, line: &str) -> std::io::Result<()> {
+    let mut open = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)?;
+    std::io::Write::write_all(&mut open, format!("{line}\n").as_bytes())
 }
 
 fn shown(app: &App, metrics: metrics_exporter_prometheus::PrometheusHandle, has_workers: bool) -> Arc<Api> {
@@ -225,9 +254,11 @@ fn shown(app: &App, metrics: metrics_exporter_prometheus::PrometheusHandle, has_
     })
 }
 
-fn routes(app: &App, api: Arc<Api>) -> Router {
+fn routes(app: &App, api: Arc<Api>) -> anyhow::Result<Router> {
     let deps = &app.deps;
-    let mut others = Router::new();
+    let console = app.console()?;
+    let room = console::oidc::Room::new(Arc::clone(&deps.vault)).context("identity providers cannot be spoken to")?;
+    let mut others = console::oidc_routes(Arc::clone(&console), Arc::new(room)).merge(console::routes(console));
     if let Some(credentials) = &app.credentials {
         others = others.merge(whatsapp::routes(whatsapp::Intake {
             db: deps.db.clone(),
@@ -241,5 +272,5 @@ fn routes(app: &App, api: Arc<Api>) -> Router {
     if let Some(clock) = &app.moved_clock {
         others = others.merge(sandbox::routes(sandbox::ClockRoom { api: Arc::clone(&api), clock: clock.clone() }));
     }
-    http::router_with(api, others)
+    Ok(http::router_with(api, others))
 }

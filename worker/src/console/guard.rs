@@ -1,88 +1,257 @@
 //! Who is signed in, and whether a request comes from a page of ours.
 //!
-//! The session's token lives in a cookie that only this host may set (`__Host-`), that no script reads and that other
-//! sites' forms do not carry (`SameSite=Lax`). What a person may do is read with every request, so that a role that
-//! was taken away is gone at once. A request that changes something must say that it comes from our own origin.
+//! What a person may do is read with every request, so that a role that was taken away is gone at once. A request that
+//! changes something must say that it comes from our own origin.
 
 use std::sync::Arc;
 
 use axum::{
     extract::{FromRequestParts, Request, State},
-    http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts},
+    http::{HeaderMap, Method, StatusCode, header, request::Parts},
     middleware::Next,
-    response::{IntoResponse, Response},
+    response::{IntoResponse, Redirect, Response},
 };
-use muneem_jobs::people::{
-    Staff, StaffId, find_active_staff,
-    signin::{self, Level, Session},
+use chrono::{DateTime, Utc};
+use muneem_jobs::{
+    messaging, people,
+    people::{
+        Staff, StaffId, find_active_staff,
+        signin::{self, Level, Session, Standing, find_standing, password},
+    },
+    vault,
 };
-use secrecy::{ExposeSecret, SecretString};
 
-use super::Console;
+use super::{Console, cookies::Crumb, pages, visitor::wants_page};
 
-/// Holds the session's token.
-pub const SESSION_COOKIE: &str = "__Host-muneem";
-/// Holds the browser's lasting mark.
-pub const DEVICE_COOKIE: &str = "__Host-muneem-device";
-
-/// Somebody who is signed in, both factors where two are asked for. As an argument of a handler it refuses everybody
-/// else.
+/// Somebody who is signed in, both factors where two are asked for, and has set up what is demanded of her. As an
+/// argument of a handler it refuses everybody else.
 #[derive(Clone, Debug)]
 pub struct SignedIn {
     /// The session.
     pub session: Session,
     /// Who it is and what she may do at this moment.
     pub staff: Staff,
+    /// What she signs in with.
+    pub standing: Standing,
 }
+
+/// As [`SignedIn`], and also somebody whose second factor is demanded and not set up yet: for the pages that set it up.
+#[derive(Clone, Debug)]
+pub struct Enrolling(pub SignedIn);
 
 /// Somebody who is signed in and proved a factor within the last five minutes: for decrypting, exporting, approving,
 /// sending, and for changing roles and keys.
 #[derive(Clone, Debug)]
 pub struct StepUp(pub SignedIn);
 
+/// As [`StepUp`], for the pages that set up what somebody signs in with.
+#[derive(Clone, Debug)]
+pub(super) struct EnrollingStepUp(pub(super) SignedIn);
+
+/// Somebody whose second factor is still to come.
+#[derive(Clone, Debug)]
+pub(super) struct HalfWay {
+    pub(super) session: Session,
+    pub(super) staff: Staff,
+    pub(super) standing: Standing,
+}
+
 /// Why a request goes no further.
 #[derive(Debug)]
 pub enum Turned {
-    /// No session, one that ended, or one whose second factor is still to come.
-    NotSignedIn,
+    /// No session, or one that ended. Afterwards to `next`, where a page was asked for.
+    NotSignedIn(Option<String>),
+    /// The second factor is still to come.
+    SecondFactorNeeded(Option<String>),
+    /// A second factor is demanded and none is set up.
+    EnrolmentNeeded(Option<String>),
     /// A factor must be proved anew first.
-    StepUpNeeded,
+    StepUpNeeded(Option<String>),
     /// It does not come from a page of ours.
     NotOurs(&'static str),
+    /// She may not.
+    MayNot(String),
     /// There is nothing of hers at this address.
     NotFound,
+    /// Wrong too often.
+    TooSoon {
+        /// Seconds to wait.
+        seconds: i64,
+    },
+    /// Too many passwords are being checked.
+    Busy,
     /// Something failed inside.
     Broken,
 }
 
 impl IntoResponse for Turned {
     fn into_response(self) -> Response {
+        let to = |address: &str, next: &str| Redirect::to(&format!("{address}?next={}", escape(next))).into_response();
         match self {
-            Self::NotSignedIn => (StatusCode::UNAUTHORIZED, "Sign in first.\n").into_response(),
-            Self::StepUpNeeded => {
-                (StatusCode::FORBIDDEN, "This needs your second factor once more: prove it and try again.\n")
-                    .into_response()
+            Self::NotSignedIn(Some(next)) => to("/console/sign-in", &next),
+            Self::SecondFactorNeeded(Some(next)) => to("/console/second-factor", &next),
+            Self::StepUpNeeded(Some(next)) => to("/console/confirm", &next),
+            Self::EnrolmentNeeded(Some(_)) => Redirect::to("/console/security").into_response(),
+            Self::NotSignedIn(None) | Self::SecondFactorNeeded(None) => {
+                pages::refuse(StatusCode::UNAUTHORIZED, "Not signed in", "Sign in first.", false)
             }
-            Self::NotOurs(why) => (StatusCode::FORBIDDEN, format!("Not done: {why}.\n")).into_response(),
-            Self::NotFound => (StatusCode::NOT_FOUND, "There is nothing of yours here.\n").into_response(),
-            Self::Broken => {
-                (StatusCode::SERVICE_UNAVAILABLE, "This did not work. Try again in a moment.\n").into_response()
+            Self::EnrolmentNeeded(None) => pages::refuse(
+                StatusCode::FORBIDDEN,
+                "A second factor is needed",
+                "Your account has to have a second factor: set one up under Security first.",
+                true,
+            ),
+            Self::StepUpNeeded(None) => pages::refuse(
+                StatusCode::FORBIDDEN,
+                "Prove that it is you",
+                "This needs your second factor once more: prove it and try again.",
+                true,
+            ),
+            Self::NotOurs(why) => {
+                pages::refuse(StatusCode::FORBIDDEN, "Not done", &format!("Nothing was changed: {why}."), true)
             }
+            Self::MayNot(why) => pages::refuse(StatusCode::FORBIDDEN, "Not for you", &why, true),
+            Self::NotFound => {
+                pages::refuse(StatusCode::NOT_FOUND, "Not here", "There is nothing of yours at this address.", true)
+            }
+            Self::TooSoon { seconds } => pages::refuse_until(
+                StatusCode::TOO_MANY_REQUESTS,
+                "A moment, please",
+                &format!(
+                    "There were too many wrong attempts. The next one is looked at in {}. Where you have signed in \
+                     before you need not wait for others.",
+                    words_for(seconds)
+                ),
+                seconds,
+            ),
+            Self::Busy => pages::refuse_until(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "A moment, please",
+                "Many people are signing in just now. Try again in a few seconds.",
+                5,
+            ),
+            Self::Broken => pages::refuse_until(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "This did not work",
+                "Something failed on our side, and nothing was changed. Try again in a moment.",
+                10,
+            ),
         }
     }
 }
 
-impl From<signin::Error> for Turned {
-    fn from(error: signin::Error) -> Self {
-        tracing::error!(error = &error as &dyn std::error::Error, "a page of the console failed");
-        Self::Broken
+fn words_for(seconds: i64) -> String {
+    match seconds {
+        ..=1 => "a second".to_owned(),
+        2..=90 => format!("{seconds} seconds"),
+        _ => format!("{} minutes", (seconds + 59) / 60),
     }
 }
 
-impl From<sqlx::Error> for Turned {
-    fn from(error: sqlx::Error) -> Self {
-        tracing::error!(error = &error as &dyn std::error::Error, "a page of the console failed");
-        Self::Broken
+impl Turned {
+    /// A refusal of sign-in that its page does not speak of itself.
+    pub(super) fn of(error: signin::Error, now: DateTime<Utc>) -> Self {
+        match error {
+            signin::Error::TooSoon { until } | signin::Error::TooManyCodes { until } => {
+                Self::TooSoon { seconds: (until - now).num_seconds() + 1 }
+            }
+            signin::Error::Password(password::Error::Busy) => Self::Busy,
+            signin::Error::SessionEnded => Self::NotSignedIn(Some("/console".to_owned())),
+            signin::Error::NoSuchReset => Self::NotFound,
+            signin::Error::SecondPersonNeeded => Self::MayNot(error.to_string()),
+            error => broken(&error),
+        }
+    }
+}
+
+fn broken(error: &(dyn std::error::Error + 'static)) -> Turned {
+    tracing::error!(error, "a page of the console failed");
+    Turned::Broken
+}
+
+macro_rules! breaks {
+    ($($error:ty),* $(,)?) => {$(
+        impl From<$error> for Turned {
+            fn from(error: $error) -> Self {
+                broken(&error)
+            }
+        }
+    )*};
+}
+
+breaks![
+    signin::Error,
+    sqlx::Error,
+    people::Error,
+    people::oidc::Error,
+    vault::Error,
+    messaging::Error,
+    muneem_jobs::evidence::Error
+];
+
+/// The session of this browser, whatever its level, and whose it is. `Err`: where to go instead.
+async fn session(parts: &Parts, console: &Console, next: Option<String>) -> Result<HalfWay, Turned> {
+    let not_signed_in = || Turned::NotSignedIn(next.clone());
+    let token = console.crumb(&parts.headers, Crumb::Session).ok_or_else(not_signed_in)?;
+    let mut db = console.db.acquire().await?;
+    let session = signin::find_session(&mut db, token, console.clock.now()).await?.ok_or_else(not_signed_in)?;
+    let staff = find_active_staff(&mut db, StaffId(session.staff_id)).await?.ok_or_else(not_signed_in)?;
+    let standing = find_standing(&mut db, session.staff_id).await?.ok_or_else(not_signed_in)?;
+    Ok(HalfWay { session, staff, standing })
+}
+
+/// Where to go on after whatever is needed first: the page that was asked for, or the one whose form was sent.
+fn next_of(parts: &Parts, console: &Console) -> Option<String> {
+    if !wants_page(&parts.headers) {
+        return None;
+    }
+    if parts.method == Method::GET {
+        return Some(parts.uri.path_and_query().map_or("/console", |path| path.as_str()).to_owned());
+    }
+    let referer = parts.headers.get(header::REFERER).and_then(|referer| referer.to_str().ok());
+    let path = referer.and_then(|referer| referer.strip_prefix(&console.origin)).unwrap_or("/console");
+    Some(own_path(path).to_owned())
+}
+
+/// The path if it leads to a page of the console, and the way home if it does not: nobody is led elsewhere by a link.
+pub(super) fn own_path(path: &str) -> &str {
+    let plain = path.bytes().all(|byte| byte.is_ascii_graphic() && !b"\\\"<>".contains(&byte));
+    let inside = path == "/console" || path.starts_with("/console/") || path.starts_with("/console?");
+    if plain && inside && !path.contains("//") && !path.contains("/..") && path.len() <= 512 {
+        path
+    } else {
+        "/console"
+    }
+}
+
+/// Percent-encodes what would end a value in a query.
+pub(super) fn escape(path: &str) -> String {
+    path.replace('%', "%25").replace('&', "%26").replace('+', "%2B").replace('#', "%23")
+}
+
+impl FromRequestParts<Arc<Console>> for HalfWay {
+    type Rejection = Turned;
+
+    async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, Turned> {
+        let found = session(parts, console, next_of(parts, console)).await?;
+        match found.session.level {
+            Level::First => Ok(found),
+            // She is through: the page is not for her any more.
+            Level::Full => Err(Turned::NotSignedIn(wants_page(&parts.headers).then(|| "/console".to_owned()))),
+        }
+    }
+}
+
+impl FromRequestParts<Arc<Console>> for Enrolling {
+    type Rejection = Turned;
+
+    async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, Turned> {
+        let next = next_of(parts, console);
+        let HalfWay { session, staff, standing } = session(parts, console, next.clone()).await?;
+        match session.level {
+            Level::Full => Ok(Self(SignedIn { session, staff, standing })),
+            Level::First => Err(Turned::SecondFactorNeeded(next)),
+        }
     }
 }
 
@@ -90,15 +259,21 @@ impl FromRequestParts<Arc<Console>> for SignedIn {
     type Rejection = Turned;
 
     async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, Turned> {
-        let token = cookie(&parts.headers, SESSION_COOKIE).ok_or(Turned::NotSignedIn)?;
-        let mut db = console.db.acquire().await?;
-        let session = signin::find_session(&mut db, token, console.clock.now()).await?;
-        let session = session.filter(|session| session.level == Level::Full).ok_or(Turned::NotSignedIn)?;
-        let staff = find_active_staff(&mut db, StaffId(session.staff_id)).await.map_err(|error| {
-            tracing::error!(error = &error as &dyn std::error::Error, "the person of a session could not be read");
-            Turned::Broken
-        })?;
-        Ok(Self { session, staff: staff.ok_or(Turned::NotSignedIn)? })
+        let Enrolling(who) = Enrolling::from_request_parts(parts, console).await?;
+        if who.standing.must_enrol() { Err(Turned::EnrolmentNeeded(next_of(parts, console))) } else { Ok(who) }
+    }
+}
+
+impl FromRequestParts<Arc<Console>> for EnrollingStepUp {
+    type Rejection = Turned;
+
+    async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, Turned> {
+        let Enrolling(who) = Enrolling::from_request_parts(parts, console).await?;
+        if who.session.is_stepped_up(console.clock.now()) {
+            Ok(Self(who))
+        } else {
+            Err(Turned::StepUpNeeded(next_of(parts, console)))
+        }
     }
 }
 
@@ -106,11 +281,11 @@ impl FromRequestParts<Arc<Console>> for StepUp {
     type Rejection = Turned;
 
     async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, Turned> {
-        let signed_in = SignedIn::from_request_parts(parts, console).await?;
-        if signed_in.session.is_stepped_up(console.clock.now()) {
-            Ok(Self(signed_in))
+        let who = SignedIn::from_request_parts(parts, console).await?;
+        if who.session.is_stepped_up(console.clock.now()) {
+            Ok(Self(who))
         } else {
-            Err(Turned::StepUpNeeded)
+            Err(Turned::StepUpNeeded(next_of(parts, console)))
         }
     }
 }
@@ -123,10 +298,13 @@ pub(super) async fn from_our_pages(
     request: Request,
     next: Next,
 ) -> Result<Response, Turned> {
-    if [Method::GET, Method::HEAD].contains(request.method()) {
-        return Ok(next.run(request).await);
-    }
     let headers = request.headers();
+    if [Method::GET, Method::HEAD].contains(request.method()) {
+        return match elsewhere(&console, headers, request.uri().path()) {
+            Some(there) => Ok(there),
+            None => Ok(next.run(request).await),
+        };
+    }
     let origins: Vec<_> = headers.get_all(header::ORIGIN).iter().collect();
     match origins.as_slice() {
         [origin] if origin.as_bytes() == console.origin.as_bytes() => {}
@@ -142,36 +320,40 @@ pub(super) async fn from_our_pages(
     }
 }
 
-/// The cookie of this name. Two of one name are none: one of them was planted.
-pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let mut found = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|cookies| cookies.to_str().ok())
-        .flat_map(|cookies| cookies.split(';'))
-        .filter_map(|cookie| cookie.trim().split_once('='))
-        .filter(|(known, _)| *known == name)
-        .map(|(_, value)| value);
-    found.next().filter(|_| found.next().is_none())
+/// On this machine alone: who typed `127.0.0.1` is sent to `localhost`, which passkeys and the origin are bound to.
+fn elsewhere(console: &Console, headers: &HeaderMap, path: &str) -> Option<Response> {
+    let port = console.origin.strip_prefix("http://localhost:")?;
+    let host = headers.get(header::HOST)?.to_str().ok()?;
+    let typed = ["127.0.0.1", "[::1]"].iter().any(|name| host.strip_prefix(name) == Some(&format!(":{port}")));
+    (typed && wants_page(headers)).then(|| Redirect::to(&format!("{}{path}", console.origin)).into_response())
 }
 
-/// Keeps the session's token in the browser until it is closed; the session's own end is kept by the table.
-pub fn session_cookie(token: &SecretString) -> HeaderValue {
-    set(&format!("{SESSION_COOKIE}={}; Path=/; Secure; HttpOnly; SameSite=Lax", token.expose_secret()))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Keeps the browser's mark for a year.
-pub fn device_cookie(mark: &SecretString) -> HeaderValue {
-    set(&format!("{DEVICE_COOKIE}={}; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=31536000", mark.expose_secret()))
-}
-
-/// Takes the session's token out of the browser.
-pub fn no_session_cookie() -> HeaderValue {
-    set(&format!("{SESSION_COOKIE}=; Path=/; Secure; HttpOnly; SameSite=Lax; Max-Age=0"))
-}
-
-fn set(text: &str) -> HeaderValue {
-    let mut value = HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""));
-    value.set_sensitive(true);
-    value
+    #[test]
+    fn a_link_leads_to_our_own_pages_or_home() {
+        for own in ["/console", "/console/sessions", "/console?x=1", "/console/a?b=%2Fc"] {
+            assert_eq!(own_path(own), own);
+        }
+        let far = format!("/console/{}", "a".repeat(600));
+        for foreign in [
+            "",
+            "https://evil.example/console",
+            "//evil.example/console",
+            "/console//evil.example",
+            "/console/../docs",
+            "/consolely",
+            "/docs",
+            "console",
+            "/\\evil.example",
+            "/console\\@evil.example",
+            "/console/\r\nSet-Cookie: a=b",
+            "javascript:alert(1)",
+            &far,
+        ] {
+            assert_eq!(own_path(foreign), "/console", "{foreign:?}");
+        }
+    }
 }

@@ -1,34 +1,65 @@
-//! Pages for staff, under `/console`: who is signed in, what a browser may ask for, and the list of one's sessions.
+//! Pages for staff, under `/console`: signing in, what one signs in with, one's sessions, and the way home.
 //!
-//! Every page is drawn here, without a script; nothing comes from elsewhere. What changes something is a POST that a
-//! page of ours made: [`guard`] says how that is known.
+//! ```text
+//! sign-in ─▶ password ─────────▶ second-factor ─▶ console          invitation ─▶ security ─▶ console
+//!        └─▶ code ─▶ (choose) ──┘      └─▶ lost                     console ─▶ confirm ─▶ what asks for a fresh proof
+//! ```
+//!
+//! Every page is drawn here; the one script speaks to the browser's authenticator, and everything but passkeys works
+//! without it. Nothing comes from elsewhere. What changes something is a POST that a page of ours made: [`guard`] says
+//! how that is known.
 
+mod attempt;
+mod confirm;
+pub mod cookies;
+mod departures;
+mod enter;
 pub mod guard;
+mod home;
+mod invitation;
+mod lost;
 pub mod oidc;
 #[cfg(test)]
 mod oidc_tests;
+mod pages;
+mod passkeys;
+mod password;
+mod security;
 mod sessions;
+mod sign_in;
 #[cfg(test)]
 mod tests;
+mod totp;
+mod visitor;
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::Request,
-    http::{HeaderValue, header},
+    extract::{DefaultBodyLimit, Request},
+    http::{HeaderName, HeaderValue, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use muneem_jobs::outbound::{Chance, Clock};
+use muneem_jobs::{
+    messaging::Desk,
+    outbound::{Chance, Clock},
+    people::signin::{passkey::Passkeys, password::Passwords},
+    vault::Vault,
+};
 use sqlx::PgPool;
 use tower_http::csrf::CsrfLayer;
 
+pub use departures::Departures;
+
 const STYLE: &str = include_str!("../../../templates/console/console.css");
-/// Nothing from elsewhere, no script, no frame.
-const POLICY: &str = "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; \
-                      frame-ancestors 'none'";
+const SCRIPT: &str = include_str!("../../../templates/console/passkey.js");
+/// Nothing from elsewhere, no script but the file of ours, no frame.
+const POLICY: &str = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self'; \
+                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+/// Largest form: a passkey's answer is some kilobytes.
+const FORM_LIMIT: usize = 64 * 1024;
 
 /// What pages need.
 pub struct Console {
@@ -40,16 +71,67 @@ pub struct Console {
     pub chance: Arc<dyn Chance>,
     /// What stands in the browser's address bar before the path: `https://console.example.in`.
     pub origin: String,
+    /// Seals secrets, and opens how somebody is called and reached.
+    pub vault: Arc<Vault>,
+    /// Hashes and checks.
+    pub passwords: Passwords,
+    /// `None`: browsers know no passkeys at this origin.
+    pub passkeys: Option<Passkeys>,
+    /// Whether there is a mail server.
+    pub mails: bool,
+    /// Whether a code can be sent at all, by mail or by WhatsApp.
+    pub sends_codes: bool,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpAddr>,
+    /// Header in which they name the client's country.
+    pub country_header: Option<HeaderName>,
+    /// A request for a code is answered after this time whether or not there is such an account.
+    pub answer_after: Duration,
+    /// How often one network may set out to an identity provider.
+    pub departures: Departures,
+}
+
+impl Console {
+    /// Longer than making and planning a code takes, short enough not to be felt.
+    pub const ANSWER_AFTER: Duration = Duration::from_millis(400);
+
+    fn desk(&self) -> Desk<'_> {
+        Desk { vault: &self.vault, clock: &*self.clock, chance: &*self.chance, mails: self.mails }
+    }
 }
 
 /// All addresses of the console.
 pub fn routes(console: Arc<Console>) -> Router {
     let pages = Router::new()
+        .route("/console", get(home::show))
+        .route("/console/second-factor-for-all", post(home::demand))
+        .route("/console/resets/{id}/approve", post(lost::approve))
+        .route("/console/resets/{id}/cancel", post(lost::cancel))
+        .route("/console/sign-in", get(sign_in::show).post(sign_in::identify))
+        .route("/console/sign-in/code", post(sign_in::enter_code))
+        .route("/console/sign-out", post(sessions::sign_out))
+        .route("/console/second-factor", get(confirm::show_second).post(confirm::prove_second))
+        .route("/console/second-factor/passkey", post(confirm::begin_passkey_second))
+        .route("/console/second-factor/lost", get(lost::show).post(lost::ask))
+        .route("/console/confirm", get(confirm::show_again).post(confirm::prove_again))
+        .route("/console/confirm/passkey", post(confirm::begin_passkey_again))
+        .route("/console/confirm/code", post(confirm::send_code_again))
+        .route("/console/invitation/{token}", get(invitation::show).post(invitation::accept))
+        .route("/console/security", get(security::show))
+        .route("/console/security/password", get(password::show).post(password::set))
+        .route("/console/security/totp", get(totp::show).post(totp::confirm))
+        .route("/console/security/totp/begin", post(totp::begin))
+        .route("/console/security/recovery", post(security::renew_codes))
+        .route("/console/security/passkeys", post(passkeys::finish))
+        .route("/console/security/passkeys/begin", post(passkeys::begin))
+        .route("/console/security/passkeys/{id}/remove", post(passkeys::remove))
         .route("/console/sessions", get(sessions::list))
         .route("/console/sessions/{id}/end", post(sessions::end))
-        .route("/console/sessions/end-others", post(sessions::end_others))
-        .route("/console/sign-out", post(sessions::sign_out));
-    guarded(pages, &console).route("/console/console.css", get(style)).with_state(console)
+        .route("/console/sessions/end-others", post(sessions::end_others));
+    guarded(pages, &console)
+        .route("/console/console.css", get(style))
+        .route("/console/passkey.js", get(script))
+        .with_state(console)
 }
 
 /// The addresses of signing in with an identity provider, to stand beside [`routes`].
@@ -58,8 +140,9 @@ pub fn oidc_routes(console: Arc<Console>, room: Arc<oidc::Room>) -> Router {
 }
 
 /// `pages` behind the guard that every page of the console stands behind.
-fn guarded(pages: Router<Arc<Console>>, console: &Arc<Console>) -> Router<Arc<Console>> {
+pub(crate) fn guarded(pages: Router<Arc<Console>>, console: &Arc<Console>) -> Router<Arc<Console>> {
     pages
+        .layer(DefaultBodyLimit::max(FORM_LIMIT))
         .layer(middleware::from_fn_with_state(Arc::clone(console), guard::from_our_pages))
         .layer(CsrfLayer::new())
         .layer(middleware::from_fn(closed))
@@ -82,4 +165,8 @@ async fn closed(request: Request, next: Next) -> Response {
 
 async fn style() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/css; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], STYLE)
+}
+
+async fn script() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/javascript; charset=utf-8"), (header::X_CONTENT_TYPE_OPTIONS, "nosniff")], SCRIPT)
 }

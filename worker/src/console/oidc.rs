@@ -15,47 +15,38 @@ use axum::{
     Extension, Router,
     extract::{Path, Query, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    response::{AppendHeaders, Html, IntoResponse, Redirect, Response},
+    response::{IntoResponse, Redirect, Response},
     routing::{get, post},
 };
-use chrono::TimeDelta;
-use handlebars::Handlebars;
 use muneem_jobs::{
     outbound::{Chance, Clock},
     people::{
         Authority, Decision, StaffId, find_active_staff,
         oidc::{self, Provider, Purpose},
-        signin::{self, Level, NewSession},
+        signin::{self, Level, password::Passwords},
     },
     vault::{self, Vault},
 };
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 use sqlx::{Connection, PgPool};
 
 use super::{
     Console,
+    cookies::Crumb,
+    departures::Departures,
+    enter::{self, First},
     guard::{SignedIn, StepUp, Turned},
+    pages::{self, Page, draw},
+    visitor::Visitor,
 };
 use crate::outbound::{
     clock::SystemClock,
     oidc::{Error as Outside, Providers, Registration},
 };
 
-/// Holds what binds a way to the provider and back to this browser.
-const FLOW: &str = "muneem-oidc";
-/// Holds the session's token.
-const SESSION: &str = "muneem";
-/// Holds the browser's lasting mark.
-const DEVICE: &str = "muneem-device";
 /// Where somebody lands who is signed in.
-const INSIDE: &str = "/console/sessions";
-/// Where somebody lands whose second factor is still to come.
-const SECOND_FACTOR: &str = "/console/second-factor";
-
-const LIST: &str = include_str!("../../../templates/console/oidc.html.hbs");
-const GO: &str = include_str!("../../../templates/console/oidc-go.html.hbs");
-const TOLD: &str = include_str!("../../../templates/console/oidc-told.html.hbs");
+const INSIDE: &str = "/console";
 
 /// What these pages need beside the console's own.
 pub struct Room {
@@ -76,8 +67,26 @@ impl Room {
 
 impl Console {
     /// A console with nothing but what these pages need: for their tests.
+    ///
+    /// # Panics
+    /// When no password can be hashed on this machine.
     pub fn for_providers(db: PgPool, clock: Arc<dyn Clock>, chance: Arc<dyn Chance>, origin: &str) -> Self {
-        Self { db, clock, chance, origin: origin.to_owned() }
+        let vault = Vault::with_root(&db, &[7; 32].into(), Arc::clone(&clock), Arc::clone(&chance));
+        Self {
+            db,
+            clock,
+            passwords: Passwords::new(1, None, Arc::clone(&chance)).expect("there is no list to open"),
+            chance,
+            origin: origin.to_owned(),
+            vault: Arc::new(vault),
+            passkeys: None,
+            mails: false,
+            sends_codes: false,
+            trusted_proxies: Vec::new(),
+            country_header: None,
+            answer_after: std::time::Duration::ZERO,
+            departures: Departures::new(std::num::NonZeroU32::MAX),
+        }
     }
 }
 
@@ -160,21 +169,13 @@ impl Told {
     }
 }
 
-#[derive(Serialize)]
-struct ToldPage {
-    words: &'static str,
-}
-
 impl IntoResponse for Told {
     fn into_response(self) -> Response {
         if let Self::Turned(turned) = self {
             return turned.into_response();
         }
         let (status, words) = self.words();
-        match draw(TOLD, &ToldPage { words }) {
-            Ok(html) => (status, html).into_response(),
-            Err(turned) => turned.into_response(),
-        }
+        pages::refuse(status, "That did not work", words, false)
     }
 }
 
@@ -252,7 +253,7 @@ async fn depart(
     purpose: Purpose,
 ) -> Result<(String, HeaderValue), Told> {
     // One secret serves every tab; a cookie that is none of ours is replaced.
-    let held = brought(console, headers, FLOW).filter(|held| signin::token_digest(held).is_some());
+    let held = console.crumb(headers, Crumb::Provider).filter(|held| signin::token_digest(held).is_some());
     let binding = held.map_or_else(|| signin::new_token(&*console.chance), |held| held.to_owned().into());
     let mut db = console.db.acquire().await?;
     let registration = registration(console, room, &mut db, provider).await?;
@@ -260,37 +261,7 @@ async fn depart(
     let secrets = oidc::begin(&mut db, provider, purpose, &binding, when).await?;
     drop(db);
     let address = room.providers.authorize_url(&registration, &secrets).await?;
-    Ok((address, keep(console, FLOW, &binding, Some(oidc::FLOW_LIFE))))
-}
-
-/// The cookie's name in this console: over https only this host may set it, for all its paths and never in clear.
-fn name_of(console: &Console, crumb: &str) -> String {
-    if console.origin.starts_with("https://") { format!("__Host-{crumb}") } else { crumb.to_owned() }
-}
-
-/// What the browser brings. Two of one name are none: one of them was planted.
-fn brought<'h>(console: &Console, headers: &'h HeaderMap, crumb: &str) -> Option<&'h str> {
-    let name = name_of(console, crumb);
-    let mut found = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|cookies| cookies.to_str().ok())
-        .flat_map(|cookies| cookies.split(';'))
-        .filter_map(|cookie| cookie.trim().split_once('='))
-        .filter(|(known, _)| *known == name)
-        .map(|(_, value)| value);
-    found.next().filter(|_| found.next().is_none())
-}
-
-/// Keeps `value` for `life` (until the browser is closed, if none): no script reads it, no other site's form carries it.
-fn keep(console: &Console, crumb: &str, value: &SecretString, life: Option<TimeDelta>) -> HeaderValue {
-    let secure = if console.origin.starts_with("https://") { "; Secure" } else { "" };
-    let life = life.map(|life| format!("; Max-Age={}", life.num_seconds())).unwrap_or_default();
-    let name = name_of(console, crumb);
-    let text = format!("{name}={}; Path=/{secure}; HttpOnly; SameSite=Lax{life}", value.expose_secret());
-    let mut value = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
-    value.set_sensitive(true);
-    value
+    Ok((address, console.keep(Crumb::Provider, &binding)))
 }
 
 /// `GET /console/oidc/{provider}/begin`
@@ -298,8 +269,11 @@ async fn begin(
     State(console): State<Arc<Console>>,
     Extension(room): Extension<Arc<Room>>,
     Path(handle): Path<String>,
+    visitor: Visitor,
     headers: HeaderMap,
 ) -> Result<Response, Told> {
+    // Each way begun is a row here and perhaps a question there.
+    console.departures.take(visitor.address)?;
     let provider = oidc::load_provider(&mut *console.db.acquire().await?, &handle).await?;
     let (address, kept) = depart(&console, &room, &headers, &provider, Purpose::SignIn).await?;
     Ok(([(header::SET_COOKIE, kept)], Redirect::to(&address)).into_response())
@@ -317,12 +291,12 @@ struct Back {
 async fn callback(
     State(console): State<Arc<Console>>,
     Extension(room): Extension<Arc<Room>>,
-    Path(handle): Path<String>,
-    Query(back): Query<Back>,
+    (Path(handle), Query(back)): (Path<String>, Query<Back>),
+    visitor: Visitor,
     headers: HeaderMap,
 ) -> Result<Response, Told> {
     let now = console.clock.now();
-    let binding: SecretString = brought(&console, &headers, FLOW).ok_or(Told::BeginAgain)?.to_owned().into();
+    let binding: SecretString = console.crumb(&headers, Crumb::Provider).ok_or(Told::BeginAgain)?.to_owned().into();
     let state = back.state.ok_or(Told::BeginAgain)?;
     let mut db = console.db.acquire().await?;
     let provider = oidc::load_provider(&mut db, &handle).await?;
@@ -334,7 +308,7 @@ async fn callback(
     let code = back.code.filter(|code| !code.is_empty()).ok_or(Told::Cancelled)?;
     let identity = room.providers.identify(&registration, &code, &secrets).await?;
     match purpose {
-        Purpose::SignIn => sign_in(&console, &room, &headers, &provider, &identity).await,
+        Purpose::SignIn => sign_in(&console, &room, &visitor, &provider, &identity).await,
         Purpose::Link { staff_id, session_id } => {
             let who = (staff_id, session_id);
             finish_link(&console, &room, &headers, (&provider, &identity.subject), who).await
@@ -345,7 +319,7 @@ async fn callback(
 async fn sign_in(
     console: &Console,
     room: &Room,
-    headers: &HeaderMap,
+    visitor: &Visitor,
     provider: &Provider,
     identity: &crate::outbound::oidc::Identity,
 ) -> Result<Response, Told> {
@@ -354,23 +328,12 @@ async fn sign_in(
     let mut tx = db.begin().await?;
     let staff = oidc::find_linked(&mut tx, &room.vault, provider, &identity.subject, now).await?;
     let proved = provider.proves_second(&identity.proof, now);
-    let own = signin::load_credentials(&mut tx, staff.staff_id.0).await?;
-    let has_passkey = !signin::passkey::list_passkeys(&mut tx, staff.staff_id.0).await?.is_empty();
-    // Whoever has a second factor here gives it, unless the provider saw one just now and is trusted with it.
-    let level = if proved || (own.totp_sealed.is_none() && !has_passkey) { Level::Full } else { Level::First };
-    let held = brought(console, headers, DEVICE).filter(|held| signin::token_digest(held).is_some());
-    let device = held.map_or_else(|| signin::new_token(&*console.chance), |held| held.to_owned().into());
-    let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default();
-    let new = NewSession { staff_id: staff.staff_id.0, level, device: &device, device_name: agent };
-    let opened = signin::open_session(&mut tx, &new, now, &*console.chance).await?;
     oidc::record_sign_in(&mut tx, &staff, provider, proved, (now, &*console.chance)).await?;
+    // Whoever has a second factor here gives it, unless the provider saw one just now and is trusted with it.
+    let factor = if proved { First::both("provider") } else { First::of("provider") };
+    let opened = enter::open(console, &mut tx, visitor, &staff, factor).await?;
     tx.commit().await?;
-    let to = if level == Level::Full { INSIDE } else { SECOND_FACTOR };
-    let kept = AppendHeaders([
-        (header::SET_COOKIE, keep(console, SESSION, &opened.token, None)),
-        (header::SET_COOKIE, keep(console, DEVICE, &device, Some(TimeDelta::days(365)))),
-    ]);
-    Ok((kept, Redirect::to(to)).into_response())
+    Ok(enter::lead_on(console, visitor, &opened, INSIDE))
 }
 
 async fn finish_link(
@@ -384,7 +347,7 @@ async fn finish_link(
     let mut db = console.db.acquire().await?;
     // The session that asked must still be the browser's own: whoever signed out meanwhile, or handed the browser on,
     // links nobody.
-    let token = brought(console, headers, SESSION).ok_or(Told::BeginAgain)?;
+    let token = console.crumb(headers, Crumb::Session).ok_or(Told::BeginAgain)?;
     let session = signin::find_session(&mut db, token, now).await?;
     let same =
         session.is_some_and(|s| s.level == Level::Full && s.session_id == session_id && s.staff_id == staff_id.0);
@@ -411,7 +374,7 @@ struct Listed {
 }
 
 /// `GET /console/oidc`
-async fn list(State(console): State<Arc<Console>>, who: SignedIn) -> Result<Html<String>, Told> {
+async fn list(State(console): State<Arc<Console>>, who: SignedIn) -> Result<Response, Told> {
     let mut db = console.db.acquire().await?;
     let linked = oidc::list_linked(&mut db, who.staff.staff_id).await?;
     let providers = oidc::list_providers(&mut db)
@@ -424,7 +387,8 @@ async fn list(State(console): State<Arc<Console>>, who: SignedIn) -> Result<Html
             label: provider.label,
         })
         .collect();
-    Ok(draw(LIST, &ListPage { providers })?)
+    let page = Page { title: "Other ways to sign in", inside: true, script: false, body: ListPage { providers } };
+    Ok(draw("oidc", &page))
 }
 
 #[derive(Serialize)]
@@ -448,7 +412,7 @@ async fn link(
     }
     let purpose = Purpose::Link { staff_id: who.staff.staff_id, session_id: who.session.session_id };
     let (address, kept) = depart(&console, &room, &headers, &provider, purpose).await?;
-    let page = draw(GO, &GoPage { label: &provider.label, address: &address })?;
+    let page = draw("oidc-go", &GoPage { label: &provider.label, address: &address });
     Ok(([(header::SET_COOKIE, kept)], page).into_response())
 }
 
@@ -464,13 +428,4 @@ async fn unlink(
     let decision = Decision { by: &by, now: console.clock.now(), chance: &*console.chance };
     oidc::unlink(&mut db, &provider, &who.staff, &decision).await?;
     Ok(Redirect::to("/console/oidc"))
-}
-
-fn draw<T: Serialize>(page: &str, context: &T) -> Result<Html<String>, Turned> {
-    let mut engine = Handlebars::new();
-    engine.set_strict_mode(true);
-    engine.render_template(page, context).map(Html).map_err(|error| {
-        tracing::error!(error = &error as &dyn std::error::Error, "a page of the console cannot be drawn");
-        Turned::Broken
-    })
 }

@@ -4,25 +4,26 @@ use std::sync::Arc;
 
 use axum::{
     extract::{Path, State},
-    http::header,
-    response::{Html, IntoResponse, Redirect, Response},
+    response::{IntoResponse, Redirect, Response},
 };
 use chrono::{DateTime, Utc};
 use chrono_tz::Asia::Kolkata;
-use handlebars::Handlebars;
 use muneem_jobs::people::signin::{self, Session};
 use serde::Serialize;
+use serde_json::json;
+use sqlx::Connection;
 use uuid::Uuid;
 
 use super::{
     Console,
-    guard::{SignedIn, Turned, no_session_cookie},
+    cookies::Crumb,
+    enter,
+    guard::{Enrolling, SignedIn, Turned},
+    pages::{Page, draw},
 };
 
-const PAGE: &str = include_str!("../../../templates/console/sessions.html.hbs");
-
 #[derive(Serialize)]
-struct Page {
+struct Sessions {
     here: Row,
     others: Vec<Row>,
 }
@@ -40,14 +41,8 @@ pub(super) async fn list(State(console): State<Arc<Console>>, who: SignedIn) -> 
     let mut db = console.db.acquire().await?;
     let all = signin::list_sessions(&mut db, who.session.staff_id, console.clock.now()).await?;
     let others = all.iter().filter(|session| session.session_id != who.session.session_id).map(row).collect();
-    let page = Page { here: row(&who.session), others };
-    let mut engine = Handlebars::new();
-    engine.set_strict_mode(true);
-    let html = engine.render_template(PAGE, &page).map_err(|error| {
-        tracing::error!(error = &error as &dyn std::error::Error, "the list of sessions cannot be drawn");
-        Turned::Broken
-    })?;
-    Ok(Html(html).into_response())
+    let body = Sessions { here: row(&who.session), others };
+    Ok(draw("sessions", &Page { title: "Where you are signed in", inside: true, script: false, body }))
 }
 
 /// `POST /console/sessions/{id}/end`
@@ -58,26 +53,41 @@ pub(super) async fn end(
 ) -> Result<Redirect, Turned> {
     let id: Uuid = id.parse().map_err(|_| Turned::NotFound)?;
     let mut db = console.db.acquire().await?;
-    if signin::end_session(&mut db, who.session.staff_id, id, console.clock.now()).await? {
-        Ok(Redirect::to("/console/sessions"))
-    } else {
-        Err(Turned::NotFound)
+    let mut tx = db.begin().await?;
+    if !signin::end_session(&mut tx, who.session.staff_id, id, console.clock.now()).await? {
+        return Err(Turned::NotFound);
     }
+    enter::note(&console, &mut tx, &who.staff, "people.sessions_ended", json!({ "session": id })).await?;
+    tx.commit().await?;
+    Ok(Redirect::to("/console/sessions"))
 }
 
 /// `POST /console/sessions/end-others`
 pub(super) async fn end_others(State(console): State<Arc<Console>>, who: SignedIn) -> Result<Redirect, Turned> {
     let mut db = console.db.acquire().await?;
+    let mut tx = db.begin().await?;
     let keep = Some(who.session.session_id);
-    signin::end_all_sessions(&mut db, who.session.staff_id, keep, console.clock.now()).await?;
+    let ended = signin::end_all_sessions(&mut tx, who.session.staff_id, keep, console.clock.now()).await?;
+    enter::note(&console, &mut tx, &who.staff, "people.sessions_ended", json!({ "count": ended })).await?;
+    tx.commit().await?;
     Ok(Redirect::to("/console/sessions"))
 }
 
 /// `POST /console/sign-out`
-pub(super) async fn sign_out(State(console): State<Arc<Console>>, who: SignedIn) -> Result<Response, Turned> {
+pub(super) async fn sign_out(
+    State(console): State<Arc<Console>>,
+    Enrolling(who): Enrolling,
+) -> Result<Response, Turned> {
+    let (staff, session) = (who.session.staff_id, who.session.session_id);
     let mut db = console.db.acquire().await?;
-    signin::end_session(&mut db, who.session.staff_id, who.session.session_id, console.clock.now()).await?;
-    Ok(([(header::SET_COOKIE, no_session_cookie())], "You are signed out.\n").into_response())
+    let mut tx = db.begin().await?;
+    if signin::end_session(&mut tx, staff, session, console.clock.now()).await? {
+        enter::note(&console, &mut tx, &who.staff, "people.signed_out", json!({ "session": session })).await?;
+    }
+    tx.commit().await?;
+    let mut response = Redirect::to("/console/sign-in").into_response();
+    enter::add(&mut response, console.forget(Crumb::Session));
+    Ok(response)
 }
 
 fn row(session: &Session) -> Row {

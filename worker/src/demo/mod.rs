@@ -188,6 +188,10 @@ fn links(stage: &Stage, story: &Story<'_>, played: &Played) {
     story.line(&format!("  her phone      http://{sandbox}/sandbox"));
     story.line(&format!("  checkout       http://{shop}/"));
     story.line(&format!("  an invoice     http://{shop}/orders/{}/invoice.pdf", played.first.order));
+    if let Some(link) = stage.owners_link() {
+        story.line(&format!("  the console    {link}"));
+        story.line("                 (become the shop's owner; the codes and alerts come to the stand-in's mails)");
+    }
     story.line(&format!(
         "  its job, JSON  curl -H 'Authorization: Bearer {}' http://{api}/v1/queue/jobs/{}",
         stage.token.expose_secret(),

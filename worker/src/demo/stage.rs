@@ -64,6 +64,7 @@ pub(super) struct Stage {
     /// Opens the API for reading, in this run only.
     pub(super) token: SecretString,
     environment: Vec<(&'static str, String)>,
+    data: PathBuf,
     logs: PathBuf,
     closing: CancellationToken,
 }
@@ -136,6 +137,7 @@ impl Stage {
             shop_at,
             token,
             environment,
+            data,
             logs,
             closing,
         };
@@ -172,6 +174,11 @@ impl Stage {
             Some(()) => Ok(()),
             None => Err(self.api.ended("is not ready")),
         }
+    }
+
+    /// The link with which the shop's owner comes in to the console, as `serve` leaves it on a first start.
+    pub(super) fn owners_link(&self) -> Option<String> {
+        std::fs::read_to_string(self.data.join("first-owner")).ok().map(|link| link.trim().to_owned())
     }
 
     /// Where the processes' own words are.

@@ -14,8 +14,21 @@ use super::Api;
 /// Each proxy appends the address it was called from, so the list is read from the right for as long as proxies of ours
 /// stand there; the first other address is the client. What stands to its left is the client's own invention.
 pub(super) fn address(api: &Api, parts: &Parts) -> Option<IpAddr> {
-    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
-    peer.map(|peer| behind(peer, &parts.headers, &api.settings.trusted_proxies))
+    address_through(&api.settings.trusted_proxies, parts)
+}
+
+/// As [`address`], for whoever has the proxies of `server.trusted_proxies` at hand.
+pub(crate) fn address_through(trusted: &[IpAddr], parts: &Parts) -> Option<IpAddr> {
+    peer(parts).map(|peer| behind(peer, &parts.headers, trusted))
+}
+
+/// Whether the peer is a proxy of ours, whose headers are believed.
+pub(crate) fn is_through(trusted: &[IpAddr], parts: &Parts) -> bool {
+    peer(parts).is_some_and(|peer| trusted.contains(&peer.to_canonical()))
+}
+
+fn peer(parts: &Parts) -> Option<IpAddr> {
+    parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip())
 }
 
 fn behind(peer: IpAddr, headers: &HeaderMap, trusted: &[IpAddr]) -> IpAddr {

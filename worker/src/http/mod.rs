@@ -6,7 +6,7 @@
 
 mod auth;
 mod body;
-mod client;
+pub(crate) mod client;
 mod cursor;
 #[cfg(test)]
 mod duty_tests;

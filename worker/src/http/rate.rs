@@ -87,7 +87,7 @@ impl Rates {
 }
 
 /// Who shares a count: an IPv4 address, or the 64 bits of IPv6 that one subscriber is given (RFC 6177).
-fn block(address: IpAddr) -> IpAddr {
+pub(crate) fn block(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
         address @ IpAddr::V4(_) => address,
@@ -131,13 +131,37 @@ impl<K: Eq + Hash, V> Kept<K, V> {
 
 impl<K: Eq + Hash> Kept<K, DefaultDirectRateLimiter> {
     fn take(&self, key: K, quota: Quota) -> Result<(), Problem> {
+        self.wait(key, quota).map_err(too_often)
+    }
+
+    /// `Err`: how long to wait.
+    fn wait(&self, key: K, quota: Quota) -> Result<(), Duration> {
         let clock = DefaultClock::default();
         let taken =
             self.with(key, || Some(RateLimiter::direct_with_clock(quota, clock.clone())), |limiter| limiter.check());
         match taken {
-            Some(Err(early)) => Err(too_often(early.wait_time_from(clock.now()))),
+            Some(Err(early)) => Err(early.wait_time_from(clock.now())),
             Some(Ok(())) | None => Ok(()),
         }
+    }
+}
+
+/// How often each of many may do one thing.
+#[derive(Debug)]
+pub(crate) struct ByKey<K> {
+    kept: Kept<K, DefaultDirectRateLimiter>,
+    quota: Quota,
+}
+
+impl<K: Eq + Hash> ByKey<K> {
+    /// Remembers at least the last `most` of them.
+    pub(crate) fn new(most: usize, quota: Quota) -> Self {
+        Self { kept: Kept::new(most), quota }
+    }
+
+    /// Counts one time. `Err`: how long to wait.
+    pub(crate) fn take(&self, key: K) -> Result<(), Duration> {
+        self.kept.wait(key, self.quota)
     }
 }
 

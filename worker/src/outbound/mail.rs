@@ -202,6 +202,10 @@ impl Mailer for NotConfigured {
     async fn send(&self, _: &Mail) -> MailOutcome {
         MailOutcome::NotSent(MailFailure::new("no mail server is configured: set `messaging.mail.host`"))
     }
+
+    fn is_configured(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]

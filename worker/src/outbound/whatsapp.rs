@@ -138,6 +138,12 @@ fn body_of(message: &OutgoingMessage) -> serde_json::Value {
     if !parameters.is_empty() {
         components.push(json!({ "type": "body", "parameters": parameters }));
     }
+    if let Some(code) = &template.code {
+        // Cloud API, authentication templates: the code stands in the body and behind the button, both unnamed.
+        let parameters = json!([{ "type": "text", "text": code }]);
+        components.push(json!({ "type": "body", "parameters": parameters }));
+        components.push(json!({ "type": "button", "sub_type": "url", "index": "0", "parameters": parameters }));
+    }
     json!({
         "messaging_product": "whatsapp",
         "recipient_type": "individual",

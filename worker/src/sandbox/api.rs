@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
-use muneem_jobs::messaging::{Header, TEMPLATES, Template};
+use muneem_jobs::messaging::{Category, Header, TEMPLATES, Template};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -215,6 +215,7 @@ struct PostedLanguage {
 struct Component {
     #[serde(rename = "type")]
     kind: String,
+    sub_type: Option<String>,
     #[serde(default)]
     parameters: Vec<Parameter>,
 }
@@ -299,7 +300,11 @@ fn fill(inner: &Inner, number: &Number, posted: PostedTemplate) -> Result<(Strin
         .ok_or_else(|| refuse(132_001, format!("template name ({name}) does not exist in {language}")))?;
     let component = |kind: &str| posted.components.iter().find(|component| component.kind == kind);
     let document = head(inner, number, template, component("header"))?;
-    let values = body_values(template, component("body"))?;
+    let values = if template.category == Category::Authentication {
+        code_values(template, component("body"), component("button"))?
+    } else {
+        body_values(template, component("body"))?
+    };
     let text = template.render(&values);
     if text.chars().count() > 1024 {
         return Err(refuse(132_005, "Translated text is too long"));
@@ -362,6 +367,30 @@ fn body_values(template: &Template, posted: Option<&Component>) -> Result<Vec<(S
             Ok((name, text))
         })
         .collect()
+}
+
+/// An authentication template has one unnamed parameter, and a button that copies the same code.
+fn code_values(
+    template: &Template,
+    body: Option<&Component>,
+    button: Option<&Component>,
+) -> Result<Vec<(String, String)>, Refused> {
+    let only = |posted: Option<&Component>| match posted.map(|component| component.parameters.as_slice()) {
+        Some([Parameter { kind: Some(kind), parameter_name: None, text: Some(text), .. }]) if kind == "text" => {
+            Some(text.clone())
+        }
+        _ => None,
+    };
+    let code = only(body).ok_or_else(|| refuse(132_000, "body: one unnamed parameter is expected"))?;
+    let copied = button.filter(|button| button.sub_type.as_deref() == Some("url"));
+    if only(copied).as_ref() != Some(&code) {
+        return Err(refuse(131_008, "Required parameter is missing: buttons: Button at index 0 of type Url"));
+    }
+    if code.chars().count() > 15 {
+        return Err(refuse(132_005, "The code is longer than 15 characters"));
+    }
+    let name = template.parameters.first().cloned().unwrap_or_default();
+    Ok(vec![(name, code)])
 }
 
 /// `POST /{version}/{number}/media`
@@ -507,8 +536,13 @@ pub(super) async fn templates(
     let data: Vec<_> = TEMPLATES
         .values()
         .map(|template| {
-            json!({ "name": template.name, "language": template.language, "status": "APPROVED", "category": "UTILITY",
-                "parameter_format": "NAMED", "components": [{ "type": "BODY", "text": template.body.trim() }] })
+            let (category, format) = match template.category {
+                Category::Authentication => ("AUTHENTICATION", "POSITIONAL"),
+                Category::Marketing => ("MARKETING", "NAMED"),
+                Category::Utility => ("UTILITY", "NAMED"),
+            };
+            json!({ "name": template.name, "language": template.language, "status": "APPROVED", "category": category,
+                "parameter_format": format, "components": [{ "type": "BODY", "text": template.body.trim() }] })
         })
         .collect();
     Json(json!({ "data": data })).into_response()

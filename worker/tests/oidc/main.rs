@@ -31,6 +31,7 @@ use muneem_jobs::{
         oidc::{self, NewProvider},
         signin::{self, Level, NewSession, Session},
     },
+    queue,
     vault::Vault,
 };
 use muneem_postgres::testing::TestDb;
@@ -177,14 +178,23 @@ impl House {
     async fn new() -> Self {
         let db = TestDb::new(&muneem_jobs::MIGRATOR).await;
         sqlx::query(
-            "insert into muneem.people_staff
-                 (staff_id, name_sealed, phone_sealed, phone_index, phone_index_version, created_at)
-             select id, '\\x00', '\\x00', decode(replace(id::text, '-', ''), 'hex'), 1, now() from unnest($1::uuid[]) id",
+            "with shop as (
+                 insert into muneem.people_businesses (business_id, handle, legal_name, created_at)
+                 values (gen_random_uuid(), 'sharma-mobiles', 'Sharma', now())
+                 returning business_id
+             )
+             insert into muneem.people_staff
+                 (staff_id, business_id, name_sealed, phone_sealed, phone_index, phone_index_version, created_at)
+             select id, business_id, '\\x00', '\\x00', decode(replace(id::text, '-', ''), 'hex'), 1, now()
+             from shop, unnest($1::uuid[]) id",
         )
         .bind(vec![ASHA, RAVI])
         .execute(&db.pool())
         .await
         .expect("staff");
+        let mut owner = db.pool().acquire().await.expect("a connection");
+        queue::sync_kinds(&mut owner, &muneem_jobs::kinds()).await.expect("kinds");
+        drop(owner);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let console = Arc::new(Console::for_providers(db.app_pool(), Arc::clone(&clock), Arc::new(OsChance), ORIGIN));
         let vault = Arc::new(Vault::with_root(&db.app_pool(), &[7; 32].into(), clock, Arc::new(OsChance)));

@@ -413,7 +413,8 @@ pub(super) async fn forget_staff(db: &mut PgConnection, staff: StaffId) -> Resul
     store::delete_links(db, staff).await
 }
 
-/// Writes down that somebody was signed in by a provider, in the transaction that opens the session.
+/// Writes down that a provider said who somebody is, in the transaction that opens the session; that she came in is the
+/// session's own evidence.
 ///
 /// # Errors
 /// The database fails.
@@ -428,9 +429,9 @@ pub async fn record_sign_in(
         event_id: EventId::new(chance, now),
         business_id: staff.business_id,
         actor: evidence::Actor::Staff(staff.staff_id.0),
-        verb: "people.signed_in",
+        verb: "people.provider_vouched",
         object: Object { kind: "staff", id: &staff.staff_id.to_string() },
-        details: json!({ "by": "oidc", "provider": provider.provider_id, "second_factor": second_factor }),
+        details: json!({ "provider": provider.provider_id, "second_factor": second_factor }),
     };
     evidence::record(tx, &event).await?;
     Ok(())

@@ -72,6 +72,7 @@ pub(super) async fn insert_code(
 
 pub(super) struct CodeRow {
     pub(super) staff_id: Uuid,
+    pub(super) channel: String,
     pub(super) code_sha256: Vec<u8>,
     pub(super) tries_left: i16,
 }
@@ -87,7 +88,7 @@ pub(super) async fn take_try(
         "update muneem.people_sign_in_codes
          set tries_left = tries_left - 1
          where code_id = $1 and used_at is null and tries_left > 0 and expires_at > $2
-         returning staff_id, code_sha256, tries_left",
+         returning staff_id, channel, code_sha256, tries_left",
         code_id.0,
         now,
     )

@@ -111,6 +111,16 @@ pub(super) async fn replace_recovery_codes(
     digests: &[Vec<u8>],
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
+    // Who has passkeys alone has no row yet.
+    sqlx::query!(
+        "insert into muneem.people_credentials (staff_id, updated_at)
+         values ($1, $2)
+         on conflict do nothing",
+        staff,
+        now,
+    )
+    .execute(&mut *tx)
+    .await?;
     // Two sets at once would both stay: the parent's row is the lock.
     sqlx::query!("select staff_id from muneem.people_credentials where staff_id = $1 for update", staff)
         .fetch_one(&mut *tx)

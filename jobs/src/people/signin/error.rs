@@ -1,6 +1,10 @@
 use chrono::{DateTime, Utc};
 
 use super::password;
+use crate::{
+    evidence, people,
+    queue::{self, Disposition, JobError, LostLease},
+};
 
 /// What can go wrong with signing in. None of it says whether an account exists.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +57,60 @@ pub enum Error {
         /// When it may go.
         due_at: DateTime<Utc>,
     },
+    /// What was done could not be put on record, so it was not done.
+    #[error("could not record what was done to a sign-in")]
+    Evidence(#[from] evidence::Error),
+    /// A follow-up job was not taken.
+    #[error("could not plan what follows")]
+    Enqueue(#[from] queue::Error),
+    /// Another worker has the job.
+    #[error("sign-in: lease")]
+    Lease(#[from] LostLease),
+    /// Whose sign-in it is could not be read.
+    #[error("could not read whose sign-in it is")]
+    People(#[source] Box<people::Error>),
     /// The database failed.
     #[error("could not read or write what people sign in with")]
     Database(#[from] sqlx::Error),
+}
+
+impl Error {
+    /// A failure of the rooms around.
+    pub(super) fn people(error: people::Error) -> Self {
+        Self::People(Box::new(error))
+    }
+}
+
+impl JobError for Error {
+    fn disposition(&self) -> Disposition {
+        match self {
+            Self::ResetNotDue { due_at } => Disposition::Snooze(*due_at),
+            Self::Lease(_) | Self::Database(_) | Self::People(_) | Self::Evidence(_) => Disposition::Retry,
+            Self::Enqueue(source) => source.disposition(),
+            Self::TooSoon { .. }
+            | Self::Password(_)
+            | Self::TooManyCodes { .. }
+            | Self::NotConfirmed
+            | Self::BadSecret
+            | Self::SessionEnded
+            | Self::BadOrigin
+            | Self::TooManyPasskeys
+            | Self::PasskeyRefused(_)
+            | Self::ResetUnderWay
+            | Self::NoSuchReset
+            | Self::SecondPersonNeeded => Disposition::Fail,
+        }
+    }
+
+    fn cause(&self) -> &'static str {
+        match self {
+            Self::ResetNotDue { .. } => "people.reset_not_due",
+            Self::Lease(_) => "people.lost_lease",
+            Self::Database(_) => "people.database",
+            Self::People(_) => "people.unreadable",
+            Self::Evidence(_) => "people.evidence",
+            Self::Enqueue(source) => source.cause(),
+            _ => "people.refused",
+        }
+    }
 }

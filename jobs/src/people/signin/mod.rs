@@ -11,6 +11,9 @@
 //! - A code of an authenticator works once, whoever races ([`use_totp_step`]).
 //! - A session is found by the digest of its token, is idle for half an hour at most and lives twelve; what its owner
 //!   may do is asked anew with each request and does not stand in it.
+//! - Somebody who has nothing to sign in with gets a link, used once ([`invite`]).
+//! - A second factor that is demanded of somebody is set up before anything else ([`Standing::must_enrol`]).
+//! - What happens to somebody's access is told her ([`warn`]) by a job of messaging.
 //! - A second factor is taken away only by a second person and after a day ([`ask_reset`]).
 //!
 //! Whoever calls seals secrets in the vault and records evidence; everything here runs in the caller's transaction.
@@ -19,18 +22,27 @@ mod attempt_store;
 mod attempts;
 mod code_store;
 mod credential_store;
+mod end_factor;
 mod error;
+mod forget_sessions;
+mod invitation;
+mod invitation_store;
 pub mod passkey;
 mod passkey_store;
 pub mod password;
+mod record;
 mod reset;
 mod reset_store;
+mod schedules;
 mod secret;
 mod session;
 mod session_store;
+mod standing;
+mod standing_store;
 #[cfg(test)]
 mod tests;
 pub mod totp;
+mod warning;
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use secrecy::{ExposeSecret, SecretString};
@@ -41,13 +53,24 @@ use uuid::Uuid;
 use crate::outbound::Chance;
 
 pub use attempts::{AccountKey, Place};
+pub use end_factor::EndFactor;
 pub use error::Error;
-pub use reset::{Reset, approve_reset, ask_reset, cancel_reset, carry_out_reset, find_open_reset};
+pub use forget_sessions::ForgetSessions;
+pub use invitation::{
+    INVITATION_LIFE, Invitation, InvitationId, Invitee, find_invitation, invite, invite_first, use_invitation,
+};
+pub use record::{Deed, record};
+pub use reset::{
+    Reset, approve_reset, ask_reset, cancel_reset, carry_out_reset, find_open_reset, find_reset, list_open_resets,
+};
+pub use schedules::schedules;
 pub use secret::{new_token, token_digest};
 pub use session::{
     IDLE, LIFE, Level, NewSession, Opened, STEP_UP, Session, end_all_sessions, end_session, find_session,
-    forget_old_sessions, known_place, list_sessions, open_session, renew_session,
+    forget_old_sessions, known_place, list_sessions, open_session, renew_session, see_country,
 };
+pub use standing::{Standing, demand_second_factor, find_standing};
+pub use warning::{Warning, desk_of, warn, warn_about};
 
 /// Life of a sent code.
 const CODE_LIFE: TimeDelta = TimeDelta::minutes(10);
@@ -259,6 +282,11 @@ impl Channel {
             Self::Email => "email",
         }
     }
+
+    /// What a row says; the table knows no third.
+    fn read(text: &str) -> Self {
+        if text == "phone" { Self::Phone } else { Self::Email }
+    }
 }
 
 crate::id_type! {
@@ -316,6 +344,8 @@ pub enum Entered {
     Right {
         /// To whom.
         staff: Uuid,
+        /// The way it was sent: she holds that phone, or reads that mail.
+        channel: Channel,
     },
     /// Another; this many tries are left.
     Wrong {
@@ -341,7 +371,7 @@ pub async fn enter_code(
     let Some(row) = code_store::take_try(&mut tx, code_id, now).await? else { return Ok(Entered::Void) };
     let outcome = if bool::from(secret::code_digest(binding, code.trim()).ct_eq(row.code_sha256.as_slice())) {
         code_store::use_code(&mut tx, code_id, now).await?;
-        Entered::Right { staff: row.staff_id }
+        Entered::Right { staff: row.staff_id, channel: Channel::read(&row.channel) }
     } else {
         Entered::Wrong { tries_left: row.tries_left }
     };

@@ -6,7 +6,7 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::{Error, credential_store, reset_store, session_store};
-use crate::outbound::Chance;
+use crate::{outbound::Chance, people::BusinessId};
 
 /// Time between approval and effect.
 const DELAY: TimeDelta = TimeDelta::hours(24);
@@ -58,6 +58,22 @@ pub async fn ask_reset(
 /// The database fails.
 pub async fn find_open_reset(db: &mut PgConnection, staff: Uuid) -> Result<Option<Reset>, Error> {
     reset_store::find_open_reset(db, staff).await
+}
+
+/// The open wish with this id, held until the transaction ends.
+///
+/// # Errors
+/// The database fails.
+pub async fn find_reset(tx: &mut PgConnection, reset: Uuid) -> Result<Option<Reset>, Error> {
+    reset_store::lock_reset(tx, reset).await
+}
+
+/// Open wishes about staff of `business` (`None`: about anybody), oldest first.
+///
+/// # Errors
+/// The database fails.
+pub async fn list_open_resets(db: &mut PgConnection, business: Option<BusinessId>) -> Result<Vec<Reset>, Error> {
+    reset_store::list_open_resets(db, business).await
 }
 
 /// Approves it: a day from now it may be carried out.

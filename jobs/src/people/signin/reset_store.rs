@@ -3,6 +3,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Error, Reset};
+use crate::people::BusinessId;
 
 pub(super) async fn insert_reset(db: &mut PgConnection, reset: &Reset) -> Result<(), Error> {
     let done = sqlx::query!(
@@ -78,4 +79,18 @@ pub(super) async fn finish_reset(tx: &mut PgConnection, reset: Uuid, now: DateTi
         .execute(tx)
         .await?;
     Ok(())
+}
+
+pub(super) async fn list_open_resets(db: &mut PgConnection, business: Option<BusinessId>) -> Result<Vec<Reset>, Error> {
+    Ok(sqlx::query_as!(
+        Reset,
+        "select r.reset_id, r.staff_id, r.asked_by, r.asked_at, r.approved_by, r.due_at
+         from muneem.people_factor_resets r
+         join muneem.people_staff s using (staff_id)
+         where ($1::uuid is null or s.business_id = $1) and r.done_at is null and r.cancelled_at is null
+         order by r.asked_at, r.reset_id",
+        business.map(|business| business.0),
+    )
+    .fetch_all(db)
+    .await?)
 }

@@ -201,6 +201,22 @@ pub async fn end_all_sessions(
     session_store::end_sessions(db, staff, keep, now).await
 }
 
+/// Notes the country that a trusted proxy named for this browser (ISO 3166-1 alpha-2). `true`: she has signed in from
+/// others before and never from this one, which she is to be told of. What is no country is not looked at.
+///
+/// # Errors
+/// The database fails.
+pub async fn see_country(
+    db: &mut PgConnection,
+    staff: Uuid,
+    device: &SecretString,
+    country: &str,
+) -> Result<bool, Error> {
+    let is_country = country.len() == 2 && country.bytes().all(|byte| byte.is_ascii_uppercase());
+    let Some(digest) = token_digest(device.expose_secret()).filter(|_| is_country) else { return Ok(false) };
+    session_store::see_country(db, staff, &digest, country).await
+}
+
 /// Deletes what ended long ago, and counts of attempts that are held against nobody any more.
 ///
 /// # Errors

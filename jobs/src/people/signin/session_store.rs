@@ -243,6 +243,37 @@ pub(super) async fn forget(
     sqlx::query!("delete from muneem.people_sign_in_codes where expires_at < $1", attempts_before)
         .execute(&mut *db)
         .await?;
+    sqlx::query!("delete from muneem.people_invitations where expires_at < $1", sessions_before)
+        .execute(&mut *db)
+        .await?;
     sqlx::query!("delete from muneem.people_sign_in_failures where last_at < $1", attempts_before).execute(db).await?;
     Ok(())
+}
+
+/// Notes the country that a browser is in. Says whether she was in others before and never in this one.
+pub(super) async fn see_country(
+    tx: &mut PgConnection,
+    staff: Uuid,
+    device_sha256: &[u8],
+    country: &str,
+) -> Result<bool, Error> {
+    let before = sqlx::query!(
+        r#"select coalesce(bool_or(country is not null), false) as "some!",
+                  coalesce(bool_or(country = $2), false) as "this!"
+           from muneem.people_devices
+           where staff_id = $1"#,
+        staff,
+        country,
+    )
+    .fetch_one(&mut *tx)
+    .await?;
+    sqlx::query!(
+        "update muneem.people_devices set country = $3 where staff_id = $1 and device_sha256 = $2",
+        staff,
+        device_sha256,
+        country,
+    )
+    .execute(tx)
+    .await?;
+    Ok(before.some && !before.this)
 }

@@ -242,7 +242,10 @@ async fn a_sent_code_works_once_for_ten_minutes_in_its_own_browser() {
     // Read out on the telephone and typed into somebody else's browser.
     assert_eq!(enter("another browser", code, desk.now).await, Entered::Wrong { tries_left: 4 });
     let outcomes = join_all((0..4).map(|_| enter(binding, code, desk.after(599)))).await;
-    assert_eq!(outcomes.iter().filter(|entered| **entered == Entered::Right { staff: ASHA }).count(), 1);
+    assert_eq!(
+        outcomes.iter().filter(|entered| **entered == Entered::Right { staff: ASHA, channel: Channel::Phone }).count(),
+        1
+    );
     assert_eq!(outcomes.iter().filter(|entered| **entered == Entered::Void).count(), 3);
 
     let late = make_code(&mut db, ASHA, Channel::Email, desk.now, &desk.chance).await.expect("made");
@@ -283,7 +286,7 @@ async fn a_sent_code_bears_five_tries_and_a_person_five_codes_an_hour() {
     for sent in good {
         let (binding, code) = (sent.binding.expose_secret(), sent.code.expose_secret());
         let entered = enter_code(&mut db, sent.code_id, binding, code, desk.after(2)).await.expect("asked");
-        work += i32::from(entered == Entered::Right { staff: ASHA });
+        work += i32::from(entered == Entered::Right { staff: ASHA, channel: Channel::Phone });
     }
     assert_eq!(work, 1, "the last one alone");
     let again = make_code(&mut db, ASHA, Channel::Phone, desk.after(3600), &desk.chance).await;
@@ -460,4 +463,22 @@ async fn removing_somebody_ends_what_she_signs_in_with_in_the_same_transaction()
     assert!(desk.find(&session.token, desk.after(2)).await.is_none());
     let left = load_credentials(&mut db, ASHA).await.expect("loaded");
     assert_eq!((left.password_hash, left.totp_sealed, left.recovery_codes_left), (None, None, 0));
+}
+
+#[tokio::test]
+async fn the_first_owners_link_is_made_once_a_day_and_not_once_anybody_is_here() {
+    let db = TestDb::new(&crate::MIGRATOR).await;
+    let (pool, chance) = (db.app_pool(), Counting::default());
+    let now: DateTime<Utc> = "2026-11-23T06:30:00Z".parse().expect("an instant");
+    let ask = async |now| {
+        let mut db = pool.acquire().await.expect("a connection");
+        invite_first(&mut db, None, now, &chance).await.expect("asked")
+    };
+    // Of processes that start at once one makes it.
+    let made: Vec<_> = join_all((0..5).map(|_| ask(now))).await.into_iter().flatten().collect();
+    assert_eq!(made.len(), 1);
+    assert!(ask(now + INVITATION_LIFE - TimeDelta::seconds(1)).await.is_none(), "it still works");
+    assert!(ask(now + INVITATION_LIFE).await.is_some(), "it ran out, unused");
+    add_staff(&db, &[ASHA]).await;
+    assert!(ask(now + INVITATION_LIFE * 3).await.is_none(), "somebody is here");
 }

@@ -1,0 +1,120 @@
+//! The way home: who one is, where and as what, and what waits.
+
+use std::sync::Arc;
+
+use axum::{
+    Form,
+    extract::State,
+    response::{Redirect, Response},
+};
+use chrono::{DateTime, Utc};
+use chrono_tz::Asia::Kolkata;
+use muneem_jobs::people::{
+    Scope, StaffId, find_business_by_id, open_contact,
+    signin::{demand_second_factor, find_open_reset, list_open_resets},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
+
+use super::{
+    Console, enter,
+    guard::{SignedIn, StepUp, Turned},
+    pages::{Page, draw},
+};
+
+#[derive(Serialize)]
+struct Home {
+    name: String,
+    business: Option<String>,
+    handle: Option<String>,
+    roles: Vec<String>,
+    has_second_factor: bool,
+    /// Whether she decides if everybody needs a second factor, and what she decided.
+    decides: bool,
+    demanded: bool,
+    /// Somebody wants to take her own second factor away.
+    own_reset: Option<Reset>,
+    /// What others lost and she may approve.
+    resets: Vec<Reset>,
+}
+
+#[derive(Serialize)]
+struct Reset {
+    id: Uuid,
+    name: String,
+    asked: String,
+    due: Option<String>,
+}
+
+/// `GET /console`
+pub(super) async fn show(State(console): State<Arc<Console>>, who: SignedIn) -> Result<Response, Turned> {
+    let mut db = console.db.acquire().await?;
+    let business = match who.staff.business_id {
+        Some(id) => find_business_by_id(&mut db, id).await?,
+        None => None,
+    };
+    let mine = find_open_reset(&mut db, who.session.staff_id).await?;
+    let mut resets = Vec::new();
+    if who.staff.scopes().contains(&Scope::StaffWrite) {
+        for reset in list_open_resets(&mut db, who.staff.business_id).await? {
+            if reset.staff_id != who.session.staff_id && reset.asked_by != who.session.staff_id {
+                let name = name_of(&console, &mut db, StaffId(reset.staff_id)).await?;
+                let (asked, due) = (shown(reset.asked_at), reset.due_at.map(shown));
+                resets.push(Reset { id: reset.reset_id, name, asked, due });
+            }
+        }
+    }
+    let body = Home {
+        name: name_of(&console, &mut db, who.staff.staff_id).await?,
+        handle: business.as_ref().map(|business| business.handle.clone()),
+        business: business.map(|business| business.legal_name),
+        roles: who.staff.roles.iter().map(|role| role.as_str().replace('_', " ")).collect(),
+        has_second_factor: who.standing.has_second_factor(),
+        decides: who.staff.business_id.is_some() && who.staff.scopes().contains(&Scope::BusinessWrite),
+        demanded: who.standing.second_factor_demanded,
+        own_reset: mine.map(|reset| Reset {
+            id: reset.reset_id,
+            name: String::new(),
+            asked: shown(reset.asked_at),
+            due: reset.due_at.map(shown),
+        }),
+        resets,
+    };
+    Ok(draw("home", &Page { title: "Home", inside: true, script: false, body }))
+}
+
+async fn name_of(console: &Console, db: &mut PgConnection, staff: StaffId) -> Result<String, Turned> {
+    let contact = open_contact(db, &console.vault, staff).await?;
+    Ok(contact.map_or_else(|| "Somebody who has left".to_owned(), |contact| contact.name.to_string()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Demand {
+    demanded: bool,
+}
+
+/// `POST /console/second-factor-for-all`
+pub(super) async fn demand(
+    State(console): State<Arc<Console>>,
+    StepUp(who): StepUp,
+    Form(form): Form<Demand>,
+) -> Result<Redirect, Turned> {
+    let business = who.staff.business_id.ok_or(Turned::NotFound)?;
+    if !who.staff.scopes().contains(&Scope::BusinessWrite) {
+        return Err(Turned::MayNot("Only an owner decides this.".to_owned()));
+    }
+    let mut db = console.db.acquire().await?;
+    let mut tx = db.begin().await?;
+    demand_second_factor(&mut tx, business, form.demanded).await?;
+    let details = json!({ "demanded": form.demanded });
+    enter::note(&console, &mut tx, &who.staff, "people.second_factor_demanded", details).await?;
+    tx.commit().await?;
+    Ok(Redirect::to("/console"))
+}
+
+fn shown(at: DateTime<Utc>) -> String {
+    at.with_timezone(&Kolkata).format("%-d %B %Y, %H:%M").to_string()
+}
