@@ -19,6 +19,7 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<signin::EndFactor>(),
         Kind::of::<signin::ForgetSessions>(),
         Kind::of::<queue::ReapLeases>(),
+        Kind::of::<queue::SealWaiting>(),
         Kind::of::<queue::ForgetFinished>(),
         Kind::of::<evidence::MakeMonths>(),
         Kind::of::<evidence::RetireBodies>(),

@@ -1,10 +1,10 @@
 use crate::{
-    invoice, messaging, people,
+    files, invoice, messaging, people, queue,
     vault::{IndexedColumn, SealedColumn},
 };
 
 /// What each duty offers: `SEALED` and `INDEXED` of its `mod.rs`.
-const SEALED: &[&[SealedColumn]] = &[invoice::SEALED, messaging::SEALED, people::SEALED];
+const SEALED: &[&[SealedColumn]] = &[files::SEALED, invoice::SEALED, messaging::SEALED, people::SEALED, queue::SEALED];
 const INDEXED: &[&[IndexedColumn]] = &[invoice::INDEXED, messaging::INDEXED, people::INDEXED];
 
 /// Every column of ours that holds sealed values: the one list of them. What is missing here is not sealed anew when a
@@ -39,6 +39,7 @@ mod tests {
         ("evidence_nodes.hash", "a digest"),
         ("messaging_webhooks.sha256", "a digest"),
         ("people_devices.device_sha256", "a digest of chance"),
+        ("people_idempotency_keys.answer_sealed", "sealed, and gone after a day: keys outlive that"),
         ("people_idempotency_keys.key_sha256", "a digest"),
         ("people_idempotency_keys.request_sha256", "a digest"),
         ("people_invitations.token_sha256", "a digest of chance"),

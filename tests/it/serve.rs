@@ -13,7 +13,7 @@ use muneem_tests::{PATIENCE, binary::Running, until};
 use uuid::Uuid;
 
 /// A collector of traces: hands over each request's head and body.
-fn collector() -> (SocketAddr, mpsc::Receiver<(String, Vec<u8>)>) {
+pub(crate) fn collector() -> (SocketAddr, mpsc::Receiver<(String, Vec<u8>)>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let at = listener.local_addr().expect("an address");
     let (tell, told) = mpsc::channel();
@@ -43,7 +43,7 @@ fn read_request(mut stream: TcpStream) -> Option<(String, Vec<u8>)> {
     }
 }
 
-fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port")
 }
 

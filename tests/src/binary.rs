@@ -29,6 +29,26 @@ fn write_root_key(path: &Path) {
         .map(|mut file| file.write_all("07".repeat(32).as_bytes()).expect("the key is written"));
 }
 
+/// `muneem` with nothing of this machine's settings.
+///
+/// # Panics
+/// When it is not built.
+pub fn command(arguments: &[&str], home: &Path, environment: &[(&str, String)]) -> Command {
+    let root_key = home.join("root.key");
+    write_root_key(&root_key);
+    let mut command = Command::new(path());
+    command
+        .args(arguments)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", home)
+        .env("MUNEEM__VAULT__KEY_FILE", &root_key)
+        .envs(environment.iter().map(|(name, value)| (*name, value.as_str())))
+        .current_dir(home)
+        .stdin(Stdio::null());
+    command
+}
+
 /// A running `muneem`; killed when dropped.
 pub struct Running(Child);
 
@@ -38,22 +58,8 @@ impl Running {
     /// # Panics
     /// When it does not start.
     pub fn start(arguments: &[&str], home: &Path, environment: &[(&str, String)]) -> Self {
-        let root_key = home.join("root.key");
-        write_root_key(&root_key);
-        let child = Command::new(path())
-            .args(arguments)
-            .env_clear()
-            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
-            .env("HOME", home)
-            .env("MUNEEM__VAULT__KEY_FILE", &root_key)
-            .envs(environment.iter().map(|(name, value)| (*name, value.as_str())))
-            .current_dir(home)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        Self(child)
+        let mut command = command(arguments, home, environment);
+        Self(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary starts"))
     }
 
     /// Its process id.
@@ -61,7 +67,18 @@ impl Running {
         self.0.id()
     }
 
-    /// Sends SIGTERM and waits for the end: whether it ended in peace, and all it said.
+    /// The same, and all it says goes to a file: for a process that says more than a pipe holds.
+    ///
+    /// # Panics
+    /// When it does not start, or the file cannot be made.
+    pub fn start_writing(arguments: &[&str], home: &Path, environment: &[(&str, String)], log: &Path) -> Self {
+        let out = std::fs::File::create(log).expect("the file is made");
+        let err = out.try_clone().expect("the file is open");
+        let mut command = command(arguments, home, environment);
+        Self(command.stdout(out).stderr(err).spawn().expect("the binary starts"))
+    }
+
+    /// Sends SIGTERM and waits for the end: whether it ended in peace, and all it said into its pipes.
     ///
     /// # Panics
     /// When it cannot be asked.
@@ -70,11 +87,12 @@ impl Running {
         assert!(asked.success(), "it has ended already");
         let status = self.0.wait().expect("it ends");
         let mut said = String::new();
-        for stream in [
+        let streams = [
             self.0.stdout.take().map(|out| Box::new(out) as Box<dyn Read>),
             self.0.stderr.take().map(|err| Box::new(err) as Box<dyn Read>),
-        ] {
-            stream.expect("it is piped").read_to_string(&mut said).expect("it is text");
+        ];
+        for mut stream in streams.into_iter().flatten() {
+            stream.read_to_string(&mut said).expect("it is text");
         }
         (status.success(), said)
     }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Mutex,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicBool, AtomicI64, Ordering},
     },
 };
 
@@ -12,8 +12,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use muneem_jobs::outbound::{
-    Carrier, Chance, Clock, ObjectError, ObjectStore,
+    Carrier, Chance, Clock, KeyManager, KmsError, ObjectError, ObjectStore,
     carrier::{Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
+    kms::{KeyBytes, KeyContext, RootKey},
 };
 
 /// The machine's time, moved by hand.
@@ -58,6 +59,57 @@ impl Chance for TestChance {
             mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             *byte = (mixed ^ (mixed >> 31)).to_le_bytes()[0];
         }
+    }
+}
+
+/// A key service that is away, or does not answer, for as long as it is told.
+pub struct KeyService {
+    root: RootKey,
+    /// It says that it is away.
+    pub down: AtomicBool,
+    /// It never answers.
+    pub hangs: AtomicBool,
+}
+
+impl KeyService {
+    /// With the root key of every test.
+    pub fn new() -> Self {
+        let root = RootKey::new(&[7; 32].into(), std::sync::Arc::new(TestChance::new(13)));
+        Self { root, down: AtomicBool::new(false), hangs: AtomicBool::new(false) }
+    }
+
+    async fn answer(&self) -> Result<(), KmsError> {
+        if self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        if self.down.load(Ordering::SeqCst) { Err(KmsError::Unavailable("told so".to_owned())) } else { Ok(()) }
+    }
+}
+
+impl Default for KeyService {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[async_trait]
+impl KeyManager for KeyService {
+    async fn wrap(&self, context: &KeyContext, key: &KeyBytes) -> Result<Vec<u8>, KmsError> {
+        self.answer().await?;
+        self.root.wrap(context, key).await
+    }
+
+    async fn unwrap(&self, context: &KeyContext, wrapped: &[u8]) -> Result<KeyBytes, KmsError> {
+        self.answer().await?;
+        self.root.unwrap(context, wrapped).await
+    }
+
+    fn describe(&self) -> String {
+        self.root.describe()
+    }
+
+    async fn health(&self) -> Result<(), KmsError> {
+        self.answer().await
     }
 }
 

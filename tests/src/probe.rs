@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use muneem_jobs::queue::{Disposition, Done, Job, JobContext, JobError, Lane, LostLease, Settings, Slots};
+use muneem_jobs::queue::{Disposition, Done, Job, JobContext, JobError, Lane, LostLease, Payload, Settings, Slots};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -223,6 +223,7 @@ const QUICK: Settings = Settings {
     backoff: Duration::from_millis(20),
     backoff_max: Duration::from_millis(80),
     open: true,
+    payload: Payload::References,
     ..Settings::DEFAULT
 };
 
@@ -252,6 +253,14 @@ probe_kind!(
     /// Three at a time.
     Limited, "test.limited", Lane::Transactional, Settings { slots: Slots::OfKind(3), ..PATIENT }
 );
+probe_kind!(
+    /// Its payload may be personal.
+    Private, "test.private", Lane::Transactional, Settings { payload: Payload::Sealed, ..QUICK }
+);
+probe_kind!(
+    /// The same, and it may wait.
+    PrivatePatient, "test.private_patient", Lane::Transactional, Settings { payload: Payload::Sealed, ..PATIENT }
+);
 
 /// All of them.
 pub fn kinds() -> Vec<muneem_jobs::queue::Kind> {
@@ -263,5 +272,7 @@ pub fn kinds() -> Vec<muneem_jobs::queue::Kind> {
         Kind::of::<Otp>(),
         Kind::of::<Serial>(),
         Kind::of::<Limited>(),
+        Kind::of::<Private>(),
+        Kind::of::<PrivatePatient>(),
     ]
 }

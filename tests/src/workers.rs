@@ -10,13 +10,16 @@ use muneem_jobs::{
     Deps, MIGRATOR,
     evidence::By,
     id::JobId,
-    outbound::Clock,
+    outbound::{Clock, KeyManager},
     people::BusinessId,
     queue::{self, Job, JobContext, JobView, Lane, NewJob, Steps},
     vault::Vault,
 };
 use muneem_postgres::testing::TestDb;
-use sqlx::{PgPool, postgres::PgConnectOptions};
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -39,6 +42,8 @@ pub struct QueueUnderTest {
     pub owner: PgPool,
     /// The clock that jobs see.
     pub clock: Arc<TestClock>,
+    /// Seals and opens payloads.
+    pub vault: Arc<Vault>,
     options: PgConnectOptions,
     /// Dropped last.
     _db: Option<TestDb>,
@@ -69,7 +74,9 @@ impl QueueUnderTest {
             .expect("a fresh database has no businesses");
         }
         drop(conn);
-        Self { pool, owner, clock: Arc::default(), options, _db: db }
+        let clock = Arc::<TestClock>::default();
+        let vault = Vault::with_root(&pool, &[7; 32].into(), clock.clone(), Arc::new(TestChance::new(11)));
+        Self { pool, owner, clock, vault: Arc::new(vault), options, _db: db }
     }
 
     /// Whoever has the machine, as the evidence names her.
@@ -79,6 +86,18 @@ impl QueueUnderTest {
 
     /// What jobs are given.
     pub fn deps(&self) -> Arc<Deps> {
+        self.deps_with(Arc::clone(&self.vault))
+    }
+
+    /// A vault that holds no key yet, over a key service.
+    pub fn vault_over(&self, service: Arc<dyn KeyManager>) -> Arc<Vault> {
+        let own = PgPoolOptions::new().max_connections(2).connect_lazy_with((*self.pool.connect_options()).clone());
+        let chance = Arc::new(TestChance::new(17));
+        Arc::new(Vault::new(own, service, self.clock.clone(), chance, muneem_jobs::vault::Settings::DEFAULT))
+    }
+
+    /// The same over another vault.
+    pub fn deps_with(&self, vault: Arc<Vault>) -> Arc<Deps> {
         Arc::new(Deps {
             db: self.pool.clone(),
             clock: self.clock.clone(),
@@ -86,12 +105,7 @@ impl QueueUnderTest {
             objects: Arc::new(MemoryObjects::default()),
             carrier: Arc::new(NoCarrier),
             mailer: Arc::new(muneem::outbound::mail::NotConfigured),
-            vault: Arc::new(Vault::with_root(
-                &self.pool,
-                &[7; 32].into(),
-                self.clock.clone(),
-                Arc::new(TestChance::new(11)),
-            )),
+            vault,
             messaging: muneem_jobs::messaging::Settings::DEFAULT,
         })
     }
@@ -104,7 +118,7 @@ impl QueueUnderTest {
     /// Enqueues and commits.
     pub async fn enqueue_as(&self, job: NewJob) -> JobId {
         let mut conn = self.pool.acquire().await.expect("the test database answers");
-        queue::enqueue(&mut conn, &job).await.expect("a good job is taken")
+        queue::enqueue_sealed(&mut conn, &self.vault, &job).await.expect("a good job is taken")
     }
 
     /// The job as it is now.
@@ -117,6 +131,11 @@ impl QueueUnderTest {
     pub async fn until_state(&self, id: JobId, state: queue::JobState) -> JobView {
         until(&format!("job {id} is {state}"), || async { self.job(id).await.state == state }).await;
         self.job(id).await
+    }
+
+    /// Every row of every table of ours, as whoever has a SQL prompt reads them; bytes in hexadecimal.
+    pub async fn everything(&self) -> String {
+        everything(&self.owner).await
     }
 
     /// How many rows a table of ours has.
@@ -149,10 +168,19 @@ impl QueueUnderTest {
 
     /// Starts a worker.
     pub fn work_with(&self, settings: Settings) -> Working {
+        self.work_on(self.deps(), settings)
+    }
+
+    /// Starts a worker with another vault.
+    pub fn work_by(&self, vault: Arc<Vault>) -> Working {
+        self.work_on(self.deps_with(vault), self.settings())
+    }
+
+    fn work_on(&self, deps: Arc<Deps>, settings: Settings) -> Working {
         let stop = CancellationToken::new();
         let running = tokio::spawn({
             let connections = self.connections();
-            let (deps, stop) = (self.deps(), stop.clone());
+            let stop = stop.clone();
             async move { muneem::queue::run(deps, connections, &probe::kinds(), settings, stop).await }
         });
         Working { stop, running }
@@ -191,6 +219,33 @@ impl QueueUnderTest {
             .await
             .expect("the clock has its row");
     }
+}
+
+/// Every row of every table of ours, as whoever has a SQL prompt reads them; bytes in hexadecimal.
+///
+/// # Panics
+/// When the database does not answer.
+pub async fn everything(owner: &PgPool) -> String {
+    let tables: Vec<String> = sqlx::query_scalar(
+        "select c.relname::text
+        from pg_class c
+        where c.relnamespace = 'muneem'::regnamespace
+            and c.relkind in ('r', 'm')
+        order by 1",
+    )
+    .fetch_all(owner)
+    .await
+    .expect("the catalogue is readable");
+    let mut text = String::new();
+    for table in tables {
+        let query = format!("select coalesce(string_agg(t::text, ' '), '') from muneem.{table} t");
+        text += &sqlx::query_scalar::<_, String>(sqlx::AssertSqlSafe(query))
+            .fetch_one(owner)
+            .await
+            .expect("the owner reads every table");
+        text.push('\n');
+    }
+    text
 }
 
 /// Hears of steps and does nothing.

@@ -385,7 +385,7 @@ impl App {
     /// The database does not answer at the start.
     pub async fn work(&self, database: &Database, lanes: Vec<Lane>, shutdown: CancellationToken) -> anyhow::Result<()> {
         let settings = &self.config.queue;
-        let db = pool(database.app.clone(), 4, self.config.database.acquire_timeout).await?;
+        let db = pool(database.app.clone(), 5, self.config.database.acquire_timeout).await?;
         let settings = workers::Settings {
             name: format!("{}-{}", host_name(), std::process::id()),
             lanes,

@@ -228,8 +228,16 @@ impl Shop {
         self.control("faults", &json!({ "faults": [{ "what": what }] })).await;
     }
 
+    async fn put_pdf(&self) -> files::Stored {
+        let pdf = Bytes::from_static(PDF);
+        let stored = files::put(&self.deps, self.business, "application/pdf", pdf).await.expect("stored");
+        let mut conn = self.deps.db.acquire().await.expect("a connection");
+        files::record(&mut conn, &self.deps, &stored, None).await.expect("recorded");
+        stored
+    }
+
     async fn request(&self, to: &str, policy: Policy) -> MessageId {
-        let stored = files::put(&self.deps, "application/pdf", Bytes::from_static(PDF)).await.expect("stored");
+        let stored = self.put_pdf().await;
         let new = NewMessage {
             business: self.business,
             to: Phone::parse(to).expect("a mobile"),
@@ -304,7 +312,8 @@ impl Shop {
         let steps = Arc::new(HoldAt { step, reached: Notify::new(), go_on: Notify::new() });
         let ctx = self.context(&claimed, Arc::clone(&steps) as Arc<dyn Steps>);
         let kind = Kind::of::<messaging::Send>();
-        let mut running = std::pin::pin!(kind.run(claimed.payload.get(), &ctx));
+        let payload = claimed.open(&mut conn, &self.deps.vault).await.expect("it opens");
+        let mut running = std::pin::pin!(kind.run(&payload, &ctx));
         tokio::select! {
             ended = &mut running => panic!("{step} was never reached: {ended:?}"),
             () = steps.reached.notified() => {}
@@ -342,8 +351,9 @@ impl Shop {
                 let kind = kinds().into_iter().find(|kind| kind.name == job.kind).expect("a kind of ours");
                 let held = work::Held { job: job.job, attempt: job.attempt };
                 let back = |run_at, counts| work::PutBack { held, run_at, counts, cause: None, error: None };
+                let payload = job.open(&mut conn, &self.deps.vault).await.expect("it opens");
                 let ended = tokio::select! {
-                    ended = kind.run(job.payload.get(), &ctx) => Some(ended),
+                    ended = kind.run(&payload, &ctx) => Some(ended),
                     () = steps.died.notified() => None,
                 };
                 match ended {
@@ -612,7 +622,7 @@ async fn a_carrier_out_of_reach_is_tried_again() {
     // A port that nobody listens on.
     let closed = TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("bound");
     let shop = Shop::open_with(Some(format!("http://{closed}"))).await;
-    let stored = files::put(&shop.deps, "application/pdf", Bytes::from_static(PDF)).await.expect("stored");
+    let stored = shop.put_pdf().await;
     // The file is already with the carrier, so that the POST itself is what fails.
     sqlx::query("insert into muneem.messaging_media values ($1, $2, '1', now() + interval '1 day')")
         .bind(&stored.digest)

@@ -251,19 +251,20 @@ async fn run<J: Job>(test: &TestDb, job: &J, now: DateTime<Utc>) -> Result<Optio
         lane: None,
         priority: None,
     };
-    let id = queue::enqueue_own(&mut owner, &named).await.expect("enqueued");
+    let vault = Vault::with_root(&test.app_pool(), &[7; 32].into(), Arc::clone(&clock), Arc::clone(&chance));
+    let id = queue::enqueue_own(&mut owner, &vault, &named).await.expect("enqueued");
     let worker = work::join(&mut owner, "test", std::time::Duration::from_secs(600), 1).await.expect("a worker");
     let want = Want { lane: J::LANE, jobs: 1, after: Uuid::nil() };
     let claimed = work::claim(&mut owner, worker, &[want]).await.expect("a claim").pop().expect("the job");
     assert_eq!(claimed.job, id);
     let deps = Deps {
         db: test.app_pool(),
-        clock: Arc::clone(&clock),
-        chance: Arc::clone(&chance),
+        clock,
+        chance,
         objects: Arc::new(MemoryObjects::default()),
         carrier: Arc::new(NoCarrier),
         mailer: Arc::new(KeptMail::default()),
-        vault: Arc::new(Vault::with_root(&test.app_pool(), &[7; 32].into(), clock, chance)),
+        vault: Arc::new(vault),
         messaging: messaging::Settings::DEFAULT,
     };
     let context = JobContext {
@@ -275,7 +276,8 @@ async fn run<J: Job>(test: &TestDb, job: &J, now: DateTime<Utc>) -> Result<Optio
         cancelled: CancellationToken::new(),
         steps: Arc::new(Unheard),
     };
-    let job: J = serde_json::from_str(claimed.payload.get()).expect("its own payload");
+    let payload = claimed.open(&mut owner, &context.deps.vault).await.expect("it opens");
+    let job: J = serde_json::from_str(&payload).expect("its own payload");
     let done = job.run(&context).await?;
     Ok(match done {
         Done::Ack(result) => result,

@@ -120,6 +120,7 @@ impl JobError for Error {
             | Self::NoAccount { until: None, .. }
             | Self::Unreadable(_) => Disposition::Fail,
             Self::NoAccount { until: Some(until), .. } => Disposition::Snooze(*until),
+            Self::LostLease(LostLease::Vault(_, error)) => error.disposition(),
             Self::NotIssued(_) | Self::Thread(..) | Self::LostLease(_) | Self::Enqueue(_) | Self::Database(_) => {
                 Disposition::Retry
             }
@@ -140,6 +141,7 @@ impl JobError for Error {
             Self::Qr(..) => "invoice.qr",
             Self::Thread(..) => "invoice.thread",
             Self::Unreadable(_) => "invoice.unreadable",
+            Self::LostLease(LostLease::Vault(_, error)) => error.cause(),
             Self::LostLease(_) => "invoice.lost_lease",
             Self::Database(_) => "invoice.database",
             Self::Files(error) => error.cause(),

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{HandOver, Issue, Render, find_invoice, list_invoices, load_pdf, samples};
+use super::{HandOver, Issue, Render, find_invoice, list_invoices, samples};
 use crate::{
     Deps, MIGRATOR,
     evidence::By,
@@ -190,7 +190,16 @@ impl Shop {
 
     async fn enqueue(&self, payload: Value) -> JobId {
         let job = NewJob::named("invoice.issue", self.business, payload);
-        queue::enqueue(&mut *self.conn().await, &job).await.expect("a job")
+        queue::enqueue_sealed(&mut *self.conn().await, &self.deps.vault, &job).await.expect("a job")
+    }
+
+    /// As a frontend does, which has no key: in clear.
+    async fn enqueue_by_sql(&self, payload: Value) {
+        sqlx::query("select muneem.enqueue('invoice.issue', $1, 'sharma-mobiles')")
+            .bind(payload)
+            .execute(&mut *self.conn().await)
+            .await
+            .expect("a job");
     }
 
     async fn claim(&self) -> Option<Claimed> {
@@ -210,6 +219,7 @@ impl Shop {
         }
     }
 
+    /// Seals the payload in the table, where it lies in clear, and runs the handler, as the runtime does.
     async fn handle(&self, claimed: &Claimed, steps: Arc<StopAt>) -> Result<Done, JobFailure> {
         let kind = match claimed.kind.as_str() {
             "invoice.issue" => Kind::of::<Issue>(),
@@ -218,7 +228,15 @@ impl Shop {
             "messaging.apply_webhook" => Kind::of::<messaging::ApplyWebhook>(),
             other => panic!("no handler here for {other}"),
         };
-        kind.run(claimed.payload.get(), &self.context(claimed, steps)).await
+        if kind.seals
+            && let Some(sealed) = claimed.seal(&mut *self.conn().await, &self.deps.vault).await.expect("it seals")
+        {
+            let held = Held { job: claimed.job, attempt: claimed.attempt };
+            let ours = work::seal(&mut *self.conn().await, self.worker, &[(held, sealed)]).await.expect("an update");
+            assert_eq!(ours, [claimed.job]);
+        }
+        let payload = claimed.open(&mut *self.conn().await, &self.deps.vault).await.expect("it opens");
+        kind.run(&payload, &self.context(claimed, steps)).await
     }
 
     /// Runs the next job to its end, as the runtime does.
@@ -240,12 +258,17 @@ impl Shop {
         outcome
     }
 
+    /// Nothing while the document is not issued.
+    async fn pdf(&self, recorded: &super::Recorded) -> Option<super::Pdf> {
+        let located = super::locate_pdf(&mut *self.conn().await, &self.deps.vault, recorded).await.expect("located")?;
+        Some(super::load_pdf(self.objects.as_ref(), recorded, &located).await.expect("files"))
+    }
+
     async fn count(&self, table: &'static str) -> i64 {
         let query = sqlx::AssertSqlSafe(format!("select count(*) from muneem.{table}"));
         sqlx::query_scalar(query).fetch_one(&mut *self.conn().await).await.expect("a count")
     }
 
-    /// Everything the queue holds, as text: no clear text may be in it.
     /// Every row of every table of ours, as an owner with a SQL prompt reads them.
     async fn all_text(&self) -> String {
         let mut conn = self.db.pool().acquire().await.expect("a connection");
@@ -264,6 +287,7 @@ impl Shop {
         text
     }
 
+    /// Everything the queue holds, as text: no clear text may be in it.
     async fn queue_text(&self) -> String {
         let mut text = String::new();
         for table in ["queue_jobs", "queue_history", "queue_dead"] {
@@ -293,9 +317,10 @@ async fn invoice_goes_from_payload_to_pdf_and_message_and_leaves_no_clear_text()
     let mut shown = serde_json::to_value(&recorded).expect("JSON");
     (shown["invoice_id"], shown["pdf_digest"]) = (json!("[id]"), json!("[digest]"));
     insta::assert_json_snapshot!(shown);
-    let pdf = load_pdf(shop.objects.as_ref(), &recorded).await.expect("files").expect("a PDF");
+    let pdf = shop.pdf(&recorded).await.expect("a PDF");
     assert_eq!(pdf.file_name, "SM-26-27-00042.pdf");
-    assert_eq!(Some(files::digest_of(&pdf.bytes)), recorded.pdf_digest);
+    assert_ne!(Some(files::digest_of(&pdf.bytes)), recorded.pdf_digest, "its name tells nobody what is in it");
+    assert_eq!(Some(shop.objects.digests()), recorded.pdf_digest.clone().map(|digest| vec![digest]));
     let message: (String, String, Vec<u8>, String) = sqlx::query_as(
         "select purpose, document_filename, params_sealed, message_id::text from muneem.messaging_messages",
     )
@@ -333,7 +358,7 @@ async fn without_an_account_the_paper_is_made_and_its_message_waits_a_day_and_a_
     shop.run_next().await.expect("issued");
     assert!(matches!(shop.run_next().await, Ok(Done::Acked)));
     let recorded = list_invoices(&mut *shop.conn().await, None, None, 1).await.expect("a page").remove(0);
-    assert!(load_pdf(shop.objects.as_ref(), &recorded).await.expect("files").is_some());
+    assert!(shop.pdf(&recorded).await.is_some());
     assert_eq!(shop.count("messaging_messages").await, 0);
 
     let claimed = shop.claim().await.expect("the hand-over waits");
@@ -398,11 +423,11 @@ async fn atk_101_canary_no_table_spells_what_a_job_has_handled() {
         whole["deliver"]["whatsapp"]["to"] = json!("+919812345670");
         whole
     };
-    shop.enqueue(to_asha(&samples::phone())).await;
+    shop.enqueue_by_sql(to_asha(&samples::phone())).await;
     let mut wrong = samples::interstate();
     wrong["total"] = json!("1");
     wrong["buyer"]["name"] = json!("आशा tok_canary_7Yx");
-    shop.enqueue(to_asha(&wrong)).await;
+    shop.enqueue_by_sql(to_asha(&wrong)).await;
     let number = messaging::list_accounts(&mut *shop.conn().await, Some(shop.business)).await.expect("an account");
     let webhook = json!({ "entry": [{ "changes": [{ "field": "messages", "value": {
         "metadata": { "phone_number_id": number[0].number.as_str() },
@@ -646,7 +671,7 @@ async fn enqueue_refuses_a_payload_off_schema() {
     no_number.as_object_mut().expect("an object").remove("number");
     for bad in [json!({}), json!({ "invoice": 7 }), payload(&amount_as_number), payload(&no_number)] {
         let job = NewJob::named("invoice.issue", shop.business, bad);
-        let error = queue::enqueue(&mut *shop.conn().await, &job).await.expect_err("refused");
+        let error = queue::enqueue_sealed(&mut *shop.conn().await, &shop.deps.vault, &job).await.expect_err("refused");
         let queue::Error::Refused { refusal: queue::Refusal::PayloadOffSchema, mend, .. } = &error else {
             panic!("{error}");
         };
@@ -758,7 +783,7 @@ async fn atk_047_a_card_number_enqueued_by_sql_is_in_no_dead_letter() {
     let shop = Shop::open().await;
     let mut document = samples::phone();
     document["note"] = json!("paid with 4111-1111-1111-1111");
-    shop.enqueue(payload(&document)).await;
+    shop.enqueue_by_sql(payload(&document)).await;
     let failure = shop.run_next().await.expect_err("refused");
     assert_eq!(failure.cause, "vault.card_number");
     assert!(failure.error.contains("`invoice.note`") && !failure.error.contains("1111"), "{}", failure.error);

@@ -41,7 +41,7 @@ mod words;
 use bytes::Bytes;
 use sqlx::PgConnection;
 
-use crate::{files, outbound::ObjectStore, people::BusinessId};
+use crate::{files, outbound::ObjectStore, people::BusinessId, vault::Vault};
 
 pub use error::Error;
 pub use hand_over::HandOver;
@@ -104,14 +104,25 @@ pub struct Pdf {
     pub bytes: Bytes,
 }
 
-/// The PDF of a document, or nothing while it is not issued. Hold no connection meanwhile: the store may be far away.
+/// Where the PDF of a document lies, or nothing while it is not issued.
+///
+/// # Errors
+/// When the file's row is gone, its key does not open, or the database fails.
+pub async fn locate_pdf(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    recorded: &Recorded,
+) -> Result<Option<files::Located>, Error> {
+    let Some(digest) = &recorded.pdf_digest else { return Ok(None) };
+    Ok(Some(files::locate(conn, vault, digest).await?))
+}
+
+/// The PDF that [`locate_pdf`] found. Hold no connection meanwhile: the store may be far away.
 ///
 /// # Errors
 /// When the object store fails, or the file is damaged or gone.
-pub async fn load_pdf(objects: &dyn ObjectStore, recorded: &Recorded) -> Result<Option<Pdf>, Error> {
-    let Some(digest) = &recorded.pdf_digest else { return Ok(None) };
-    let bytes = files::load(objects, digest).await?;
-    Ok(Some(Pdf { file_name: file_name(&recorded.number), bytes }))
+pub async fn load_pdf(objects: &dyn ObjectStore, recorded: &Recorded, at: &files::Located) -> Result<Pdf, Error> {
+    Ok(Pdf { file_name: file_name(&recorded.number), bytes: at.fetch(objects).await? })
 }
 
 /// Makes the PDF of a checked document. Takes tens of milliseconds of CPU: call it where blocking is allowed.

@@ -47,7 +47,7 @@ impl Job for Render {
         let pdf = make_pdf_aside(id, Arc::clone(&invoice)).await?;
         ctx.step("rendered").await;
         // Equal input gives equal bytes: a second attempt finds its file there already.
-        let stored = files::put(&ctx.deps, "application/pdf", pdf.into()).await?;
+        let stored = files::put(&ctx.deps, ctx.business, "application/pdf", pdf.into()).await?;
         ctx.step("stored").await;
 
         let mut tx = ctx.begin().await?;

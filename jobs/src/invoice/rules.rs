@@ -9,7 +9,10 @@ use super::{
     numbers::{self, Fault},
     tax::{self, Amounts, Heads},
 };
-use crate::law::{FinancialYear, find_state};
+use crate::{
+    law::{FinancialYear, find_state},
+    outbound::Phone,
+};
 
 /// From this taxable value on an unregistered recipient is named with her address (r.46(e)), in rupees. The value of a
 /// supply is without the tax on it (CGST Act s.15(2)(a)).
@@ -507,13 +510,7 @@ fn check_e_invoice(problems: &mut Problems, invoice: &Invoice) {
 
 fn check_delivery(problems: &mut Problems, deliver: &Deliver) {
     let Some(whatsapp) = &deliver.whatsapp else { return };
-    let digits = whatsapp.to.strip_prefix('+').unwrap_or_default();
-    let form_is_right = (8..=15).contains(&digits.len())
-        && digits.bytes().all(|byte| byte.is_ascii_digit())
-        && !digits.starts_with('0')
-        // Indian mobile numbers have ten digits and start with 6 to 9.
-        && digits.strip_prefix("91").is_none_or(|local| local.len() == 10 && local.as_bytes()[0] >= b'6');
-    if !form_is_right {
+    if !Phone::parse(&whatsapp.to).is_ok_and(|phone| phone.as_e164() == whatsapp.to) {
         problems.add("deliver.whatsapp.to", "is no mobile number", "write +91 and ten digits without spaces");
     }
     if whatsapp.language.as_deref().is_some_and(|language| !matches!(language, "en" | "hi")) {

@@ -140,7 +140,9 @@ fn all_problems_are_told_at_once() {
 fn delivery_needs_a_mobile_number() {
     for (to, right) in [
         ("+919876543210", true),
-        ("+14155550123", true),
+        ("+971501234567", true),
+        ("+14155550123", false),
+        ("9876543210", false),
         ("919876543210", false),
         ("+91987654321", false),
         ("+911234567890", false),

@@ -19,6 +19,7 @@ mod apply_webhook;
 mod error;
 mod ledger;
 mod mail_store;
+mod masked;
 mod model;
 mod reconcile;
 mod rules;
@@ -194,7 +195,8 @@ pub enum Received {
 /// before answering the carrier: it keeps no history.
 ///
 /// A body that nobody can read or that concerns no number of ours is kept as well and is no error: the carrier would
-/// only bring it again for a week.
+/// only bring it again for a week. Card and Aadhaar numbers that people wrote are kept masked, which is noted by class
+/// and count.
 ///
 /// # Errors
 /// When the database or the vault fails; answer the carrier with a 5xx then, and it comes back.
@@ -217,7 +219,8 @@ pub async fn receive_webhook(
         Some(_) => "received",
     };
     let sha256 = Sha256::digest(body);
-    let sealed = sealed::seal_webhook(conn, vault, id, body).await?;
+    let masked = masked::mask(body);
+    let sealed = sealed::seal_webhook(conn, vault, id, &masked.body).await?;
     let row = store::NewWebhook { id, sha256: sha256.as_slice(), body: &sealed, state, received_at: now };
     if !store::insert_webhook(conn, &row).await? {
         return Ok(Received::Replayed);
@@ -226,9 +229,14 @@ pub async fn receive_webhook(
         word: words::WEBHOOK_KEPT,
         business: businesses.first().copied().filter(|_| businesses.len() == 1),
         object: Object { kind: "webhook", id: &id.to_string() },
-        details: json!({ "sha256": hex::encode(sha256), "state": state, "businesses": businesses.len() }),
+        details: json!({ "sha256": hex::encode(sha256), "state": state, "businesses": businesses.len(),
+            "masked_cards": masked.cards, "masked_aadhaar": masked.aadhaar }),
     };
     By::system(now, chance).record(conn, kept).await?;
+    if masked.cards + masked.aadhaar > 0 {
+        let (cards, aadhaar) = (masked.cards, masked.aadhaar);
+        tracing::warn!(messaging.webhook_id = %id, cards, aadhaar, "numbers that nobody may keep were masked in a webhook");
+    }
     if state != "received" {
         tracing::info!(messaging.webhook_id = %id, state, "a webhook concerns no message of ours");
     }

@@ -112,12 +112,13 @@ async fn upload(ctx: &JobContext, id: MessageId, envelope: &Envelope) -> Result<
     };
     let header = |media: MediaId| Uploaded::Media(DocumentHeader { media, filename: filename.clone() });
     let mut conn = ctx.deps.db.acquire().await?;
-    let known = store::find_media(&mut conn, &envelope.number, digest, ctx.now()).await?;
-    drop(conn);
-    if let Some(media) = known {
+    if let Some(media) = store::find_media(&mut conn, &envelope.number, digest, ctx.now()).await? {
         return Ok(header(media));
     }
-    let content = files::load(ctx.deps.objects.as_ref(), digest).await.map_err(|source| Error::File(id, source))?;
+    let file = |source| Error::File(id, source);
+    let located = files::locate(&mut conn, &ctx.deps.vault, digest).await.map_err(file)?;
+    drop(conn);
+    let content = located.fetch(ctx.deps.objects.as_ref()).await.map_err(file)?;
     let media = Media { content, mime_type: "application/pdf", filename: filename.clone() };
     let uploaded_at = ctx.now();
     match ctx.deps.carrier.upload_media(&envelope.number, &media).await {

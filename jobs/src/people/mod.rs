@@ -26,7 +26,10 @@ use chrono::{DateTime, Duration, SubsecRound, Utc};
 use secrecy::SecretString;
 use sqlx::{Connection, PgConnection};
 
-use crate::outbound::{Chance, Clock};
+use crate::{
+    outbound::{Chance, Clock},
+    vault::{Cell, Class, Vault},
+};
 
 pub use contact::{Contact, open_contact};
 pub use enrol::{Enrolment, INDEXED, SEALED, enrol_staff, find_staff_by_email, find_staff_by_phone};
@@ -257,30 +260,53 @@ pub async fn authenticate(
 /// as free as the effect undone.
 ///
 /// # Errors
-/// The database fails.
-pub async fn claim_key(tx: &mut PgConnection, request: &Request, now: DateTime<Utc>) -> Result<Claim, Error> {
+/// The database fails, or the vault is sealed.
+pub async fn claim_key(
+    tx: &mut PgConnection,
+    vault: &Vault,
+    request: &Request,
+    now: DateTime<Utc>,
+) -> Result<Claim, Error> {
     if !store::try_lock_key(tx, request).await? {
         return Ok(Claim::InFlight);
     }
     store::forget_answers(tx, now - ANSWER_KEPT).await?;
-    match store::find_answer(tx, request, now - ANSWER_KEPT).await? {
+    match store::find_answer(&mut *tx, request, now - ANSWER_KEPT).await? {
         None => Ok(Claim::Ours),
-        Some((digest, _)) if digest != request.request_sha256 => Ok(Claim::OtherRequest),
-        Some((_, answer)) => Ok(Claim::Answered(answer)),
+        Some(kept) if kept.request_sha256 != request.request_sha256 => Ok(Claim::OtherRequest),
+        Some(kept) => {
+            let row = answer_row(request);
+            let plain = vault.open(tx, &answer_cell(kept.sealed_for, &row), &kept.answer_sealed).await?;
+            let body = String::from_utf8_lossy(&plain).into_owned();
+            Ok(Claim::Answered(Answer { status: kept.status, body }))
+        }
     }
 }
 
 /// Remembers the answer to a key that [`claim_key`] gave, in the same transaction.
 ///
 /// # Errors
-/// The database fails.
+/// The database fails, or the vault is sealed.
 pub async fn keep_answer(
     tx: &mut PgConnection,
+    vault: &Vault,
     request: &Request,
     answer: &Answer,
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
-    store::insert_answer(tx, request, answer, now).await
+    let row = answer_row(request);
+    let cell = answer_cell(request.sealed_for, &row);
+    let sealed = vault.seal(&mut *tx, Class::Payload, &cell, answer.body.as_bytes()).await?;
+    store::insert_answer(tx, request, (answer.status, &sealed), now).await
+}
+
+/// The primary key of a remembered answer, as text.
+fn answer_row(request: &Request) -> String {
+    format!("{}:{}", request.token_id, hex::encode(&request.key_sha256))
+}
+
+fn answer_cell(business_id: BusinessId, row: &str) -> Cell<'_> {
+    Cell { business_id, table: "muneem.people_idempotency_keys", column: "answer_sealed", row }
 }
 
 #[cfg(test)]
@@ -417,28 +443,35 @@ mod tests {
         );
         let now = noon().0;
         let (token, _) = create_token(&mut a, new_token(None, None), &noon(), &counting()).await.expect("made");
-        let request = Request::new(&token.public_id, "key-1", "POST /v1/queue/jobs", b"{}");
-        let other = Request::new(&token.public_id, "key-1", "POST /v1/queue/jobs", b"{\"a\":1}");
+        let vault = crate::vault::tests::vault(&test);
+        let caller = Caller { token_id: token.public_id, business: None, scopes: Vec::new() };
+        let request = Request::new(&caller, "key-1", "POST /v1/queue/jobs", b"{}");
+        let other = Request::new(&caller, "key-1", "POST /v1/queue/jobs", b"{\"a\":1}");
         let answer = Answer { status: 201, body: "{\"id\":7}".to_owned() };
 
         // It dies before the end: nothing is left.
         let mut tx = a.begin().await.expect("begin");
-        assert_eq!(claim_key(&mut tx, &request, now).await.expect("asked"), Claim::Ours);
-        keep_answer(&mut tx, &request, &answer, now).await.expect("kept");
+        assert_eq!(claim_key(&mut tx, &vault, &request, now).await.expect("asked"), Claim::Ours);
+        keep_answer(&mut tx, &vault, &request, &answer, now).await.expect("kept");
         let mut beside = b.begin().await.expect("begin");
-        assert_eq!(claim_key(&mut beside, &request, now).await.expect("asked"), Claim::InFlight);
+        assert_eq!(claim_key(&mut beside, &vault, &request, now).await.expect("asked"), Claim::InFlight);
         drop(beside);
         tx.rollback().await.expect("rolled back");
 
         let mut tx = a.begin().await.expect("begin");
-        assert_eq!(claim_key(&mut tx, &request, now).await.expect("asked"), Claim::Ours);
-        keep_answer(&mut tx, &request, &answer, now).await.expect("kept");
+        assert_eq!(claim_key(&mut tx, &vault, &request, now).await.expect("asked"), Claim::Ours);
+        keep_answer(&mut tx, &vault, &request, &answer, now).await.expect("kept");
         tx.commit().await.expect("committed");
 
         let mut tx = b.begin().await.expect("begin");
-        assert_eq!(claim_key(&mut tx, &request, now).await.expect("asked"), Claim::Answered(answer));
-        assert_eq!(claim_key(&mut tx, &other, now).await.expect("asked"), Claim::OtherRequest);
+        assert_eq!(claim_key(&mut tx, &vault, &request, now).await.expect("asked"), Claim::Answered(answer));
+        let kept: String = sqlx::query_scalar("select k::text from muneem.people_idempotency_keys k")
+            .fetch_one(&mut *tx)
+            .await
+            .expect("one row");
+        assert!(!kept.contains("id") && !kept.contains("key-1"), "{kept}");
+        assert_eq!(claim_key(&mut tx, &vault, &other, now).await.expect("asked"), Claim::OtherRequest);
         let later = now + ANSWER_KEPT + Duration::seconds(1);
-        assert_eq!(claim_key(&mut tx, &other, later).await.expect("asked"), Claim::Ours);
+        assert_eq!(claim_key(&mut tx, &vault, &other, later).await.expect("asked"), Claim::Ours);
     }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::{BusinessId, Error, StaffId, token::Minted};
+use crate::vault::INSTALLATION;
 
 /// A Data Fiduciary whose records are kept here.
 #[derive(Clone, Debug, Serialize)]
@@ -335,16 +336,21 @@ pub enum Refusal {
 pub struct Request {
     /// The token that sent it.
     pub token_id: String,
+    /// Whose keys seal the answer: the business of the token, or the installation.
+    pub(super) sealed_for: BusinessId,
     pub(super) key_sha256: Vec<u8>,
     pub(super) request_sha256: Vec<u8>,
 }
 
 impl Request {
-    /// A request to `target` (method, path and query) with `body`, under `key`.
-    pub fn new(token_id: &str, key: &str, target: &str, body: &[u8]) -> Self {
-        let request = Sha256::new().chain_update(target).chain_update([0]).chain_update(body).finalize();
+    /// A request of `caller` to `target` (method, path and query) with `body`, under `key`.
+    pub fn new(caller: &Caller, key: &str, target: &str, body: &[u8]) -> Self {
+        // The key, of which only a digest is kept, goes in too: a body may have little in it that cannot be guessed.
+        let request = Sha256::new_with_prefix(key).chain_update([0]).chain_update(target).chain_update([0]);
+        let request = request.chain_update(body).finalize();
         Self {
-            token_id: token_id.to_owned(),
+            token_id: caller.token_id.clone(),
+            sealed_for: caller.business.unwrap_or(INSTALLATION),
             key_sha256: Sha256::digest(key).to_vec(),
             request_sha256: request.to_vec(),
         }

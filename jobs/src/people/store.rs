@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use ipnet::IpNet;
 use sqlx::PgConnection;
 
-use super::{Answer, Business, BusinessId, Error, Request, StaffId, Token};
+use super::{Business, BusinessId, Error, Request, StaffId, Token};
 
 pub(super) async fn insert_business(db: &mut PgConnection, business: &Business) -> Result<(), Error> {
     sqlx::query!(
@@ -206,34 +206,45 @@ pub(super) async fn try_lock_key(tx: &mut PgConnection, request: &Request) -> Re
     .await?)
 }
 
-/// Digest of the request that was answered, and the answer.
+/// A remembered answer as it lies.
+pub(super) struct Kept {
+    pub(super) request_sha256: Vec<u8>,
+    pub(super) status: u16,
+    pub(super) sealed_for: BusinessId,
+    pub(super) answer_sealed: Vec<u8>,
+}
+
+/// The remembered answer to a key.
 pub(super) async fn find_answer(
     tx: &mut PgConnection,
     request: &Request,
     not_before: DateTime<Utc>,
-) -> Result<Option<(Vec<u8>, Answer)>, Error> {
+) -> Result<Option<Kept>, Error> {
     let row = sqlx::query!(
-        "select request_sha256, status, answer
+        r#"select request_sha256, status, coalesce(sealed_for, '00000000-0000-0000-0000-000000000000') as "sealed_for!",
+             coalesce(answer_sealed, '') as "answer_sealed!"
          from muneem.people_idempotency_keys
          where token_id = $1
              and key_sha256 = $2
-             and created_at >= $3",
+             and created_at >= $3"#,
         request.token_id,
         request.key_sha256,
         not_before,
     )
     .fetch_optional(tx)
     .await?;
-    Ok(row.map(|row| {
-        let status = u16::try_from(row.status).unwrap_or(200);
-        (row.request_sha256, Answer { status, body: row.answer })
+    Ok(row.map(|row| Kept {
+        request_sha256: row.request_sha256,
+        status: u16::try_from(row.status).unwrap_or(200),
+        sealed_for: BusinessId(row.sealed_for),
+        answer_sealed: row.answer_sealed,
     }))
 }
 
 pub(super) async fn insert_answer(
     tx: &mut PgConnection,
     request: &Request,
-    answer: &Answer,
+    (status, sealed): (u16, &[u8]),
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     // An answer older than a day may still lie there when the sweep below has not reached it.
@@ -246,13 +257,14 @@ pub(super) async fn insert_answer(
     .await?;
     sqlx::query!(
         "insert into muneem.people_idempotency_keys
-             (token_id, key_sha256, request_sha256, status, answer, created_at)
-         values ($1, $2, $3, $4, $5, $6)",
+             (token_id, key_sha256, request_sha256, status, sealed_for, answer_sealed, created_at)
+         values ($1, $2, $3, $4, $5, $6, $7)",
         request.token_id,
         request.key_sha256,
         request.request_sha256,
-        i16::try_from(answer.status).unwrap_or(i16::MAX),
-        answer.body,
+        i16::try_from(status).unwrap_or(i16::MAX),
+        request.sealed_for.0,
+        sealed,
         now,
     )
     .execute(tx)

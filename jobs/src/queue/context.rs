@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Postgres, Transaction};
 use tokio_util::sync::CancellationToken;
 
+use super::sealed;
 use crate::{
     Deps,
     evidence::{Actor, By},
@@ -44,6 +45,9 @@ pub enum LostLease {
     /// The database could not say.
     #[error("job {0}: could not check the lease")]
     Database(JobId, #[source] sqlx::Error),
+    /// What is to stand in the job could not be sealed.
+    #[error("job {0}: could not seal its payload")]
+    Vault(JobId, #[source] Box<crate::vault::Error>),
 }
 
 impl JobContext {
@@ -119,17 +123,36 @@ impl JobContext {
         }
     }
 
-    /// Replaces the payload of the running job, so that what it handed over in clear is kept nowhere else.
+    /// Replaces the payload of the running job, so that what was handed over is kept nowhere else. What stands there
+    /// instead lies sealed too.
     ///
     /// # Errors
     /// [`LostLease::Lost`] when another attempt owns the job; roll back then.
     pub async fn replace_payload(&self, tx: &mut PgConnection, payload: &serde_json::Value) -> Result<(), LostLease> {
+        let sealed = sealed::seal(&mut *tx, &self.deps.vault, (self.business, self.job), &payload.to_string())
+            .await
+            .map_err(|error| LostLease::Vault(self.job, Box::new(error)))?;
+        self.put_payload(tx, None, Some(&sealed)).await
+    }
+
+    /// Replaces the payload of the running job by one without a field; needs no key.
+    pub(super) async fn empty_payload(&self, tx: &mut PgConnection) -> Result<(), LostLease> {
+        self.put_payload(tx, Some(&serde_json::json!({})), None).await
+    }
+
+    async fn put_payload(
+        &self,
+        tx: &mut PgConnection,
+        payload: Option<&serde_json::Value>,
+        sealed: Option<&[u8]>,
+    ) -> Result<(), LostLease> {
         let done = sqlx::query_scalar!(
-            r#"select muneem.queue_replace_payload($1, $2, $3, $4) as "done!""#,
+            r#"select muneem.queue_replace_payload($1, $2, $3, $4, $5) as "done!""#,
             self.job.0,
             self.attempt,
             self.worker,
-            payload
+            payload,
+            sealed,
         )
         .fetch_one(tx)
         .await

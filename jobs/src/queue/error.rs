@@ -27,6 +27,9 @@ pub enum Error {
     /// The decision could not be put on record, so it was not taken.
     #[error("could not record the decision")]
     Evidence(#[from] crate::evidence::Error),
+    /// The payload could not be sealed.
+    #[error("the payload could not be sealed")]
+    Vault(#[source] Box<crate::vault::Error>),
     /// The database could not be asked.
     #[error("the queue's database did not answer")]
     Database(#[source] sqlx::Error),
@@ -49,6 +52,14 @@ pub enum Refusal {
     BadKey,
     /// `MN008`
     BadLaneOrPriority,
+    /// `MN010`
+    NotSealed,
+}
+
+impl From<crate::vault::Error> for Error {
+    fn from(error: crate::vault::Error) -> Self {
+        Self::Vault(Box::new(error))
+    }
 }
 
 impl JobError for Error {
@@ -56,6 +67,7 @@ impl JobError for Error {
         match self {
             Self::Database(_) => Disposition::Retry,
             Self::Evidence(error) => error.disposition(),
+            Self::Vault(source) => source.disposition(),
             Self::Refused { .. } | Self::Payload { .. } => Disposition::Fail,
         }
     }
@@ -64,6 +76,7 @@ impl JobError for Error {
         match self {
             Self::Database(_) => "queue.database",
             Self::Evidence(error) => error.cause(),
+            Self::Vault(source) => source.cause(),
             Self::Refused { .. } | Self::Payload { .. } => "queue.refused",
         }
     }
@@ -80,6 +93,7 @@ impl From<sqlx::Error> for Error {
                 "MN006" => Refusal::PayloadTooLarge,
                 "MN007" => Refusal::BadKey,
                 "MN008" => Refusal::BadLaneOrPriority,
+                "MN010" => Refusal::NotSealed,
                 _ => return None,
             };
             let mend = database.try_downcast_ref::<PgDatabaseError>().and_then(|e| e.hint()).unwrap_or_default();

@@ -8,8 +8,8 @@ use super::JobContext;
 
 /// A kind of job, declared once: its payload is the type, its handler is [`Job::run`].
 ///
-/// Payloads carry ids, never personal values, except where a frontend hands the values over (then the first step moves
-/// them into their tables). Derive `JsonSchema` and put `#[serde(deny_unknown_fields)]` on the payload: the schema is
+/// Payloads carry ids, never personal values, except where a frontend hands the values over: then they lie sealed
+/// ([`Payload`]) until the first step moves them into their tables. Derive `JsonSchema` and put `#[serde(deny_unknown_fields)]` on the payload: the schema is
 /// published in `muneem.queue_kinds` and enforced by `muneem.enqueue`.
 pub trait Job: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static {
     /// `<word>.<verb_object>`, for example `invoice.issue`.
@@ -145,6 +145,19 @@ pub enum Slots {
     SerialBy(&'static str),
 }
 
+/// Whether payloads of a kind lie sealed in the tables of the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Payload {
+    /// Unless the kind is muneem's own and its schema has room for references alone: ids that are UUIDs, numbers of at
+    /// most 32 bits (a phone number has more), truth values, instants, and words of a closed list. What comes from
+    /// outside may hold anything in any field until its handler reads it.
+    AsItsSchemaSays,
+    /// Always.
+    Sealed,
+    /// Never: its numbers and texts are references too, which no schema tells.
+    References,
+}
+
 /// The constants of a kind.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -162,11 +175,13 @@ pub struct Settings {
     pub slots: Slots,
     /// Whether frontends may enqueue it; the others are muneem's own steps and housekeeping.
     pub open: bool,
+    /// Whether its payloads lie sealed.
+    pub payload: Payload,
 }
 
 impl Settings {
     /// Ten attempts from 2 s to 1 h apart, a minute each, no limit on concurrency, keys for thirty days, muneem's
-    /// own.
+    /// own, sealed as [`Payload::AsItsSchemaSays`].
     pub const DEFAULT: Self = Self {
         max_attempts: 10,
         timeout: Duration::from_secs(60),
@@ -175,5 +190,6 @@ impl Settings {
         key_memory: KeyMemory::Days30,
         slots: Slots::Unlimited,
         open: false,
+        payload: Payload::AsItsSchemaSays,
     };
 }

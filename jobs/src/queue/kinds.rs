@@ -2,7 +2,7 @@ use std::{future::Future, pin::Pin};
 
 use schemars::generate::SchemaSettings;
 
-use super::{Disposition, Done, Job, JobContext, JobError, Lane, Settings};
+use super::{Disposition, Done, Job, JobContext, JobError, Lane, Payload, Settings, sealed};
 use crate::vault::screen;
 
 /// One declared kind, its type forgotten.
@@ -14,6 +14,8 @@ pub struct Kind {
     pub lane: Lane,
     /// Its constants.
     pub settings: Settings,
+    /// Whether its payloads may be personal, and so lie sealed.
+    pub seals: bool,
     schema: fn() -> serde_json::Value,
     run: RunFn,
 }
@@ -34,7 +36,12 @@ pub struct JobFailure {
 impl Kind {
     /// The declaration of `J`.
     pub fn of<J: Job>() -> Self {
-        Self { name: J::KIND, lane: J::LANE, settings: J::SETTINGS, schema: schema_of::<J>, run: run::<J> }
+        let seals = match J::SETTINGS.payload {
+            Payload::AsItsSchemaSays => J::SETTINGS.open || !sealed::holds_references_alone(&schema_of::<J>()),
+            Payload::Sealed => true,
+            Payload::References => false,
+        };
+        Self { name: J::KIND, lane: J::LANE, settings: J::SETTINGS, seals, schema: schema_of::<J>, run: run::<J> }
     }
 
     /// The payload's JSON Schema, 2020-12.
@@ -85,7 +92,7 @@ async fn refuse(kind: &str, refused: &screen::Refused, ctx: &JobContext) -> JobF
     let error = format!("payload of {kind}: {refused}: {}", refused.found.mend());
     let emptied = async {
         let mut tx = ctx.begin().await?;
-        ctx.replace_payload(&mut tx, &serde_json::json!({})).await?;
+        ctx.empty_payload(&mut tx).await?;
         tx.commit().await.map_err(|source| super::LostLease::Database(ctx.job, source))
     };
     let disposition = match emptied.await {

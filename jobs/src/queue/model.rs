@@ -149,6 +149,28 @@ pub struct JobView {
     pub progress: Option<serde_json::Value>,
     /// What it left behind.
     pub result: Option<serde_json::Value>,
+    /// How its payload lies in the table; nothing once it has ended well or was cancelled: then it is gone.
+    pub payload: Option<PayloadState>,
+}
+
+/// How a payload lies in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PayloadState {
+    /// Sealed.
+    Sealed,
+    /// Readable: references, or what was enqueued by SQL and no worker has claimed yet.
+    Clear,
+}
+
+impl PayloadState {
+    /// The name used everywhere outside.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sealed => "sealed",
+            Self::Clear => "clear",
+        }
+    }
 }
 
 /// Which jobs to list.

@@ -4,15 +4,17 @@ use chrono::{DateTime, NaiveDate, Utc};
 use sqlx::{PgConnection, postgres::types::PgInterval, types::Json};
 
 use super::{
-    Error, Health, JobFilter, JobState, JobView, KeyMemory, Kind, Lane, LaneDepth, NewJob, Slots,
+    Error, Health, JobFilter, JobState, JobView, KeyMemory, Kind, Lane, LaneDepth, NewJob, PayloadState, Slots,
     rule::{field_rules, whole_rule},
+    sealed,
 };
-use crate::{id::JobId, people::BusinessId};
+use crate::{id::JobId, people::BusinessId, vault::Vault};
 
-/// Enqueues in the caller's transaction.
+/// Enqueues in the caller's transaction a job of a kind whose payloads are references.
 ///
 /// # Errors
-/// [`Error::Refused`] as `muneem.enqueue` refuses; the transaction is aborted then.
+/// [`Error::Refused`] as `muneem.enqueue` refuses, and where the kind's payloads lie sealed: [`enqueue_sealed`] takes
+/// those. The transaction is aborted then.
 pub async fn enqueue(conn: &mut PgConnection, job: &NewJob) -> Result<JobId, Error> {
     let id = sqlx::query_scalar!(
         r#"select muneem.queue_enqueue($1, $2, $3, $4, $5, $6, $7) as "id!""#,
@@ -22,6 +24,79 @@ pub async fn enqueue(conn: &mut PgConnection, job: &NewJob) -> Result<JobId, Err
         job.key,
         job.run_at,
         job.lane.map(Lane::as_str),
+        job.priority,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(JobId(id))
+}
+
+/// Enqueues in the caller's transaction a job of any kind; where payloads of the kind lie sealed, so does this one from
+/// the first.
+///
+/// # Errors
+/// [`Error::Refused`] as `muneem.enqueue` refuses; the transaction is aborted then. [`Error::Vault`].
+pub async fn enqueue_sealed(conn: &mut PgConnection, vault: &Vault, job: &NewJob) -> Result<JobId, Error> {
+    let whole = Whole {
+        kind: &job.kind,
+        payload: &job.payload,
+        business: job.business,
+        key: job.key.as_deref(),
+        run_at: job.run_at,
+        lane: job.lane.map(Lane::as_str),
+        priority: job.priority,
+    };
+    prepare_and_put(conn, vault, &whole, false).await
+}
+
+/// A job with everything that is said of it.
+struct Whole<'a> {
+    kind: &'a str,
+    payload: &'a serde_json::Value,
+    business: BusinessId,
+    key: Option<&'a str>,
+    run_at: Option<DateTime<Utc>>,
+    lane: Option<&'a str>,
+    priority: Option<i16>,
+}
+
+/// Two statements, and the key's work between them: the checks of `muneem.enqueue` on the clear payload, which is
+/// written nowhere, then the job as it is to lie.
+async fn prepare_and_put(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    job: &Whole<'_>,
+    outside: bool,
+) -> Result<JobId, Error> {
+    let prepared = sqlx::query!(
+        r#"select job_id as "job_id!", seals as "seals!", slot_key
+        from muneem.queue_prepare($1, $2, $3, $4, $5, $6)"#,
+        job.kind,
+        job.payload,
+        job.business.0,
+        outside,
+        job.lane,
+        job.priority,
+    )
+    .fetch_one(&mut *conn)
+    .await?;
+    let id = JobId(prepared.job_id);
+    let (clear, sealed) = if prepared.seals {
+        (None, Some(sealed::seal(&mut *conn, vault, (job.business, id), &job.payload.to_string()).await?))
+    } else {
+        (Some(job.payload), None)
+    };
+    let id = sqlx::query_scalar!(
+        r#"select muneem.queue_put($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) as "id!""#,
+        id.0,
+        job.kind,
+        clear,
+        sealed,
+        prepared.slot_key,
+        job.business.0,
+        job.key,
+        job.run_at,
+        job.lane,
         job.priority,
     )
     .fetch_one(conn)
@@ -48,31 +123,37 @@ pub struct Named<'a> {
     pub priority: Option<i16>,
 }
 
-/// Enqueues through `muneem.enqueue`, as any frontend does.
+/// Enqueues as any frontend does: only kinds that are open to them. Where payloads of the kind lie sealed, so does this
+/// one from the first.
 ///
 /// # Errors
-/// [`Error::Refused`] as `muneem.enqueue` refuses; the transaction is aborted then.
-pub async fn enqueue_for(conn: &mut PgConnection, job: &Named<'_>) -> Result<JobId, Error> {
-    let id = sqlx::query_scalar!(
-        r#"select muneem.enqueue($1, $2, $3, $4, $5, $6, $7) as "id!""#,
-        job.kind,
-        job.payload,
-        job.business,
-        job.key,
-        job.run_at,
-        job.lane,
-        job.priority,
-    )
-    .fetch_one(conn)
-    .await?;
-    Ok(JobId(id))
+/// [`Error::Refused`] as `muneem.enqueue` refuses; the transaction is aborted then. [`Error::Vault`].
+pub async fn enqueue_for(conn: &mut PgConnection, vault: &Vault, job: &Named<'_>) -> Result<JobId, Error> {
+    enqueue_named(conn, vault, job, true).await
 }
 
 /// The same for muneem itself and its operator: also the kinds that are not open to frontends.
 ///
 /// # Errors
-/// [`Error::Refused`] as `muneem.enqueue` refuses; the transaction is aborted then.
-pub async fn enqueue_own(conn: &mut PgConnection, job: &Named<'_>) -> Result<JobId, Error> {
+/// As [`enqueue_for`].
+pub async fn enqueue_own(conn: &mut PgConnection, vault: &Vault, job: &Named<'_>) -> Result<JobId, Error> {
+    enqueue_named(conn, vault, job, false).await
+}
+
+async fn enqueue_named(conn: &mut PgConnection, vault: &Vault, job: &Named<'_>, outside: bool) -> Result<JobId, Error> {
+    let business = sqlx::query_scalar!(r#"select muneem.people_resolve_business($1) as "business!""#, job.business)
+        .fetch_one(&mut *conn)
+        .await?;
+    let Named { kind, payload, key, run_at, lane, priority, .. } = *job;
+    let whole = Whole { kind, payload, business: BusinessId(business), key, run_at, lane, priority };
+    prepare_and_put(conn, vault, &whole, outside).await
+}
+
+/// Enqueues a job of a schedule: its payload is a constant of a program, and its kind one without room for a person.
+///
+/// # Errors
+/// [`Error::Refused`] as `muneem.enqueue` refuses, and where the kind's payloads lie sealed.
+pub async fn enqueue_scheduled(conn: &mut PgConnection, job: &Named<'_>) -> Result<JobId, Error> {
     let id = sqlx::query_scalar!(
         r#"select muneem.queue_enqueue($1, $2, muneem.people_resolve_business($3), $4, $5, $6, $7) as "id!""#,
         job.kind,
@@ -123,6 +204,7 @@ pub async fn sync_kinds(conn: &mut PgConnection, kinds: &[Kind]) -> Result<(), E
             &rules.iter().map(|rule| rule.demand.clone()).collect::<Vec<_>>(),
             &rules.iter().map(|rule| rule.predicate.clone()).collect::<Vec<_>>(),
             kind.settings.open,
+            kind.seals,
         )
         .execute(&mut *conn)
         .await?;
@@ -143,6 +225,8 @@ pub struct KindView {
     pub max_attempts: i16,
     /// Whether frontends may enqueue it.
     pub open: bool,
+    /// Whether its payloads may be personal, and so lie sealed.
+    pub sealed: bool,
 }
 
 /// All kinds, by name.
@@ -153,7 +237,7 @@ pub async fn list_kinds(conn: &mut PgConnection) -> Result<Vec<KindView>, Error>
     Ok(sqlx::query_as!(
         KindView,
         r#"
-        select kind, lane as "lane: Lane", schema, max_attempts, open
+        select kind, lane as "lane: Lane", schema, max_attempts, open, seals as sealed
         from muneem.queue_kinds
         order by kind
         "#
@@ -222,6 +306,7 @@ struct JobRow {
     error: Option<String>,
     progress: Option<serde_json::Value>,
     result: Option<serde_json::Value>,
+    sealed: Option<bool>,
 }
 
 impl JobRow {
@@ -245,6 +330,7 @@ impl JobRow {
             error: self.error,
             progress: self.progress,
             result: self.result,
+            payload: self.sealed.map(|sealed| if sealed { PayloadState::Sealed } else { PayloadState::Clear }),
         })
     }
 }
@@ -373,6 +459,82 @@ pub(super) async fn forget_keys(conn: &mut PgConnection, limit: i64) -> Result<u
     .execute(conn)
     .await?;
     Ok(gone.rows_affected())
+}
+
+/// A payload that lies in clear and is to be sealed.
+pub(super) struct ToSeal {
+    pub(super) job: JobId,
+    pub(super) business: BusinessId,
+    /// Claims of the job so far; none of a dead letter, which nobody claims.
+    pub(super) attempt: Option<i32>,
+    pub(super) payload: Box<serde_json::value::RawValue>,
+}
+
+/// Payloads to be sealed of jobs that nobody runs, by id after `after`.
+pub(super) async fn list_to_seal(conn: &mut PgConnection, after: JobId, limit: i64) -> Result<Vec<ToSeal>, Error> {
+    let rows = sqlx::query!(
+        r#"
+        (select job_id as "job_id!", business_id as "business_id!", attempt, payload as "payload!: AnyJson"
+        from muneem.queue_jobs
+        where to_seal and claimed_by is null and job_id > $1
+        order by job_id
+        limit $2)
+        union all
+        (select job_id, business_id, null, payload
+        from muneem.queue_dead
+        where to_seal and job_id > $1
+        order by job_id
+        limit $2)
+        order by 1
+        limit $2
+        "#,
+        after.0,
+        limit,
+    )
+    .fetch_all(conn)
+    .await?;
+    let to_seal = rows.into_iter().map(|row| ToSeal {
+        job: JobId(row.job_id),
+        business: BusinessId(row.business_id),
+        attempt: row.attempt,
+        payload: row.payload.0,
+    });
+    Ok(to_seal.collect())
+}
+
+/// Puts sealed payloads in the place of those that were listed; answers of how many. A job that was claimed meanwhile is
+/// left: its worker seals it, and its handler may have replaced it.
+pub(super) async fn seal_waiting(conn: &mut PgConnection, sealed: &[(&ToSeal, Vec<u8>)]) -> Result<i64, Error> {
+    let ids: Vec<i64> = sealed.iter().map(|(one, _)| one.job.0).collect();
+    let attempts: Vec<Option<i32>> = sealed.iter().map(|(one, _)| one.attempt).collect();
+    let bytes: Vec<&[u8]> = sealed.iter().map(|(_, bytes)| bytes.as_slice()).collect();
+    Ok(sqlx::query_scalar!(
+        r#"
+        with sealed as (
+            select * from unnest($1::bigint[], $2::integer[], $3::bytea[]) s (job_id, attempt, payload_sealed)
+        ),
+        waiting as (
+            update muneem.queue_jobs j
+            set payload = null, payload_sealed = s.payload_sealed, to_seal = false
+            from sealed s
+            where j.job_id = s.job_id and j.attempt = s.attempt and j.to_seal and j.claimed_by is null
+            returning j.job_id
+        ),
+        dead as (
+            update muneem.queue_dead d
+            set payload = null, payload_sealed = s.payload_sealed, to_seal = false
+            from sealed s
+            where d.job_id = s.job_id and s.attempt is null and d.to_seal
+            returning d.job_id
+        )
+        select (select count(*) from waiting) + (select count(*) from dead) as "sealed!"
+        "#,
+        &ids,
+        &attempts as &[Option<i32>],
+        &bytes as &[&[u8]],
+    )
+    .fetch_one(conn)
+    .await?)
 }
 
 /// Keeps a JSON value typed in `query!` calls.

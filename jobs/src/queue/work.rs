@@ -6,9 +6,14 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, postgres::types::PgInterval};
 use uuid::Uuid;
+use zeroize::Zeroizing;
 
-use super::{Error, Lane, store::AnyJson};
-use crate::{id::JobId, people::BusinessId};
+use super::{Error, Lane, sealed, store::AnyJson};
+use crate::{
+    id::JobId,
+    people::BusinessId,
+    vault::{self, Vault},
+};
 
 /// A job in a worker's hand.
 #[derive(Clone, Debug)]
@@ -29,8 +34,50 @@ pub struct Claimed {
     pub claimed_at: DateTime<Utc>,
     /// Its kind, perhaps unknown to this program.
     pub kind: String,
-    /// Its payload, unparsed.
-    pub payload: Box<serde_json::value::RawValue>,
+    /// Its payload, as it lay in the table.
+    pub payload: Lain,
+}
+
+/// A payload as it lay in the table, unparsed.
+#[derive(Clone)]
+pub enum Lain {
+    /// References, or what a frontend enqueued by SQL and nobody has sealed yet.
+    Clear(Box<serde_json::value::RawValue>),
+    /// Sealed for its job.
+    Sealed(Vec<u8>),
+}
+
+impl std::fmt::Debug for Lain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Clear(_) => "Clear(…)",
+            Self::Sealed(_) => "Sealed(…)",
+        })
+    }
+}
+
+impl Claimed {
+    /// The payload's JSON text, opened where it lay sealed.
+    ///
+    /// # Errors
+    /// [`vault::Error::Sealed`] while there is no key, [`vault::Error::Unreadable`] when it is gone for ever.
+    pub async fn open(&self, conn: &mut PgConnection, vault: &Vault) -> Result<Zeroizing<String>, vault::Error> {
+        match &self.payload {
+            Lain::Clear(payload) => Ok(Zeroizing::new(payload.get().to_owned())),
+            Lain::Sealed(bytes) => sealed::open(conn, vault, (self.business, self.job), bytes).await,
+        }
+    }
+
+    /// The payload as it is to lie, where it lies in clear.
+    ///
+    /// # Errors
+    /// [`vault::Error::Sealed`] while there is no key.
+    pub async fn seal(&self, conn: &mut PgConnection, vault: &Vault) -> Result<Option<Vec<u8>>, vault::Error> {
+        match &self.payload {
+            Lain::Clear(payload) => sealed::seal(conn, vault, (self.business, self.job), payload.get()).await.map(Some),
+            Lain::Sealed(_) => Ok(None),
+        }
+    }
 }
 
 /// How much of one lane a worker wants, and after which business it goes on.
@@ -105,7 +152,7 @@ pub async fn claim(conn: &mut PgConnection, worker: i64, wants: &[Want]) -> Resu
     let rows = sqlx::query!(
         r#"
         select job_id as "job_id!", lane as "lane!: Lane", business_id as "business_id!", attempt as "attempt!",
-            uncounted as "uncounted!", enqueued_at as "enqueued_at!", claimed_at as "claimed_at!", kind as "kind!", payload as "payload!: AnyJson"
+            uncounted as "uncounted!", enqueued_at as "enqueued_at!", claimed_at as "claimed_at!", kind as "kind!", payload as "payload: AnyJson", payload_sealed
         from muneem.queue_claim($1, $2::text[]::muneem.queue_lane[], $3, $4)
         "#,
         worker,
@@ -115,9 +162,14 @@ pub async fn claim(conn: &mut PgConnection, worker: i64, wants: &[Want]) -> Resu
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Claimed {
+    let claimed = rows.into_iter().map(|row| {
+        let payload = match (row.payload, row.payload_sealed) {
+            (_, Some(sealed)) => Lain::Sealed(sealed),
+            (Some(clear), None) => Lain::Clear(clear.0),
+            // The table's check forbids it.
+            (None, None) => return Err(Error::Database(sqlx::Error::ColumnNotFound("payload".to_owned()))),
+        };
+        Ok(Claimed {
             job: JobId(row.job_id),
             lane: row.lane,
             business: BusinessId(row.business_id),
@@ -126,9 +178,29 @@ pub async fn claim(conn: &mut PgConnection, worker: i64, wants: &[Want]) -> Resu
             enqueued_at: row.enqueued_at,
             claimed_at: row.claimed_at,
             kind: row.kind,
-            payload: row.payload.0,
+            payload,
         })
-        .collect())
+    });
+    claimed.collect()
+}
+
+/// Puts sealed payloads in the place of the clear ones of running jobs; answers those that were still this worker's.
+///
+/// # Errors
+/// [`Error::Database`].
+pub async fn seal(conn: &mut PgConnection, worker: i64, payloads: &[(Held, Vec<u8>)]) -> Result<Vec<JobId>, Error> {
+    let (ids, attempts) = columns(payloads.iter().map(|(held, _)| held));
+    let sealed: Vec<&[u8]> = payloads.iter().map(|(_, sealed)| sealed.as_slice()).collect();
+    let done = sqlx::query_scalar!(
+        r#"select muneem.queue_seal($1, $2, $3, $4) as "job_id!""#,
+        worker,
+        &ids,
+        &attempts,
+        &sealed as &[&[u8]],
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(done.into_iter().map(JobId).collect())
 }
 
 /// Ends jobs well; answers those that were still this worker's.

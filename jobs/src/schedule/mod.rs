@@ -264,7 +264,7 @@ async fn enqueue(conn: &mut PgConnection, entry: &Entry, key: &str, now: DateTim
             lane: entry.lane.map(|lane| lane.as_str()),
             priority: None,
         };
-        jobs.push(queue::enqueue_own(conn, &job).await.map_err(|error| Error::enqueue(&entry.name, error))?);
+        jobs.push(queue::enqueue_scheduled(conn, &job).await.map_err(|error| Error::enqueue(&entry.name, error))?);
     }
     Ok(jobs)
 }

@@ -77,8 +77,14 @@ mod tests {
         {
             assert_eq!(phone(written), Ok("+919876543210".to_owned()), "{written}");
         }
-        for hidden in ["98765\u{200b}43210", "\u{202e}9876543210", "987654321O", "1-800-FLOWERS", "9876543210;ext=5"] {
-            assert!(matches!(phone(hidden), Err(NotCanonical::Phone(PhoneError::NotDigits))), "{hidden:?}");
+        for (wrong, why) in [
+            ("98765\u{200b}43210", PhoneError::Hidden),
+            ("\u{202e}9876543210", PhoneError::Hidden),
+            ("987654321O", PhoneError::Letter),
+            ("1-800-FLOWERS", PhoneError::Letter),
+            ("9876543210;ext=5", PhoneError::Extension),
+        ] {
+            assert_eq!(phone(wrong), Err(NotCanonical::Phone(why)), "{wrong:?}");
         }
         assert_eq!(email("Asha.Verma@Example.IN"), Ok("Asha.Verma@example.in".to_owned()));
         assert_eq!(email("asha@"), Err(NotCanonical::Email));

@@ -6,10 +6,12 @@ use zeroize::Zeroizing;
 /// one list of them, and a test holds it against the schema.
 #[derive(Clone, Copy, Debug)]
 pub struct SealedColumn {
-    /// `schema.table`, as in [`super::Cell`].
+    /// `schema.table`
     pub table: &'static str,
     /// Its name.
     pub column: &'static str,
+    /// The table in [`super::Cell`] where that is another one: values that move between two tables with their row.
+    pub cell_table: &'static str,
     /// The name in [`super::Cell`] where that is another one: values that move between two columns of a row.
     pub cell_column: &'static str,
     /// Primary key: it is the row of [`super::Cell`], as text.
@@ -96,7 +98,7 @@ pub fn as_it_stands(plain: &[u8]) -> Option<Zeroizing<String>> {
 impl SealedColumn {
     /// A column of values that each belong to the business of their row.
     pub const fn of_row(table: &'static str, column: &'static str, key: Key) -> Self {
-        Self { table, column, cell_column: column, key, owner: Owner::Row }
+        Self { table, column, cell_table: table, cell_column: column, key, owner: Owner::Row }
     }
 
     /// The same for the installation's own.

@@ -127,6 +127,11 @@ pub fn find(text: &str) -> Option<Finding> {
     find_in(&[], text)
 }
 
+/// All that `text` holds that must not be kept, one for each place.
+pub fn findings(text: &str) -> Vec<Finding> {
+    spans(&[], text).map(|(found, _)| found).collect()
+}
+
 fn find_in(path: &[String], text: &str) -> Option<Finding> {
     spans(path, text).next().map(|(found, ..)| found)
 }

@@ -145,7 +145,7 @@ fn version_in(bytes: &str) -> String {
 impl Place {
     pub(super) fn of_sealed(sealed: &SealedColumn) -> Self {
         let work = Work::Reseal {
-            cell_table: sealed.table.to_owned(),
+            cell_table: sealed.cell_table.to_owned(),
             cell_column: sealed.cell_column.to_owned(),
             column: quoted(sealed.column),
             owner: owner_of(sealed.owner),
@@ -185,7 +185,7 @@ impl Place {
             }
             Some((sealed, value)) => {
                 let from = From {
-                    cell_table: sealed.table.to_owned(),
+                    cell_table: sealed.cell_table.to_owned(),
                     cell_column: sealed.cell_column.to_owned(),
                     value: Canonical::Function(value),
                     column: quoted(sealed.column),

@@ -163,7 +163,8 @@ impl House {
 
     /// A message that waits to be sent.
     pub(super) async fn message(&self) -> MessageId {
-        let stored = files::put(&self.deps, "application/pdf", Bytes::from_static(b"%PDF-1.7")).await.unwrap();
+        let pdf = Bytes::from_static(b"%PDF-1.7");
+        let stored = files::put(&self.deps, self.business, "application/pdf", pdf).await.unwrap();
         let new = NewMessage {
             business: self.business,
             to: Phone::parse("919812345678").unwrap(),
@@ -174,12 +175,13 @@ impl House {
                 amount: "₹1,180.00".into(),
             }),
             language: Language::Hi,
-            document: Some(Document { digest: stored.digest, filename: "INV-1042.pdf".into() }),
+            document: Some(Document { digest: stored.digest.clone(), filename: "INV-1042.pdf".into() }),
             policy: Policy::AtLeastOnce,
             purpose: "invoice.issued",
             expires_at: None,
         };
         let mut tx = self.app.begin().await.unwrap();
+        files::record(&mut tx, &self.deps, &stored, None).await.unwrap();
         let id = messaging::request(&mut tx, &self.deps.vault, &*self.clock, &OsChance, &new).await.unwrap();
         tx.commit().await.unwrap();
         id
@@ -187,7 +189,9 @@ impl House {
 
     /// The job in the test's hand.
     pub(super) async fn hold(&self, job: &NewJob) -> Claimed {
-        let id = queue::enqueue(&mut self.app.acquire().await.unwrap(), job).await.unwrap();
+        let mut conn = self.app.acquire().await.unwrap();
+        let id = queue::enqueue_sealed(&mut conn, &self.deps.vault, job).await.unwrap();
+        drop(conn);
         self.held_job(|claimed| claimed.job == id).await
     }
 
@@ -220,7 +224,8 @@ impl House {
 
     pub(super) async fn run_with(&self, claimed: &Claimed, steps: Arc<dyn Steps>) -> Result<Done, JobFailure> {
         let kind = muneem_jobs::kinds().into_iter().find(|kind| kind.name == claimed.kind).expect("a kind of ours");
-        kind.run(claimed.payload.get(), &self.context(claimed, steps)).await
+        let payload = claimed.open(&mut self.app.acquire().await.unwrap(), &self.deps.vault).await.unwrap();
+        kind.run(&payload, &self.context(claimed, steps)).await
     }
 
     /// Runs a held job; a failure with the cause `fine` is how it is to end.

@@ -2,7 +2,7 @@
 
 use muneem_jobs::{
     id::JobId,
-    queue::{self, JobState, Lane, Named, NewJob},
+    queue::{self, JobState, Lane, NewJob},
 };
 use muneem_tests::{
     probe::{Act, Patient, Probe, Quick},
@@ -187,18 +187,11 @@ async fn a_frontend_needs_only_execute_and_a_bound_login_names_no_other_business
     ] {
         sqlx::query(AssertSqlSafe(sql)).execute(&mut *conn).await.unwrap();
     }
-    let payload = json!({ "probe": 0, "n": 0 });
-    let named = |business| Named {
-        kind: "test.quick",
-        payload: &payload,
-        business,
-        key: None,
-        run_at: None,
-        lane: None,
-        priority: None,
-    };
-    let own = queue::enqueue_for(&mut conn, &named(None)).await.expect("the one business it is bound to");
-    let other = queue::enqueue_for(&mut conn, &named(Some("sharma-mobiles"))).await;
+    let enqueue = "select muneem.enqueue('test.quick', '{\"probe\": 0, \"n\": 0}', $1)";
+    let own: i64 = sqlx::query_scalar(enqueue).bind(None::<&str>).fetch_one(&mut *conn).await.unwrap();
+    let own = JobId(own);
+    let other = sqlx::query_scalar::<_, i64>(enqueue).bind(Some("sharma-mobiles")).fetch_one(&mut *conn).await;
+    let other = other.map_err(queue::Error::from);
     assert!(matches!(other, Err(queue::Error::Refused { refusal: queue::Refusal::NoSuchBusiness, .. })), "{other:?}");
     let read = sqlx::query("select * from muneem.queue_jobs").execute(&mut *conn).await;
     assert!(read.is_err(), "no rights on the table");

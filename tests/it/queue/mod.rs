@@ -6,4 +6,5 @@ mod flow;
 mod locks;
 mod memory;
 mod plans;
+mod sealed;
 mod supervision;

@@ -20,7 +20,7 @@ async fn a_worker_that_loses_a_part_ends_loudly_and_another_runs_what_it_held() 
     let system = QueueUnderTest::new().await;
     let worker = system.join().await;
     let names: Vec<&str> = worker.parts().into_iter().map(|(name, _)| name).collect();
-    assert_eq!(names, ["claimer", "acker", "beat", "cancellations", "listener"]);
+    assert_eq!(names, ["claimer", "opener", "acker", "beat", "cancellations", "listener"]);
     worker.parts().iter().for_each(|(_, part)| part.abort());
     assert!(tokio::time::timeout(PATIENCE, worker.until_end()).await.expect("it ends").is_err(), "all at once");
 
@@ -86,7 +86,7 @@ const TICK: &str = "queue_tick() returns table (promoted bigint, reaped bigint, 
 const CLAIM: &str =
     "queue_claim(worker bigint, lanes muneem.queue_lane[], wanted integer[], after uuid[]) returns table (
     job_id bigint, lane muneem.queue_lane, business_id uuid, attempt integer, uncounted integer,
-    enqueued_at timestamptz, claimed_at timestamptz, kind text, payload jsonb)";
+    enqueued_at timestamptz, claimed_at timestamptz, kind text, payload jsonb, payload_sealed bytea)";
 
 #[tokio::test]
 async fn errors_at_once_are_not_asked_for_in_a_busy_loop() {

@@ -17,7 +17,7 @@ use muneem_jobs::{
         Carrier, ObjectError, ObjectStore,
         carrier::{Failure, Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
     },
-    queue::{self, Done, Job, JobContext, Kind, Lane, Settings},
+    queue::{self, Done, Job, JobContext, Kind, Lane, Payload, Settings},
     vault::Vault,
 };
 use schemars::JsonSchema;
@@ -57,7 +57,7 @@ struct Nothing {
 impl Job for Nothing {
     const KIND: &'static str = "bench.nothing";
     const LANE: Lane = Lane::Transactional;
-    const SETTINGS: Settings = Settings { open: true, ..Settings::DEFAULT };
+    const SETTINGS: Settings = Settings { open: true, payload: Payload::References, ..Settings::DEFAULT };
     type Error = queue::Error;
 
     async fn run(self, _: &JobContext) -> Result<Done, queue::Error> {
@@ -77,7 +77,7 @@ struct Tell {
 impl Job for Tell {
     const KIND: &'static str = "bench.tell";
     const LANE: Lane = Lane::Transactional;
-    const SETTINGS: Settings = Settings { open: true, ..Settings::DEFAULT };
+    const SETTINGS: Settings = Settings { open: true, payload: Payload::References, ..Settings::DEFAULT };
     type Error = queue::Error;
 
     async fn run(self, _: &JobContext) -> Result<Done, queue::Error> {

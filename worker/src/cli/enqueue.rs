@@ -57,7 +57,7 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
         lane: args.lane.as_deref(),
         priority: args.priority,
     };
-    let id = queue::enqueue_own(&mut db, &job).await.map_err(super::told)?;
+    let id = queue::enqueue_own(&mut db, &app.deps.vault, &job).await.map_err(super::told)?;
     args.output.done(&json!({ "id": id }), &format!("job {id}"))?;
     Ok(ExitCode::SUCCESS)
 }

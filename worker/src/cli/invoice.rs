@@ -110,11 +110,12 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
         }
         Command::Pdf { id, file, output } => {
             let invoice = load(&mut db, id).await?;
-            drop(db);
-            let pdf = invoice::load_pdf(app.deps.objects.as_ref(), &invoice).await?;
-            let pdf = pdf.with_context(|| {
+            let located = invoice::locate_pdf(&mut db, &app.deps.vault, &invoice).await?;
+            let located = located.with_context(|| {
                 format!("the PDF of invoice {id} is not made yet: `muneem jobs list --kind invoice.render` shows why")
             })?;
+            drop(db);
+            let pdf = invoice::load_pdf(app.deps.objects.as_ref(), &invoice, &located).await?;
             if file.as_deref().is_some_and(|file| file.as_os_str() == "-") {
                 output::bytes(&pdf.bytes)?;
             } else {

@@ -145,6 +145,7 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
                     ("error", job.error.clone().unwrap_or_default()),
                     ("progress", json(&job.progress)),
                     ("result", json(&job.result)),
+                    ("payload", job.payload.map_or("gone", |payload| payload.as_str()).to_owned()),
                 ],
             )?;
         }

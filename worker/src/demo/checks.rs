@@ -105,8 +105,8 @@ fn shown_per_document(oracle: &Oracle) -> BTreeMap<(&str, &str), usize> {
 /// How many of the PDFs a reader can open that is not the program that wrote them.
 async fn readable(stage: &Stage, bills: &[Bill]) -> usize {
     let mut readable = 0;
-    for digest in bills.iter().filter_map(|bill| bill.pdf_digest.as_deref()) {
-        let Ok(Some(bytes)) = stage.files.get(digest).await else { continue };
+    for invoice in bills.iter().filter_map(|bill| bill.pdf_of) {
+        let Ok(Some(bytes)) = stage.files.fetch(invoice).await else { continue };
         let has_pages = Pdf::new(bytes.to_vec()).is_ok_and(|pdf| {
             !pdf.pages().is_empty() && pdf.pages().iter().all(|page| page.typed_operations().next().is_some())
         });
@@ -150,7 +150,7 @@ mod tests {
             placed_at: DateTime::UNIX_EPOCH,
             received_at: None,
             issued_at: None,
-            pdf_digest: None,
+            pdf_of: None,
             message: None,
             posted_at: None,
             posts: 0,

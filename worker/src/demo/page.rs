@@ -10,14 +10,13 @@ use axum::{
     routing::{get, post},
 };
 use handlebars::Handlebars;
-use muneem_jobs::outbound::ObjectStore;
 use rust_decimal::Decimal;
 use serde_json::json;
 use sqlx::PgPool;
 
 use super::{
     shop::{self, Cart, NotSold},
-    watch::{self, Bill},
+    watch::{self, Bill, Pdfs},
 };
 
 /// What the pages need.
@@ -26,8 +25,8 @@ pub(super) struct Counter {
     pub(super) frontend: PgPool,
     /// Reads how far an order has come.
     pub(super) house: PgPool,
-    /// Where the PDFs lie.
-    pub(super) files: Arc<dyn ObjectStore>,
+    /// Who hands out the PDFs.
+    pub(super) files: Pdfs,
     /// The customer's phone in the stand-in.
     pub(super) phone_url: String,
     pages: Handlebars<'static>,
@@ -37,7 +36,7 @@ impl Counter {
     pub(super) fn new(
         frontend: PgPool,
         house: PgPool,
-        files: Arc<dyn ObjectStore>,
+        files: Pdfs,
         phone_url: String,
     ) -> Result<Self, handlebars::TemplateError> {
         let mut pages = Handlebars::new();
@@ -216,8 +215,8 @@ async fn order_state(
 }
 
 async fn pdf(State(counter): State<Arc<Counter>>, Path(order): Path<i64>) -> Result<Response, Trouble> {
-    let digest = load(&counter, order).await?.pdf_digest.ok_or(Trouble::NotFound)?;
-    let bytes = counter.files.get(&digest).await.map_err(|error| Trouble::Broken(error.to_string()))?;
+    let invoice = load(&counter, order).await?.pdf_of.ok_or(Trouble::NotFound)?;
+    let bytes = counter.files.fetch(invoice).await.map_err(|error| Trouble::Broken(error.to_string()))?;
     let bytes = bytes.ok_or(Trouble::NotFound)?;
     Ok(([(header::CONTENT_TYPE, "application/pdf")], bytes).into_response())
 }
@@ -273,8 +272,8 @@ mod tests {
     #[tokio::test]
     async fn a_browser_is_led_from_the_shelf_to_its_order_and_a_shell_is_told_in_a_line() {
         let (db, frontend) = shop::tests::shop().await;
-        let folder = tempfile::tempdir().unwrap();
-        let files = Arc::new(crate::outbound::object_store::Objects::in_directory(folder.path()).unwrap());
+        let client = crate::outbound::http::client(crate::outbound::http::Timeouts::DEFAULT).unwrap();
+        let files = Pdfs::new(client, ([127, 0, 0, 1], 1).into(), secrecy::SecretString::from(""));
         let phone = "http://127.0.0.1:1/sandbox".to_owned();
         let routes = routes(Arc::new(Counter::new(frontend, db.pool(), files, phone).unwrap()));
 

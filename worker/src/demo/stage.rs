@@ -11,7 +11,7 @@ use std::{
 use muneem_jobs::{
     evidence::By,
     messaging::{self, Account},
-    outbound::{Clock, ObjectStore, Phone, carrier::NumberId},
+    outbound::{Clock, Phone, carrier::NumberId},
     people::{self, NewToken, Scope},
     schema,
 };
@@ -26,13 +26,13 @@ use super::{
     page::{self, Counter},
     shop,
     story::{Say, until},
+    watch::Pdfs,
 };
 use crate::{
     outbound::{
         chance::OsChance,
         clock::SystemClock,
         http::{self, Timeouts},
-        object_store::Objects,
     },
     sandbox,
 };
@@ -53,7 +53,7 @@ pub(super) struct Stage {
     pub(super) house: PgPool,
     /// The shop's own login.
     pub(super) frontend: PgPool,
-    pub(super) files: Arc<dyn ObjectStore>,
+    pub(super) files: Pdfs,
     pub(super) client: reqwest::Client,
     sandbox: Process,
     api: Process,
@@ -112,14 +112,12 @@ impl Stage {
         let arguments = ["sandbox", "--listen", &listen, "--mail", &mail, "--callback", &callback];
         let sandbox = house::start("sandbox", &arguments, &environment, &logs)?;
         let api = house::start("api", &["serve", "--only", "api,scheduler"], &environment, &logs)?;
-        let files: Arc<dyn ObjectStore> =
-            Arc::new(Objects::in_directory(&data.join("files")).map_err(|source| file(&data, source))?);
         let client = http::client(Timeouts { connect: Duration::from_secs(2), total: Duration::from_secs(5) })
             .map_err(Error::http("nobody yet"))?;
 
         let closing = CancellationToken::new();
-        let counter =
-            Counter::new(frontend.clone(), house.clone(), Arc::clone(&files), format!("{sandbox_url}/sandbox"))?;
+        let files = Pdfs::new(client.clone(), api_at, token.clone());
+        let counter = Counter::new(frontend.clone(), house.clone(), files.clone(), format!("{sandbox_url}/sandbox"))?;
         let serving = axum::serve(listener, page::routes(Arc::new(counter)));
         tokio::spawn(closing.clone().run_until_cancelled_owned(serving.into_future()));
 

@@ -1,8 +1,37 @@
 //! What has become of the shop's orders, read from the tables as an operator would.
 
+use std::net::SocketAddr;
+
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use rust_decimal::Decimal;
+use secrecy::{ExposeSecret, SecretString};
 use sqlx::PgPool;
+use uuid::Uuid;
+
+/// The PDFs, as any frontend fetches them: they lie sealed, and the API opens them for its token.
+#[derive(Clone)]
+pub(super) struct Pdfs {
+    client: reqwest::Client,
+    api: SocketAddr,
+    token: SecretString,
+}
+
+impl Pdfs {
+    pub(super) fn new(client: reqwest::Client, api: SocketAddr, token: SecretString) -> Self {
+        Self { client, api, token }
+    }
+
+    /// Nothing while there is none.
+    pub(super) async fn fetch(&self, invoice: Uuid) -> reqwest::Result<Option<Bytes>> {
+        let url = format!("http://{}/v1/invoice/invoices/{invoice}/pdf", self.api);
+        let answer = self.client.get(url).bearer_auth(self.token.expose_secret()).send().await?;
+        if answer.status() == http::StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        answer.error_for_status()?.bytes().await.map(Some)
+    }
+}
 
 /// One order on its way to the customer's phone.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, sqlx::FromRow)]
@@ -15,7 +44,8 @@ pub(super) struct Bill {
     pub(super) received_at: Option<DateTime<Utc>>,
     /// The PDF exists.
     pub(super) issued_at: Option<DateTime<Utc>>,
-    pub(super) pdf_digest: Option<String>,
+    /// The invoice whose PDF it is.
+    pub(super) pdf_of: Option<Uuid>,
     /// State in the message ledger.
     pub(super) message: Option<String>,
     /// The first POST to the carrier began.
@@ -36,7 +66,8 @@ impl Bill {
 /// The billed orders as they stand, in the order of their numbers.
 pub(super) async fn bills(house: &PgPool, orders: &[i64]) -> sqlx::Result<Vec<Bill>> {
     sqlx::query_as(
-        "select o.order_id, o.invoice_number, o.total, o.placed_at, i.received_at, i.issued_at, i.pdf_digest,
+        "select o.order_id, o.invoice_number, o.total, o.placed_at, i.received_at, i.issued_at,
+            case when i.pdf_digest is not null then i.invoice_id end as pdf_of,
             m.state as message, a.posted_at, coalesce(a.posts, 0) as posts, a.delivered_at, a.read_at
          from shop.orders o
          left join muneem.invoice_invoices i on i.number = o.invoice_number

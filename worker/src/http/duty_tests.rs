@@ -141,7 +141,8 @@ impl House {
                 steps: Arc::new(Unheard),
             };
             let held = Held { job: job.job, attempt: job.attempt };
-            match kind.run(job.payload.get(), &context).await {
+            let payload = job.open(&mut conn, &deps.vault).await.expect("it opens");
+            match kind.run(&payload, &context).await {
                 Ok(Done::Acked) => {}
                 Ok(Done::Ack(result)) => {
                     work::finish(&mut conn, worker, &[(held, result)]).await.expect("an end");

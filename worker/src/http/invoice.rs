@@ -140,8 +140,11 @@ async fn visible(db: &mut PgConnection, caller: &Caller, id: &str) -> Result<Rec
     responses((status = 200, description = "The PDF", content_type = "application/pdf")))]
 async fn pdf(State(api): State<Arc<Api>>, caller: Caller, Path(id): Path<String>) -> Result<Response, Problem> {
     caller.require(Scope::InvoiceOpen)?;
-    let recorded = visible(&mut *caller.enter(&api).await?, &caller, &id).await?;
-    let pdf = invoice::load_pdf(api.objects.as_ref(), &recorded).await?.ok_or(ProblemId::NotIssued)?;
+    let mut db = caller.enter(&api).await?;
+    let recorded = visible(&mut db, &caller, &id).await?;
+    let located = invoice::locate_pdf(&mut db, &api.vault, &recorded).await?.ok_or(ProblemId::NotIssued)?;
+    drop(db);
+    let pdf = invoice::load_pdf(api.objects.as_ref(), &recorded, &located).await?;
     let mut response = Response::new(Body::from(pdf.bytes));
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/pdf"));

@@ -12,7 +12,10 @@ use axum::{
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use muneem_jobs::people::{self, Answer, Claim};
+use muneem_jobs::{
+    people::{self, Answer, Claim},
+    vault::Vault,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::{PgConnection, Postgres, Transaction};
 
@@ -44,7 +47,7 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Post<T> {
         let key = idempotency_key(&parts.headers)?;
         let bytes = body::read(&parts.headers, stream, api.settings.body_limit_bytes).await?;
         let target = format!("{} {}", parts.method, parts.uri);
-        let request = key.map(|key| people::Request::new(&caller.token_id, key, &target, &bytes));
+        let request = key.map(|key| people::Request::new(&caller, key, &target, &bytes));
         Ok(Self { caller, body: body::parse(&bytes)?, request })
     }
 }
@@ -71,6 +74,7 @@ pub(super) struct Effect {
     tx: Transaction<'static, Postgres>,
     request: Option<people::Request>,
     now: chrono::DateTime<chrono::Utc>,
+    vault: Arc<Vault>,
 }
 
 impl<T> Post<T> {
@@ -79,13 +83,13 @@ impl<T> Post<T> {
         let (mut tx, now) = (self.caller.enter(api).await?, api.clock.now());
         let request = self.request.take();
         if let Some(request) = &request {
-            let mut claim = people::claim_key(&mut tx, request, now).await?;
+            let mut claim = people::claim_key(&mut tx, &api.vault, request, now).await?;
             for _ in 0..LOOKS {
                 if !matches!(claim, Claim::InFlight) {
                     break;
                 }
                 tokio::time::sleep(PAUSE).await;
-                claim = people::claim_key(&mut tx, request, now).await?;
+                claim = people::claim_key(&mut tx, &api.vault, request, now).await?;
             }
             let refused = match claim {
                 Claim::Ours => None,
@@ -99,7 +103,7 @@ impl<T> Post<T> {
                 return refused;
             }
         }
-        Ok(Begun::Effect(Effect { tx, request, now }))
+        Ok(Begun::Effect(Effect { tx, request, now, vault: Arc::clone(&api.vault) }))
     }
 }
 
@@ -114,7 +118,7 @@ impl Effect {
         let body = serde_json::to_string(body).map_err(|error| Problem::internal(&error))?;
         let answer = Answer { status: status.as_u16(), body };
         if let Some(request) = &self.request {
-            people::keep_answer(&mut self.tx, request, &answer, self.now).await?;
+            people::keep_answer(&mut self.tx, &self.vault, request, &answer, self.now).await?;
         }
         self.tx.commit().await?;
         Ok(response(answer))

@@ -11,7 +11,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
-use muneem_jobs::{evidence, invoice, messaging, people, queue, schedule, vault};
+use muneem_jobs::{evidence, files, invoice, messaging, people, queue, schedule, vault};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -259,6 +259,7 @@ impl From<people::Error> for Problem {
             people::Error::NoSuchBusiness(_) => ProblemId::NoSuchBusiness.into(),
             people::Error::Database(error) => error.into(),
             people::Error::Evidence(error) => error.into(),
+            people::Error::Vault(error) => error.into(),
             error => Self::internal(&error),
         }
     }
@@ -282,6 +283,7 @@ impl From<queue::Error> for Problem {
             queue::Error::Refused { refusal, problem, mend } => (refusal, problem, mend),
             queue::Error::Database(error) => return error.into(),
             queue::Error::Evidence(error) => return error.into(),
+            queue::Error::Vault(error) => return (*error).into(),
             error @ queue::Error::Payload { .. } => return Self::internal(&error),
         };
         let (id, field) = match refusal {
@@ -292,6 +294,8 @@ impl From<queue::Error> for Problem {
             queue::Refusal::PayloadTooLarge => (ProblemId::PayloadTooLarge, "payload"),
             queue::Refusal::BadKey => (ProblemId::BadJobKey, "key"),
             queue::Refusal::BadLaneOrPriority => (ProblemId::BadLane, "lane"),
+            // The kind changed between two statements: a migration runs.
+            queue::Refusal::NotSealed => (ProblemId::Unavailable, "payload"),
         };
         Self::field(id, field, problem, mend)
     }
@@ -334,6 +338,7 @@ impl From<invoice::Error> for Problem {
     fn from(error: invoice::Error) -> Self {
         match error {
             invoice::Error::Database(error) => error.into(),
+            invoice::Error::Vault(error) | invoice::Error::Files(files::Error::Vault(error)) => error.into(),
             error => Self::internal(&error),
         }
     }

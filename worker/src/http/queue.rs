@@ -104,6 +104,9 @@ struct Job {
     progress: Option<Value>,
     /// What it left behind.
     result: Option<Value>,
+    /// How its payload lies: `sealed`, or `clear` where it is references, or came by SQL and no worker has claimed it
+    /// yet. Absent once the job has ended well: then it is gone.
+    payload: Option<&'static str>,
 }
 
 impl From<JobView> for Job {
@@ -124,6 +127,7 @@ impl From<JobView> for Job {
             error: job.error,
             progress: job.progress,
             result: job.result,
+            payload: job.payload.map(queue::PayloadState::as_str),
         }
     }
 }
@@ -166,7 +170,7 @@ async fn enqueue(State(api): State<Arc<Api>>, mut post: Post<Enqueue>) -> Result
         lane: post.body.lane.as_deref(),
         priority: post.body.priority,
     };
-    let id = queue::enqueue_for(effect.db(), &job).await?;
+    let id = queue::enqueue_for(effect.db(), &api.vault, &job).await?;
     effect.answer(StatusCode::CREATED, &Enqueued { id: id.0 }).await
 }
 
@@ -319,12 +323,14 @@ struct Kind {
     max_attempts: i16,
     /// Whether frontends may enqueue it; the others are muneem's own.
     open: bool,
+    /// Whether its payloads may be personal, and so lie sealed.
+    sealed: bool,
 }
 
 impl From<KindView> for Kind {
     fn from(kind: KindView) -> Self {
-        let KindView { kind, lane, schema, max_attempts, open } = kind;
-        Self { kind, lane: lane.to_string(), schema, max_attempts, open }
+        let KindView { kind, lane, schema, max_attempts, open, sealed } = kind;
+        Self { kind, lane: lane.to_string(), schema, max_attempts, open, sealed }
     }
 }
 

@@ -45,6 +45,11 @@ impl Outcome {
         Self::back(in_hand, None, false, None, None)
     }
 
+    /// Again at this instant, unbegun: what it needs to begin is not there.
+    pub(super) fn wait(in_hand: &InHand, until: DateTime<Utc>, cause: &'static str, error: String) -> Self {
+        Self::back(in_hand, Some(until), false, Some(cause), Some(error))
+    }
+
     fn back(
         in_hand: &InHand,
         run_at: Option<DateTime<Utc>>,
@@ -96,12 +101,17 @@ impl Outcome {
                 error: "the handler panicked; the log has where".to_owned(),
             }),
         };
-        let name = kind.map_or("unknown", |kind| kind.name);
-        metrics::counter!("muneem_jobs_ended_total", "kind" => name, "outcome" => outcome.label()).increment(1);
+        outcome.count(shared, in_hand);
         outcome
     }
 
-    fn failed(shared: &Shared, in_hand: &InHand, failure: JobFailure) -> Self {
+    /// Shows it in the metrics.
+    pub(super) fn count(&self, shared: &Shared, in_hand: &InHand) {
+        let name = shared.kinds.get(in_hand.claimed.kind.as_str()).map_or("unknown", |kind| kind.name);
+        metrics::counter!("muneem_jobs_ended_total", "kind" => name, "outcome" => self.label()).increment(1);
+    }
+
+    pub(super) fn failed(shared: &Shared, in_hand: &InHand, failure: JobFailure) -> Self {
         let JobFailure { disposition, cause, error } = failure;
         let settings = shared.kinds.get(in_hand.claimed.kind.as_str()).map_or(Settings::DEFAULT, |kind| kind.settings);
         let job = in_hand.claimed.job;

@@ -7,7 +7,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use muneem_jobs::queue::{
     Error, Lane,
-    work::{self, Claimed, Want},
+    work::{self, Claimed, Lain, Want},
 };
 use tokio::{sync::mpsc::UnboundedSender, time::Instant};
 use uuid::Uuid;
@@ -18,6 +18,8 @@ use super::{Shared, inhand::InHand};
 pub(super) struct Claimer {
     shared: Arc<Shared>,
     lanes: HashMap<Lane, LaneState>,
+    /// Payloads that are sealed, or must be, take this way to their lane.
+    opener: UnboundedSender<Arc<InHand>>,
     /// Producers need not notify until then; this worker looks by itself.
     awake_until: Option<Instant>,
     last_tick: Option<Instant>,
@@ -26,7 +28,7 @@ pub(super) struct Claimer {
     last_claim: Option<DateTime<Utc>>,
     /// A claim's answer was lost: what it took must go back before the next.
     claim_lost: bool,
-    /// Nobody takes what is claimed for one of the lanes.
+    /// Nobody takes what is claimed for one of the lanes, or opens payloads.
     lane_ended: bool,
     /// Start of, and jobs claimed in, the present slice of time.
     slice: (Instant, usize),
@@ -59,7 +61,11 @@ const TICK: Duration = Duration::from_millis(1000);
 const AWAKE_TICK: Duration = Duration::from_millis(50);
 
 impl Claimer {
-    pub(super) fn new(shared: Arc<Shared>, queues: HashMap<Lane, UnboundedSender<Arc<InHand>>>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        queues: HashMap<Lane, UnboundedSender<Arc<InHand>>>,
+        opener: UnboundedSender<Arc<InHand>>,
+    ) -> Self {
         let now = Instant::now();
         let lanes = queues
             .into_iter()
@@ -70,6 +76,7 @@ impl Claimer {
         Self {
             shared,
             lanes,
+            opener,
             awake_until: None,
             last_tick: None,
             next_due: None,
@@ -184,9 +191,13 @@ impl Claimer {
     fn hand_over(&mut self, claimed: Claimed, worker: i64) {
         let Some(state) = self.lanes.get_mut(&claimed.lane) else { return };
         state.after = claimed.business.0;
+        // A kind that this program does not know may be one that seals.
+        let sealed = matches!(claimed.payload, Lain::Sealed(_))
+            || self.shared.kinds.get(claimed.kind.as_str()).is_none_or(|kind| kind.seals);
         let in_hand = self.shared.hands.take(claimed, worker);
-        if let Err(unsent) = state.queue.send(in_hand) {
-            // The lane ended. While nobody drains, claiming for it again would go round in circles.
+        let next = if sealed { &self.opener } else { &state.queue };
+        if let Err(unsent) = next.send(in_hand) {
+            // The lane, or the opener, ended. While nobody drains, claiming for it again would go round in circles.
             self.lane_ended = true;
             self.shared.settle(&unsent.0, super::acker::Outcome::release(&unsent.0));
         }

@@ -65,6 +65,8 @@ async fn run(shared: &Arc<Shared>, in_hand: &InHand) -> Ended {
         place = shared.capacity.acquire(claimed.lane) => place,
     };
     let Some(kind) = shared.kinds.get(claimed.kind.as_str()) else { return Ended::UnknownKind };
+    // The opener hands over nothing sealed.
+    let Some(payload) = in_hand.payload() else { return Ended::NotBegun };
     in_hand.begun.notify_one();
     // Whoever was just woken would wait on this very thread, unstealable, should the handler block it: let it run first.
     tokio::task::yield_now().await;
@@ -83,7 +85,7 @@ async fn run(shared: &Arc<Shared>, in_hand: &InHand) -> Ended {
         tokio::select! {
             biased;
             () = in_hand.stop.cancelled() => Ended::Stopped,
-            answer = kind.run(claimed.payload.get(), &context) => match answer {
+            answer = kind.run(payload, &context) => match answer {
                 Ok(done) => Ended::Done(done),
                 Err(failure) => Ended::Failed(failure),
             },

@@ -10,11 +10,12 @@ use muneem_jobs::{
     id::JobId,
     queue::{
         Lane,
-        work::{Claimed, Held},
+        work::{Claimed, Held, Lain},
     },
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
 
 /// Why a job in hand must stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,18 @@ pub(super) struct InHand {
     why: OnceLock<Stop>,
     /// Told when the handler begins.
     pub(super) begun: Notify,
+    /// The payload in clear, where it lay sealed: for the handler alone.
+    opened: Opened,
+}
+
+/// Silent about what is in it.
+#[derive(Default)]
+struct Opened(OnceLock<Zeroizing<String>>);
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.get().is_some() { "Opened(…)" } else { "Unopened" })
+    }
 }
 
 impl InHand {
@@ -50,6 +63,20 @@ impl InHand {
     /// Attempts that count, this one included.
     pub(super) fn counted(&self) -> i32 {
         self.claimed.attempt - self.claimed.uncounted
+    }
+
+    /// The payload's JSON text; none while it is sealed.
+    pub(super) fn payload(&self) -> Option<&str> {
+        match &self.claimed.payload {
+            Lain::Clear(payload) => Some(payload.get()),
+            Lain::Sealed(_) => self.opened.0.get().map(|opened| opened.as_str()),
+        }
+    }
+
+    /// Keeps the payload in clear until the job has its outcome.
+    pub(super) fn set_opened(&self, payload: Zeroizing<String>) {
+        // It is opened once; a second opening would be of the same bytes.
+        let _ = self.opened.0.set(payload);
     }
 
     pub(super) fn stop(&self, why: Stop) {
@@ -106,6 +133,7 @@ impl Hands {
             stop: CancellationToken::new(),
             why: OnceLock::new(),
             begun: Notify::new(),
+            opened: Opened::default(),
         });
         self.lock().insert(job, Arc::clone(&in_hand));
         self.counts[lane as usize].in_hand.fetch_add(1, Ordering::AcqRel);

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! listener ─NOTIFY─▶ claimer ─Claimed─▶ LaneQueue (apalis Backend) ─Task─▶ OutcomeLayer ▶ parallelize ▶ Handler
-//!                       ▲                                                       │              (place, kind, time)
+//!                       ▲  └─▶ opener ──▶┘                                      │              (place, kind, time)
 //!                       └────────── room again ◀── acker ◀──── Outcome ─────────┘
+//! opener: seals payloads that SQL enqueued in clear, opens sealed ones; the rest passes it by
 //! beat: renews the lease, hears of cancellations, gives up what a lost lease took away
 //! ```
 //!
@@ -17,6 +18,7 @@ mod capacity;
 mod claimer;
 mod handler;
 mod inhand;
+mod opener;
 mod pulse;
 
 use std::{
@@ -43,7 +45,10 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{acker::Acker, backend::LaneQueue, capacity::Capacity, claimer::Claimer, handler::Handler, inhand::Hands};
+use self::{
+    acker::Acker, backend::LaneQueue, capacity::Capacity, claimer::Claimer, handler::Handler, inhand::Hands,
+    opener::Opener,
+};
 
 pub use self::pulse::Pulse;
 
@@ -73,7 +78,7 @@ pub struct Settings {
 /// How a worker reaches the database.
 #[derive(Clone, Debug)]
 pub struct Connections {
-    /// For claims, acknowledgements and beats; wants four, and no handler takes them away.
+    /// For claims, payloads, acknowledgements and beats; wants five, and no handler takes them away.
     pub db: PgPool,
     /// For LISTEN; never through a pooler in transaction mode.
     pub listen: sqlx::postgres::PgConnectOptions,
@@ -169,6 +174,7 @@ pub struct Worker {
     shared: Arc<Shared>,
     monitor: Monitor,
     claimer: Part,
+    opener: Part,
     acker: Part,
     /// End last, when nothing is in hand.
     helpers: [Part; 3],
@@ -211,19 +217,21 @@ impl Worker {
         let stop_helpers = CancellationToken::new();
         let failed = Arc::new(AtomicBool::new(false));
         let vital = Vital { draining: shared.draining.clone(), failed: Arc::clone(&failed) };
-        let claimer = vital.watch("claimer", Claimer::new(Arc::clone(&shared), queues).run());
+        let (to_open, from_claimer) = mpsc::unbounded_channel();
+        let opener = vital.watch("opener", Opener::new(Arc::clone(&shared), queues.clone(), from_claimer).run());
+        let claimer = vital.watch("claimer", Claimer::new(Arc::clone(&shared), queues, to_open).run());
         let acker = vital.watch("acker", Acker::new(Arc::clone(&shared), outcomes_in).run());
         let helpers = [
             vital.watch("beat", beat::beat(Arc::clone(&shared), stop_helpers.clone())),
             vital.watch("cancellations", beat::hear_cancellations(Arc::clone(&shared), stop_helpers.clone())),
             vital.watch("listener", beat::listen(Arc::clone(&shared), listen, stop_helpers.clone())),
         ];
-        Ok(Self { shared, monitor, claimer, acker, helpers, stop_helpers, failed })
+        Ok(Self { shared, monitor, claimer, opener, acker, helpers, stop_helpers, failed })
     }
 
     /// The tasks it cannot live without, by name: for tests that end one.
     pub fn parts(&self) -> Vec<(&'static str, AbortHandle)> {
-        let parts = [&self.claimer, &self.acker].into_iter().chain(&self.helpers);
+        let parts = [&self.claimer, &self.opener, &self.acker].into_iter().chain(&self.helpers);
         parts.map(|part| (part.name, part.itself.clone())).collect()
     }
 
@@ -232,7 +240,7 @@ impl Worker {
     /// # Errors
     /// When a part of it ended before its time.
     pub async fn until_end(self) -> Result<(), muneem_jobs::queue::Error> {
-        let Self { shared, monitor, claimer, acker, helpers, stop_helpers, failed } = self;
+        let Self { shared, monitor, claimer, opener, acker, helpers, stop_helpers, failed } = self;
         let give_up = {
             let (shared, failed) = (Arc::clone(&shared), Arc::clone(&failed));
             tokio::spawn(async move {
@@ -254,6 +262,7 @@ impl Worker {
             tracing::error!(%error, "a lane's worker ended badly");
         }
         let _ = claimer.watched.await;
+        let _ = opener.watched.await;
         // Whatever was claimed while the lanes closed goes back too; then the acker ends with its last sender.
         shared.hands.wait_empty().await;
         give_up.abort();

@@ -4,7 +4,7 @@ from (
     (
         select j.job_id, j.business_id, j.kind, j.lane::text as lane, s.state, j.key, j.attempt - j.uncounted as attempt, j.enqueued_at, j.run_at,
             j.claimed_at, null::timestamptz as finished_at, j.last_cause as cause, j.last_error as error, j.progress,
-            null::jsonb as result
+            null::jsonb as result, j.payload_sealed is not null as sealed
         from muneem.queue_jobs j
         cross join lateral (
             select case
@@ -27,7 +27,7 @@ from (
     union all
     (
         select d.job_id, d.business_id, d.kind, d.lane::text, 'dead', d.key, d.attempt, d.enqueued_at, null, d.claimed_at,
-            d.died_at, d.cause, d.error, null, null
+            d.died_at, d.cause, d.error, null, null, d.payload_sealed is not null
         from muneem.queue_dead d
         where ($8::bigint is null or d.job_id = $8)
             and ($1::bigint is null or d.job_id < $1)
@@ -42,7 +42,7 @@ from (
     union all
     (
         select h.job_id, h.business_id, h.kind, h.lane::text, case when h.cancelled then 'cancelled' else 'done' end, h.key,
-            h.attempt, h.enqueued_at, null, h.claimed_at, h.finished_at, null, null, null, h.result
+            h.attempt, h.enqueued_at, null, h.claimed_at, h.finished_at, null, null, null, h.result, null
         from muneem.queue_history h
         where ($8::bigint is null or h.job_id = $8)
             and ($1::bigint is null or h.job_id < $1)

@@ -1,11 +1,11 @@
 with declared as (
     insert into muneem.queue_kinds as k (
-        kind, lane, schema, rule, max_attempts, key_memory, slot_limit, slot_scope, slot_field, open)
-    values ($1, $2::text::muneem.queue_lane, $3, $4::text::jsonpath, $5, $6, $7, $8, $9, $13)
+        kind, lane, schema, rule, max_attempts, key_memory, slot_limit, slot_scope, slot_field, open, seals)
+    values ($1, $2::text::muneem.queue_lane, $3, $4::text::jsonpath, $5, $6, $7, $8, $9, $13, $14)
     on conflict (kind) do update
     set lane = excluded.lane, schema = excluded.schema, rule = excluded.rule, max_attempts = excluded.max_attempts,
         key_memory = excluded.key_memory, slot_limit = excluded.slot_limit, slot_scope = excluded.slot_scope,
-        slot_field = excluded.slot_field, open = excluded.open
+        slot_field = excluded.slot_field, open = excluded.open, seals = excluded.seals
     returning k.kind
 ),
 fields as (
