@@ -24,7 +24,7 @@ impl Job for RetireBodies {
 
     async fn run(self, ctx: &JobContext) -> Result<Done, Error> {
         let kept = law::logs_kept();
-        let mut tx = ctx.begin().await?;
+        let mut tx = ctx.begin_for_all().await?;
         let before = store::retire_months(&mut tx, kept.for_database()).await?;
         if let Some(before) = before {
             // Once for the installation and once for each business: a bundle about one of them proves itself too.

@@ -45,7 +45,7 @@ impl Job for SendMail {
 
     async fn run(self, ctx: &JobContext) -> Result<Done, Error> {
         let id = self.mail_id;
-        let mut tx = ctx.begin().await?;
+        let mut tx = ctx.begin_for_all().await?;
         mail_store::forget_mails(&mut tx, ctx.now() - KEPT).await?;
         let row = mail_store::lock_mail(&mut tx, ctx.business, id).await?;
         let end = match row.state {
@@ -107,7 +107,7 @@ async fn record(ctx: &JobContext, id: MailId, outcome: MailOutcome) -> Result<Do
         MailOutcome::Unknown(failure) => (MailState::Unknown, Some(failure)),
         MailOutcome::NotSent(failure) => (MailState::Queued, Some(failure)),
     };
-    let mut tx = ctx.begin().await?;
+    let mut tx = ctx.begin_for_all().await?;
     let why = failure.as_ref().map(ToString::to_string);
     mail_store::set_mail_state(&mut tx, id, state, why.as_deref(), ctx.now()).await?;
     if let Some(failure) = failure.filter(|_| state == MailState::Queued) {

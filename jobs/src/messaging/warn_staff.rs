@@ -35,7 +35,7 @@ impl Job for WarnStaff {
 
     async fn run(self, ctx: &JobContext) -> Result<Done, Error> {
         let deps = &ctx.deps;
-        let mut tx = ctx.begin().await?;
+        let mut tx = ctx.begin_for_all().await?;
         let contact = people::open_contact(&mut tx, &deps.vault, self.staff_id).await;
         let Some(contact) = contact.map_err(|error| Error::Staff(Box::new(error)))? else { return Ok(Done::OK) };
         let desk =

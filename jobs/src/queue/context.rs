@@ -67,11 +67,35 @@ impl JobContext {
     }
 
     /// Opens a transaction that holds the job's row and is refused when the lease is lost, so that a late holder
-    /// writes nothing.
+    /// writes nothing. It stands behind the wall: row-level security shows it the rows of the job's business and of no
+    /// other (`muneem.people_build_wall`), whatever the handler asks for.
     ///
     /// # Errors
     /// [`LostLease::Lost`] when another attempt owns the job.
     pub async fn begin(&self) -> Result<Transaction<'static, Postgres>, LostLease> {
+        let database = |error| LostLease::Database(self.job, error);
+        let mut tx = self.deps.db.begin().await.map_err(database)?;
+        let held = sqlx::query!(
+            r#"select muneem.queue_hold($1, $2, $3) as "held!", set_config('muneem.business', $4, true) as business,
+                set_config('role', 'muneem_business', true) as role"#,
+            self.job.0,
+            self.attempt,
+            self.worker,
+            self.business.to_string(),
+        )
+        .fetch_one(&mut *tx)
+        .await
+        .map_err(database)?;
+        if held.held { Ok(tx) } else { Err(LostLease::Lost(self.job, self.attempt)) }
+    }
+
+    /// As [`Self::begin`], and sees the rows of all businesses: for work of the house itself, whose jobs are filed under
+    /// one business and concern each ([`crate::schedule::Scope::House`]), and for what concerns staff, who may be the
+    /// platform's.
+    ///
+    /// # Errors
+    /// [`LostLease::Lost`] when another attempt owns the job.
+    pub async fn begin_for_all(&self) -> Result<Transaction<'static, Postgres>, LostLease> {
         let database = |error| LostLease::Database(self.job, error);
         let mut tx = self.deps.db.begin().await.map_err(database)?;
         let held = sqlx::query_scalar!(

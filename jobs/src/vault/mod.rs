@@ -26,6 +26,7 @@ mod host_store;
 #[cfg(test)]
 mod host_tests;
 mod model;
+mod openness;
 mod reseal;
 mod reseal_store;
 mod rewrap;
@@ -73,6 +74,7 @@ pub use columns::{IndexedColumn, Key, Owner, SealedColumn, Source, Version, as_i
 pub use error::{Error, Unreadable};
 pub use host::{CheckColumns, ColumnId, Form, HostColumn, HostIndex, NewColumn, list as list_columns, require_sound};
 pub use model::{BlindIndex, Cell, Class, INSTALLATION, IndexColumn, KeyInfo};
+pub use openness::Openness;
 pub use reseal::{Reseal, ResealId};
 pub use reseal_store::{Quarantined, ResealColumn};
 pub use rewrap::Rewrapped;
@@ -137,6 +139,8 @@ pub struct Vault {
     rings: RwLock<HashMap<BusinessId, Arc<Ring>>>,
     /// One reads, makes or counts keys of a business at a time; a few businesses share a gate.
     gates: [Mutex<()>; 64],
+    /// When the key service was last asked how it is, and what was wrong with it.
+    heard: Mutex<Option<(DateTime<Utc>, Option<&'static str>)>>,
 }
 
 impl std::fmt::Debug for Vault {
@@ -156,7 +160,7 @@ impl Vault {
         settings: Settings,
     ) -> Self {
         let gates = std::array::from_fn(|_| Mutex::new(()));
-        Self { db, host: None, kms, clock, chance, settings, rings: RwLock::default(), gates }
+        Self { db, host: None, kms, clock, chance, settings, rings: RwLock::default(), gates, heard: Mutex::default() }
     }
 
     /// The same, with registered columns of frontends reached by connections of their own.

@@ -204,7 +204,7 @@ impl<'a> Walk<'a> {
     ) -> Result<bool, Error> {
         let ctx = self.ctx;
         let vault = &ctx.deps.vault;
-        let mut tx = ctx.begin().await?;
+        let mut tx = ctx.begin_for_all().await?;
         if !store::hold_run(&mut tx, run).await? {
             return Ok(false);
         }
@@ -257,7 +257,7 @@ impl<'a> Walk<'a> {
         let clean = columns.iter().all(|column| column.found == column.bad);
         if !(clean && run.conclusive) {
             drop(db);
-            let mut tx = ctx.begin().await?;
+            let mut tx = ctx.begin_for_all().await?;
             let next = store::next_pass(&mut tx, run, now).await?;
             tx.commit().await?;
             return match next {
@@ -275,7 +275,7 @@ impl<'a> Walk<'a> {
             }
         }
         drop(db);
-        let mut tx = ctx.begin().await?;
+        let mut tx = ctx.begin_for_all().await?;
         let walked: Vec<String> = columns.iter().filter(|c| c.trouble.is_none()).map(|c| c.place.clone()).collect();
         store::release_quarantine(&mut tx, &walked, run.changed_at).await?;
         let quarantined = store::count_quarantine(&mut tx).await?;

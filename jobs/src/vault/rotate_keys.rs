@@ -130,7 +130,7 @@ impl Vault {
         drop(db);
         let mut activated = 0;
         for key in ready.iter().filter(|key| key.fenced) {
-            let mut tx = ctx.begin().await?;
+            let mut tx = ctx.begin_for_all().await?;
             if store::activate(&mut tx, key, now).await? {
                 let wanted = (key.class.as_str(), key.purpose.as_str());
                 let told = (key.business, key.key_id, wanted);
@@ -157,7 +157,7 @@ impl Vault {
             drop(db);
             let Some(last) = page.last() else { break };
             after = last.key_id;
-            let mut tx = ctx.begin().await?;
+            let mut tx = ctx.begin_for_all().await?;
             for old in &page {
                 let id = u32::try_from(old.key_id).unwrap_or_default();
                 let aad = match old.subject {
@@ -179,7 +179,7 @@ impl Vault {
             }
             tx.commit().await?;
         }
-        let mut tx = ctx.begin().await?;
+        let mut tx = ctx.begin_for_all().await?;
         store::clear_business_keys(&mut tx, business, now).await?;
         tx.commit().await?;
         Ok(rewrapped)
@@ -192,7 +192,7 @@ impl Vault {
         let keys = store::list_opening(&mut db, now - SPREAD).await?;
         let last = walks::find_run(&mut db).await?;
         drop(db);
-        let mut tx = ctx.begin().await?;
+        let mut tx = ctx.begin_for_all().await?;
         match last {
             Some(run) if run.state == "paused" => return Ok(false),
             // Its job may be in the dead letters, or was ended by a pause.
@@ -228,7 +228,7 @@ impl Vault {
         let mut retired = 0;
         for key in due {
             let referred = if key.class == "business" { 0 } else { self.count_references(&mut db, &key).await? };
-            let mut tx = ctx.begin().await?;
+            let mut tx = ctx.begin_for_all().await?;
             if referred > 0 {
                 tracing::warn!(
                     vault.key_id = key.key_id,
@@ -294,7 +294,7 @@ impl Job for RotateKeys {
         };
         for (business, class) in worn {
             let Ok(class) = class.parse::<Class>() else { continue };
-            let mut tx = ctx.begin().await?;
+            let mut tx = ctx.begin_for_all().await?;
             match vault.prepare_key(&mut tx, business, Replace::Class(class), actor(ctx)).await {
                 Ok(_) => tx.commit().await?,
                 Err(Error::Rotating { .. }) => {}
@@ -319,7 +319,7 @@ impl Job for RotateKeys {
         if let Some(trouble) = trouble {
             return Err(trouble);
         }
-        let mut tx = ctx.begin().await?;
+        let mut tx = ctx.begin_for_all().await?;
         // A key that was activated now stops sealing elsewhere within the same span: then its walk may begin.
         if waiting || activated > 0 {
             let again = NewJob::of(ctx.business, &Self {})?.run_at(now + SPREAD);

@@ -330,6 +330,8 @@ async fn atk_074_without_its_key_service_the_vault_works_four_hours_and_then_is_
             house.clock.forward(TimeDelta::minutes(minutes));
             house.vault.open(&mut db, &cell("7"), &sealed).await.expect("from memory");
             house.vault.seal(&mut db, Class::Contact, &cell("8"), PHONE).await.expect("from memory");
+            let Openness::FromMemory { until, .. } = house.vault.openness().await else { panic!("it is not sealed") };
+            assert!(until > house.clock.now());
         }
         house.clock.forward(TimeDelta::minutes(2));
         let now = house.clock.now();
@@ -342,11 +344,17 @@ async fn atk_074_without_its_key_service_the_vault_works_four_hours_and_then_is_
             let waits = crate::queue::Disposition::Snooze(now + ASK_AGAIN);
             assert_eq!(crate::queue::JobError::disposition(&error), waits, "a job waits, and is not given up");
         }
+        assert!(matches!(house.vault.openness().await, Openness::Sealed { .. }));
+        assert!(matches!(house.another().openness().await, Openness::Sealed { .. }));
         // At the start of a process there is no memory to live on.
         let error = house.another().open(&mut db, &cell("7"), &sealed).await.expect_err("sealed");
         assert!(matches!(error, Error::Sealed { .. }));
         house.service.fail(None);
         house.vault.open(&mut db, &cell("7"), &sealed).await.expect("the service is back");
+        let kept = house.vault.openness().await;
+        assert!(matches!(kept, Openness::FromMemory { .. }), "the service is not asked for each who watches");
+        house.clock.forward(ASK_AGAIN);
+        assert_eq!(house.vault.openness().await, Openness::Open);
     }
 }
 

@@ -152,7 +152,7 @@ async fn papers(house: Arc<House>) -> Vec<Case> {
 async fn jobs_and_schedules(house: Arc<House>) -> Vec<Case> {
     let mut db = house.app.acquire().await.unwrap();
     let job = |number: &str| NewJob::named("invoice.issue", house.business, invoice(&house, number, "1.00"));
-    let cancelled = queue::enqueue(&mut db, &job("SM/3")).await.unwrap();
+    let cancelled = queue::enqueue_sealed(&mut db, &house.deps.vault, &job("SM/3")).await.unwrap();
     let mut dead = Vec::new();
     for number in ["SM/4", "SM/5"] {
         let claimed = house.hold(&job(number)).await;

@@ -8,3 +8,4 @@ mod memory;
 mod plans;
 mod sealed;
 mod supervision;
+mod wall;

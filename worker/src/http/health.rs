@@ -9,7 +9,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, TimeDelta, Utc};
-use muneem_jobs::evidence::{self, AnchorState};
+use muneem_jobs::{
+    evidence::{self, AnchorState},
+    vault::Openness,
+};
 use serde::Serialize;
 
 use super::Api;
@@ -44,6 +47,35 @@ impl From<AnchorState> for Anchor {
     }
 }
 
+/// Whether values can be sealed and opened. A sealed vault makes the process unready: next to nothing personal can be
+/// taken in or shown. While keys in memory serve, it stays ready.
+#[derive(Serialize)]
+struct Vault {
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<DateTime<Utc>>,
+}
+
+impl From<Openness> for Vault {
+    fn from(openness: Openness) -> Self {
+        match openness {
+            Openness::Open => Self { state: "open", why: None, until: None },
+            Openness::FromMemory { until, why } => Self { state: "from_memory", why: Some(why), until: Some(until) },
+            Openness::Sealed { why } => Self { state: "sealed", why: Some(why), until: None },
+        }
+    }
+}
+
+/// Asks how the vault stands, and keeps it for `/metrics`.
+async fn vault(api: &Api) -> Openness {
+    let openness = api.vault.openness().await;
+    let sealed = matches!(openness, Openness::Sealed { .. });
+    metrics::gauge!("muneem_vault_sealed").set(f64::from(u8::from(sealed)));
+    openness
+}
+
 pub(super) async fn live() -> Response {
     Json(serde_json::json!({ "live": true })).into_response()
 }
@@ -74,12 +106,17 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
         anchors.extend(spoken_of.map(Anchor::from));
         checks.push(Check { name: "evidence", ok: sound });
     }
+    let vault = vault(&api).await;
+    checks.push(Check { name: "vault", ok: !matches!(vault, Openness::Sealed { .. }) });
     checks.extend(api.workers_beat.as_ref().map(|beat| Check { name: "workers", ok: beat() }));
     let ready = checks.iter().all(|check| check.ok);
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(serde_json::json!({ "ready": ready, "checks": checks, "anchors": anchors }))).into_response()
+    let vault = Vault::from(vault);
+    let body = serde_json::json!({ "ready": ready, "checks": checks, "vault": vault, "anchors": anchors });
+    (status, Json(body)).into_response()
 }
 
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
+    vault(&api).await;
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.metrics.render()).into_response()
 }

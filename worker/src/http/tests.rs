@@ -6,6 +6,10 @@ use axum::{
 };
 use http_body_util::BodyExt;
 use muneem_jobs::{
+    outbound::{
+        KeyManager, KmsError,
+        kms::{KeyBytes, KeyContext},
+    },
     people::{self, NewToken, Scope},
     queue::{Done, Job, JobContext, JobError, Kind, Lane, Settings},
     vault::Vault,
@@ -424,6 +428,47 @@ async fn a_process_whose_workers_do_not_beat_is_not_ready() {
     assert_eq!(house.get("/health/live", "").await.status, StatusCode::OK);
     beats.store(true, std::sync::atomic::Ordering::Relaxed);
     assert_eq!(house.get("/health/ready", "").await.status, StatusCode::OK);
+}
+
+/// A key service that nobody reaches.
+struct Silent;
+
+#[async_trait::async_trait]
+impl KeyManager for Silent {
+    async fn wrap(&self, _: &KeyContext, _: &KeyBytes) -> Result<Vec<u8>, KmsError> {
+        self.health().await.map(|()| Vec::new())
+    }
+
+    async fn unwrap(&self, _: &KeyContext, _: &[u8]) -> Result<KeyBytes, KmsError> {
+        self.health().await.map(|()| KeyBytes::default())
+    }
+
+    fn describe(&self) -> String {
+        "silent:1".to_owned()
+    }
+
+    async fn health(&self) -> Result<(), KmsError> {
+        Err(KmsError::Unavailable("kms.ap-south-1.example: connection refused".to_owned()))
+    }
+}
+
+#[tokio::test]
+async fn atk_074_a_sealed_vault_makes_it_unready_and_health_says_why() {
+    let house = House::with(|api| {
+        let (clock, chance) = (Arc::clone(&api.clock), Arc::clone(&api.chance));
+        let settings = muneem_jobs::vault::Settings::DEFAULT;
+        let vault = Arc::new(Vault::new(api.db.clone(), Arc::new(Silent), clock, chance, settings));
+        router(Arc::new(Api { vault, ..api }))
+    })
+    .await;
+    let ready = house.get("/health/ready", "").await;
+    assert_eq!(ready.status, StatusCode::SERVICE_UNAVAILABLE, "{}", ready.body);
+    let checks = ready.body["checks"].as_array().expect("a list of checks");
+    assert!(checks.contains(&json!({ "name": "vault", "ok": false })), "{checks:?}");
+    assert_eq!(ready.body["vault"], json!({ "state": "sealed", "why": "the key service does not answer" }));
+    assert_eq!(house.get("/health/live", "").await.status, StatusCode::OK);
+    let open = House::new().await.get("/health/ready", "").await;
+    assert_eq!((open.status, &open.body["vault"]), (StatusCode::OK, &json!({ "state": "open" })));
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ impl Job for EndFactor {
     type Error = Error;
 
     async fn run(self, ctx: &JobContext) -> Result<Done, Error> {
-        let mut tx = ctx.begin().await?;
+        let mut tx = ctx.begin_for_all().await?;
         let Some(reset) = find_reset(&mut tx, self.reset_id).await? else { return Ok(Done::OK) };
         match carry_out_reset(&mut tx, reset.reset_id, ctx.now()).await {
             // Somebody was quicker, or said no.
