@@ -4,10 +4,12 @@
 
 mod bench;
 mod canary;
+mod columns;
 mod console;
 mod demo;
 mod evidence;
 mod migrations;
 mod queue;
+mod root_key;
 mod rotation;
 mod serve;

@@ -9,10 +9,10 @@ use std::{
 
 use anyhow::Context;
 use async_trait::async_trait;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use muneem_jobs::{
     Deps,
-    evidence::By,
+    evidence::{Actor, By},
     law,
     messaging::{self, Credentials},
     outbound::{
@@ -25,7 +25,7 @@ use muneem_jobs::{
     },
     queue::{Kind, Lane},
     schema,
-    vault::{self, Vault},
+    vault::{self, RootMade, Vault},
 };
 use muneem_postgres::{Error as PostgresError, Options, Say, Server};
 use secrecy::{ExposeSecret, SecretString};
@@ -442,8 +442,8 @@ async fn vault(
     clock: &Arc<dyn Clock>,
     chance: &Arc<dyn Chance>,
 ) -> anyhow::Result<Vault> {
-    let may_make = database.is_private() || config.sandbox.enabled;
-    let kms = key_manager(config, may_make, db, chance).await?;
+    let makes = (database.is_private() || config.sandbox.enabled).then(|| clock.now());
+    let kms = key_manager(config, makes, db, chance).await?;
     let own = PgPoolOptions::new()
         .max_connections(2)
         .idle_timeout(Duration::from_secs(60))
@@ -458,28 +458,37 @@ async fn vault(
         ..vault::Settings::DEFAULT
     };
     let vault = Vault::new(own, kms, Arc::clone(clock), Arc::clone(chance), settings);
-    let Some(url) = &config.vault.host_url else { return Ok(vault) };
-    let host = parse(url).context("`vault.host_url` cannot be read: write postgres://login@host/database")?;
-    let host = PgPoolOptions::new()
-        .max_connections(2)
-        .idle_timeout(Duration::from_secs(60))
-        .acquire_timeout(config.database.acquire_timeout)
-        .connect_lazy_with(settled(host));
-    Ok(vault.reaching(host))
+    Ok(match host_pool(config)? {
+        Some(host) => vault.reaching(host),
+        None => vault,
+    })
 }
 
-/// Who holds the root key. `may_make`: this installation is one machine's own, and makes it at the first start.
+/// Connections to registered columns of the frontend's own, where those are in another database or behind another login.
+pub(crate) fn host_pool(config: &Config) -> anyhow::Result<Option<PgPool>> {
+    let Some(url) = &config.vault.host_url else { return Ok(None) };
+    let host = parse(url).context("`vault.host_url` cannot be read: write postgres://login@host/database")?;
+    Ok(Some(
+        PgPoolOptions::new()
+            .max_connections(2)
+            .idle_timeout(Duration::from_secs(60))
+            .acquire_timeout(config.database.acquire_timeout)
+            .connect_lazy_with(settled(host)),
+    ))
+}
+
+/// Who holds the root key. `makes`: this installation is one machine's own, and makes it at its first start, now.
 pub(crate) async fn key_manager(
     config: &Config,
-    may_make: bool,
+    makes: Option<DateTime<Utc>>,
     db: &PgPool,
     chance: &Arc<dyn Chance>,
 ) -> anyhow::Result<Arc<dyn KeyManager>> {
-    let present = root_key(config, config.vault.kms, may_make, db, chance).await?;
+    let present = root_key(config, config.vault.kms, makes, db, chance).await?;
     match config.vault.previous_kms {
         None => Ok(present),
         Some(previous) => {
-            let previous = root_key(config, previous, false, db, chance).await?;
+            let previous = root_key(config, previous, None, db, chance).await?;
             Ok(Arc::new(Succession::new(present, previous)))
         }
     }
@@ -488,7 +497,7 @@ pub(crate) async fn key_manager(
 async fn root_key(
     config: &Config,
     kms: Kms,
-    may_make: bool,
+    makes: Option<DateTime<Utc>>,
     db: &PgPool,
     chance: &Arc<dyn Chance>,
 ) -> anyhow::Result<Arc<dyn KeyManager>> {
@@ -499,15 +508,46 @@ async fn root_key(
     if let Some(key) = kms_file::open(&path, Arc::clone(chance))? {
         return Ok(Arc::new(key));
     }
-    // A database that is not migrated yet holds none.
-    let holds_keys = match db.acquire().await {
-        Ok(mut conn) => vault::holds_keys(&mut conn).await.unwrap_or(false),
-        Err(_) => false,
+    let asked = match db.acquire().await {
+        Ok(mut conn) => vault::holds_keys(&mut conn).await.ok(),
+        Err(_) => None,
     };
-    if may_make && !holds_keys {
-        return Ok(Arc::new(kms_file::open_or_make(&path, chance)?));
+    // A database that does not answer or is not migrated is told of elsewhere; no key is made for it.
+    if let (Some(now), Some(false)) = (makes, asked) {
+        make_root_key(&path, db, &Actor::System, (now, chance)).await?;
+        if let Some(key) = kms_file::open(&path, Arc::clone(chance))? {
+            return Ok(Arc::new(key));
+        }
     }
-    Ok(Arc::new(NoKey::at(&path, holds_keys)))
+    Ok(Arc::new(NoKey::at(&path, asked.unwrap_or(false))))
+}
+
+/// Makes the root key in `path` and answers its name; nothing when there is one already. It is on record before it is in
+/// its place, so that no key is in use that is not; a process that dies in between has recorded one that never was.
+///
+/// # Errors
+/// It cannot be written, or not be recorded; then there is none.
+pub(crate) async fn make_root_key(
+    path: &Path,
+    db: &PgPool,
+    by: &Actor,
+    (now, chance): (DateTime<Utc>, &Arc<dyn Chance>),
+) -> anyhow::Result<Option<String>> {
+    let drafted = {
+        let (path, chance) = (path.to_owned(), Arc::clone(chance));
+        // It may wait for another process that makes one.
+        tokio::task::spawn_blocking(move || kms_file::Draft::of(&path, &chance)).await??
+    };
+    let Some(draft) = drafted else { return Ok(None) };
+    let root = draft.describe();
+    let recorded = async {
+        let mut tx = db.begin().await?;
+        vault::record_root(&mut tx, &RootMade { root: &root, by, now }, &**chance).await?;
+        anyhow::Ok(tx.commit().await?)
+    };
+    recorded.await.context("the root key could not be put on record, so none was made")?;
+    draft.keep()?;
+    Ok(Some(root))
 }
 
 fn host_name() -> String {

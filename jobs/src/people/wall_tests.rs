@@ -177,6 +177,7 @@ async fn behind_the_wall_what_runs_as_its_owner_asks_for_the_business() {
             "vault_reseals select",
             "vault_shreds select",
             "vault_standing select",
+            "vault_strays select",
             "vault_subject_keys select"
         ]
     );

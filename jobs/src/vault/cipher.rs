@@ -81,10 +81,10 @@ impl Cipher {
         out.extend_from_slice(&key_id.to_be_bytes());
         out.extend_from_slice(&nonce);
         out.extend_from_slice(plain);
-        let tag = self
-            .0
-            .encrypt_inout_detached(&Nonce::from(nonce), &aad(of, key_id, cell), (&mut out[HEADER..]).into())
-            .map_err(|_| Error::TooLong(cell.name()))?;
+        let tag = bound(of, key_id, cell, |aad| {
+            self.0.encrypt_inout_detached(&Nonce::from(nonce), aad, (&mut out[HEADER..]).into())
+        })
+        .map_err(|_| Error::TooLong(cell.name()))?;
         out.extend_from_slice(&tag);
         Ok(out)
     }
@@ -92,14 +92,11 @@ impl Cipher {
     /// Opens what [`Self::seal`] made for the same cell.
     pub(super) fn open(&self, sealed: &Sealed<'_>, cell: &Cell<'_>) -> Result<Zeroizing<Vec<u8>>, Error> {
         let mut plain = Zeroizing::new(sealed.body.to_vec());
-        self.0
-            .decrypt_inout_detached(
-                &Nonce::from(*sealed.nonce),
-                &aad(sealed.of, sealed.key_id, cell),
-                plain.as_mut_slice().into(),
-                &Tag::from(*sealed.tag),
-            )
-            .map_err(|_| unreadable(cell, Unreadable::Tag))?;
+        let (nonce, tag) = (Nonce::from(*sealed.nonce), Tag::from(*sealed.tag));
+        bound(sealed.of, sealed.key_id, cell, |aad| {
+            self.0.decrypt_inout_detached(&nonce, aad, plain.as_mut_slice().into(), &tag)
+        })
+        .map_err(|_| unreadable(cell, Unreadable::Tag))?;
         Ok(plain)
     }
 }
@@ -150,18 +147,68 @@ pub fn key_of(sealed: &[u8]) -> Option<u32> {
     }
 }
 
-/// Binds a ciphertext to its cell. Each part carries its length, so that no two cells make the same bytes.
-fn aad(of: KeyOf, key_id: u32, cell: &Cell<'_>) -> Vec<u8> {
+/// Additional data up to here is put together without asking for memory: names and keys as tables have them.
+const SHORT: usize = 256;
+
+/// Binds a ciphertext to its cell: calls `with` with the additional data. Each part carries its length, so that no two
+/// cells make the same bytes.
+fn bound<T>(of: KeyOf, key_id: u32, cell: &Cell<'_>, with: impl FnOnce(&[u8]) -> T) -> T {
     let parts: [&[u8]; 4] =
         [cell.business_id.0.as_bytes(), cell.table.as_bytes(), cell.column.as_bytes(), cell.row.as_bytes()];
-    let mut aad = Vec::with_capacity(6 + parts.iter().map(|part| 4 + part.len()).sum::<usize>());
-    aad.extend_from_slice(&[of.version(), ALGORITHM]);
-    aad.extend_from_slice(&key_id.to_be_bytes());
+    let length = 6 + parts.iter().map(|part| 4 + part.len()).sum::<usize>();
+    let (mut short, mut long) = ([0; SHORT], Vec::new());
+    let bytes = match short.get_mut(..length) {
+        Some(bytes) => bytes,
+        None => {
+            long.resize(length, 0);
+            &mut long[..]
+        }
+    };
+    bytes[..2].copy_from_slice(&[of.version(), ALGORITHM]);
+    bytes[2..6].copy_from_slice(&key_id.to_be_bytes());
+    let mut at = 6;
     for part in parts {
         // No name or key comes near 4 GiB; a longer one would still be bound by its last 32 bits and its bytes.
         #[expect(clippy::cast_possible_truncation, reason = "see above")]
-        aad.extend_from_slice(&(part.len() as u32).to_be_bytes());
-        aad.extend_from_slice(part);
+        let prefix = (part.len() as u32).to_be_bytes();
+        bytes[at..at + 4].copy_from_slice(&prefix);
+        bytes[at + 4..at + 4 + part.len()].copy_from_slice(part);
+        at += 4 + part.len();
     }
-    aad
+    with(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::people::BusinessId;
+    use uuid::Uuid;
+
+    fn bytes_of(of: KeyOf, key_id: u32, (table, column, row): (&str, &str, &str)) -> Vec<u8> {
+        let cell = Cell { business_id: BusinessId(Uuid::from_u128(1)), table, column, row };
+        bound(of, key_id, &cell, <[u8]>::to_vec)
+    }
+
+    #[test]
+    fn atk_069_no_two_cells_are_bound_alike_and_the_bytes_are_those_of_version_one() {
+        let plain = bytes_of(KeyOf::Class, 0x0102_0304, ("a.b", "c", "d"));
+        let written = "0101010203040000001000000000000000000000000000000001\
+                       00000003612e620000000163\
+                       0000000164";
+        assert_eq!(hex::encode(&plain), written, "what was sealed by an older program would not open");
+        let mut seen = std::collections::BTreeSet::new();
+        for cell in [("a.b", "c", "d"), ("a.b", "cd", ""), ("a.bc", "", "d"), ("a", ".bc", "d"), ("a.b", "", "cd")] {
+            assert!(seen.insert(bytes_of(KeyOf::Class, 1, cell)), "{cell:?}");
+            assert!(seen.insert(bytes_of(KeyOf::Subject, 1, cell)), "{cell:?} of a person");
+            assert!(seen.insert(bytes_of(KeyOf::Class, 2, cell)), "{cell:?} under another key");
+        }
+        // Around the length up to which no memory is asked for.
+        let rest = plain.len() - 1;
+        for length in [SHORT - rest - 1, SHORT - rest, SHORT - rest + 1, 5000] {
+            let row = "r".repeat(length);
+            let long = bytes_of(KeyOf::Class, 0x0102_0304, ("a.b", "c", &row));
+            assert_eq!(long.len(), rest + length);
+            assert!(long.ends_with(row.as_bytes()));
+        }
+    }
 }

@@ -5,10 +5,10 @@ use chrono::{DateTime, SubsecRound, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sqlx::{Connection, PgConnection, pool::PoolConnection};
+use sqlx::{Connection, PgConnection, PgPool, pool::PoolConnection};
 use zeroize::Zeroizing;
 
-use super::{Class, Error, Vault, canonical, canonical::NotCanonical, host_store as store, walk::Place};
+use super::{Class, Error, Vault, canonical, canonical::NotCanonical, host_store as store, strays, walk::Place};
 use crate::{
     evidence::{self, Actor, Event, EventId, Object},
     outbound::Chance,
@@ -160,6 +160,15 @@ impl HostColumn {
     }
 }
 
+/// How closely a column is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Its names, types and rights; its values only where it is closed.
+    Shape,
+    /// Its values too: the whole table is read.
+    Values,
+}
+
 /// A column as the frontend's database has it.
 pub(super) struct Seen {
     pub(super) name: String,
@@ -283,7 +292,7 @@ impl Vault {
             }
             column.key_type.clone_from(&key.kind);
         }
-        if let Some(finding) = self.find_drift(&mut there, &column).await? {
+        if let Some(finding) = find_drift(&mut there, &column, Look::Values).await? {
             return Err(Error::Drifted { finding });
         }
         drop(there);
@@ -291,12 +300,15 @@ impl Vault {
         if !store::insert(&mut tx, &column, now).await? {
             return Err(Error::Registered { column: column.name() });
         }
-        record(&mut tx, (&*self.chance, now), &column, actor, "vault.column_added").await?;
+        let name = column.name();
+        let told = (column.business_id, name.as_str(), column.class.as_str());
+        record(&mut tx, (&*self.chance, now), told, actor, "vault.column_added").await?;
         tx.commit().await?;
         Ok(column)
     }
 
-    /// Takes a column out of the register: its values stay as they are, and the keys that sealed them may be retired.
+    /// Takes a column out of the register, or out of those that nobody registered: its values stay as they are, and the
+    /// keys that sealed them may be retired.
     ///
     /// # Errors
     /// [`Error::NotRegistered`]
@@ -307,13 +319,16 @@ impl Vault {
         name: &str,
         actor: Actor,
     ) -> Result<(), Error> {
-        let not = || Error::NotRegistered { column: name.to_owned() };
-        let known = store::list(&mut *db, Some(business)).await?;
-        let column = known.into_iter().find(|column| column.name() == name).ok_or_else(not)?;
         let mut tx = db.begin().await?;
-        store::delete(&mut tx, column.column_id).await?;
+        let class = match store::delete(&mut tx, business, name).await? {
+            Some(class) => Some(class),
+            None => strays::forget(&mut tx, business, name).await?,
+        };
+        let class = class.ok_or_else(|| Error::NotRegistered { column: name.to_owned() })?;
+        strays::forget(&mut tx, business, name).await?;
         let now = self.clock.now().trunc_subsecs(6);
-        record(&mut tx, (&*self.chance, now), &column, actor, "vault.column_removed").await?;
+        let told = (business, name, class.as_str());
+        record(&mut tx, (&*self.chance, now), told, actor, "vault.column_removed").await?;
         tx.commit().await?;
         Ok(())
     }
@@ -323,83 +338,120 @@ impl Vault {
     ///
     /// # Errors
     /// The database of ours fails; a frontend's that does not answer is a finding.
-    pub async fn check_columns(&self, db: &mut PgConnection, actor: &Actor) -> Result<Vec<HostColumn>, Error> {
+    pub async fn check_columns(
+        &self,
+        db: &mut PgConnection,
+        look: Look,
+        actor: &Actor,
+    ) -> Result<Vec<HostColumn>, Error> {
+        let now = self.clock.now().trunc_subsecs(6);
         let mut closed = Vec::new();
-        for mut column in store::list(&mut *db, None).await? {
-            let finding = match self.reach(true).await {
-                Ok(mut there) => self.find_drift(&mut there, &column).await,
-                Err(error) => Err(error),
-            };
-            let finding = match finding {
-                Ok(finding) => finding,
-                Err(Error::Database(error)) => {
-                    Some(format!("{}: it could not be looked at: {}", column.name(), in_words(&error)))
-                }
-                Err(error) => return Err(error),
-            };
-            let now = self.clock.now().trunc_subsecs(6);
-            let was_sound = column.sound;
-            column.sound = finding.is_none();
-            column.finding = finding;
+        for column in look_at_columns(&mut *db, self.host.as_ref().unwrap_or(&self.db), look, now).await? {
+            let name = column.name();
             let mut tx = db.begin().await?;
-            store::set_state(&mut tx, &column, now).await?;
-            if was_sound != column.sound {
+            if store::set_state(&mut tx, &column, now).await? {
                 let verb = if column.sound { "vault.column_sound" } else { "vault.column_drifted" };
-                record(&mut tx, (&*self.chance, now), &column, actor.clone(), verb).await?;
+                let told = (column.business_id, name.as_str(), column.class.as_str());
+                record(&mut tx, (&*self.chance, now), told, actor.clone(), verb).await?;
             }
             tx.commit().await?;
             if let Some(finding) = &column.finding {
-                tracing::error!(vault.column = column.name(), vault.finding = finding, "a sealed column is closed");
+                tracing::error!(vault.column = name, vault.finding = finding, "a sealed column is closed");
                 closed.push(column);
             }
         }
         Ok(closed)
     }
+}
 
-    async fn find_drift(&self, there: &mut PgConnection, column: &HostColumn) -> Result<Option<String>, Error> {
-        let seen = store::look(&mut *there, &column.table_schema, &column.table_name).await?;
-        if let Some(finding) = drift(column, seen.as_deref()) {
-            return Ok(Some(finding));
-        }
-        for place in Place::of_host(column) {
-            let odd = place.count_odd(there).await?;
-            if odd > 0 {
-                let what = if place.purpose().is_some() {
-                    "rows have no blind index of 16 bytes with its version beside what is sealed"
-                } else {
-                    "values are not sealed"
-                };
-                let mend = "seal them with /v1/vault/seal, or empty them";
-                return Ok(Some(format!("{}: {odd} {what}: {mend}", column.name())));
-            }
-        }
-        Ok(None)
+/// Every registered column as it is found now; nothing is written down. `there` leads to the frontend's tables.
+///
+/// # Errors
+/// The database of ours fails; a frontend's that does not answer is a finding.
+pub async fn look_at_columns(
+    db: &mut PgConnection,
+    there: &PgPool,
+    look: Look,
+    now: DateTime<Utc>,
+) -> Result<Vec<HostColumn>, Error> {
+    let mut columns = store::list(db, None).await?;
+    if columns.is_empty() {
+        return Ok(columns);
     }
+    // One that does not answer is waited for once, not for each column.
+    let mut there = there.acquire().await;
+    for column in &mut columns {
+        let look = if column.sound { look } else { Look::Values };
+        let found = match &mut there {
+            Ok(there) => find_drift(there, column, look).await,
+            Err(error) => Ok(Some(not_seen(column, error))),
+        };
+        let finding = match found {
+            Ok(finding) => finding,
+            Err(Error::Database(error)) => Some(not_seen(column, &error)),
+            Err(error) => return Err(error),
+        };
+        column.sound = finding.is_none();
+        column.finding = finding;
+        column.checked_at = now;
+    }
+    Ok(columns)
+}
+
+fn not_seen(column: &HostColumn, error: &sqlx::Error) -> String {
+    format!("{}: it could not be looked at: {}", column.name(), in_words(error))
+}
+
+async fn find_drift(there: &mut PgConnection, column: &HostColumn, look: Look) -> Result<Option<String>, Error> {
+    let seen = store::look(&mut *there, &column.table_schema, &column.table_name).await?;
+    if let Some(finding) = drift(column, seen.as_deref()) {
+        return Ok(Some(finding));
+    }
+    if look == Look::Shape {
+        return Ok(None);
+    }
+    for place in Place::of_host(column) {
+        let odd = place.count_odd(there).await?;
+        if odd > 0 {
+            let what = if place.purpose().is_some() {
+                "rows have no blind index of 16 bytes with its version beside what is sealed"
+            } else {
+                "values are not sealed"
+            };
+            let mend = "seal them with /v1/vault/seal, or empty them";
+            return Ok(Some(format!("{}: {odd} {what}: {mend}", column.name())));
+        }
+    }
+    Ok(None)
 }
 
 async fn record(
     db: &mut PgConnection,
     (chance, now): (&dyn Chance, DateTime<Utc>),
-    column: &HostColumn,
+    (business, column, class): (BusinessId, &str, &str),
     actor: Actor,
     verb: &'static str,
 ) -> Result<(), Error> {
     let event = Event {
         event_id: EventId::new(chance, now),
-        business_id: (column.business_id != super::INSTALLATION).then_some(column.business_id),
+        business_id: (business != super::INSTALLATION).then_some(business),
         actor,
         verb,
-        object: Object { kind: "column", id: &column.name() },
-        details: json!({ "class": column.class }),
+        object: Object { kind: "column", id: column },
+        details: json!({ "class": class }),
     };
     evidence::record(db, &event).await?;
     Ok(())
 }
 
-/// Looks at every registered column, once a day.
+/// Looks at every registered column: at its values once a day, at the rest every hour, so that one that was closed
+/// because its database did not answer is open again soon.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct CheckColumns {}
+pub struct CheckColumns {
+    /// Whether values are read.
+    pub values: bool,
+}
 
 impl Job for CheckColumns {
     const KIND: &'static str = "vault.check_columns";
@@ -411,7 +463,8 @@ impl Job for CheckColumns {
     async fn run(self, ctx: &JobContext) -> Result<Done, Error> {
         let mut db = ctx.deps.db.acquire().await?;
         let actor = Actor::Job { kind: Self::KIND, job_id: ctx.job.0 };
-        let closed = ctx.deps.vault.check_columns(&mut db, &actor).await?;
+        let look = if self.values { Look::Values } else { Look::Shape };
+        let closed = ctx.deps.vault.check_columns(&mut db, look, &actor).await?;
         Ok(Done::Ack(Some(json!({ "closed": closed.len() }))))
     }
 }

@@ -109,24 +109,38 @@ pub(super) async fn insert(db: &mut PgConnection, column: &HostColumn, now: Date
     Ok(outcome.rows_affected() == 1)
 }
 
-pub(super) async fn delete(db: &mut PgConnection, column: ColumnId) -> Result<(), Error> {
-    sqlx::query!("delete from muneem.vault_columns where column_id = $1", column.0).execute(db).await?;
-    Ok(())
+/// Takes a column out of the register, and says of which class it was.
+pub(super) async fn delete(db: &mut PgConnection, business: BusinessId, name: &str) -> Result<Option<String>, Error> {
+    Ok(sqlx::query_scalar!(
+        "delete from muneem.vault_columns
+        where business_id = $1
+            and table_schema || '.' || table_name || '.' || column_name = $2
+        returning class",
+        business.0,
+        name,
+    )
+    .fetch_optional(db)
+    .await?)
 }
 
-/// Writes down how a column was found.
-pub(super) async fn set_state(db: &mut PgConnection, column: &HostColumn, now: DateTime<Utc>) -> Result<(), Error> {
-    sqlx::query!(
-        "update muneem.vault_columns
+/// Writes down how a column was found; whether that is another state than before.
+pub(super) async fn set_state(db: &mut PgConnection, column: &HostColumn, now: DateTime<Utc>) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar!(
+        r#"with before as (
+            select column_id, state from muneem.vault_columns where column_id = $1 for no key update
+        )
+        update muneem.vault_columns c
         set state = case when $2::text is null then 'sound' else 'drifted' end, finding = $2, checked_at = $3
-        where column_id = $1",
+        from before b
+        where c.column_id = b.column_id
+        returning (b.state <> c.state) as "changed!""#,
         column.column_id.0,
         column.finding,
         now,
     )
-    .execute(db)
-    .await?;
-    Ok(())
+    .fetch_optional(db)
+    .await?
+    .unwrap_or(false))
 }
 
 /// The columns of a table as they are, in whatever database `there` leads to; nothing when there is no such table.

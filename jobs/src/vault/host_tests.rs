@@ -1,7 +1,7 @@
 //! Columns of the frontend's own: sealed anew with ours, and closed when they are not what they were.
 
 use super::{
-    rotation_tests::Floor,
+    floor::Floor,
     tests::{House, SHARMA},
     *,
 };
@@ -171,18 +171,60 @@ async fn atk_100_a_column_that_is_not_what_it_was_is_closed_and_says_what_to_do(
     vault.add_column(&mut db, &registration(), Actor::Operator).await.expect("registered");
     for (bend, mend, finding) in drifts {
         sqlx::raw_sql(bend).execute(&floor.house.db.pool()).await.expect("bent");
-        floor.run(CheckColumns {}).await.expect("looked at");
+        floor.run(CheckColumns { values: true }).await.expect("looked at");
         let refused = require_sound(&mut db, SHARMA, "public.customers", "phone").await.expect_err("closed");
         assert!(refused.to_string().contains(finding), "{bend}: {refused}");
         assert!(!refused.to_string().contains("98765"), "{refused}");
-        let closed = standing(&mut db).await.expect("asked").closed;
+        let closed = standing(&mut db, None).await.expect("asked").closed;
         assert_eq!(closed.len(), 1);
         sqlx::raw_sql(mend).execute(&floor.house.db.pool()).await.expect("mended");
-        assert!(vault.check_columns(&mut db, &Actor::Operator).await.expect("looked at").is_empty(), "{mend}");
+        assert!(
+            vault.check_columns(&mut db, Look::Values, &Actor::Operator).await.expect("looked at").is_empty(),
+            "{mend}"
+        );
         require_sound(&mut db, SHARMA, "public.customers", "phone").await.expect("open again");
     }
     // Others of the same table were never closed.
     require_sound(&mut db, SHARMA, "public.customers", "email").await.expect("nobody registered it");
+}
+
+#[tokio::test]
+async fn atk_100_a_look_at_a_columns_shape_closes_it_and_opens_only_what_is_sealed() {
+    let floor = shop().await;
+    let mut db = floor.house.conn().await;
+    let vault = &floor.house.vault;
+    vault.add_column(&mut db, &registration(), Actor::Operator).await.expect("registered");
+    let now = floor.house.clock.now();
+    floor.house.execute("alter table public.customers rename column phone to mobile").await;
+    let seen = look_at_columns(&mut db, &floor.house.db.app_pool(), Look::Shape, now).await.expect("looked at");
+    assert!(!seen[0].sound, "{seen:?}");
+    require_sound(&mut db, SHARMA, "public.customers", "phone").await.expect("who only looks closes nothing");
+    let states = |closed: usize| {
+        let pool = floor.house.db.app_pool();
+        async move {
+            let mut db = pool.acquire().await.expect("a connection");
+            let found = vault.check_columns(&mut db, Look::Shape, &Actor::System).await.expect("looked at");
+            assert_eq!(found.len(), closed, "{found:?}");
+            let sound = require_sound(&mut db, SHARMA, "public.customers", "phone").await;
+            assert_eq!(sound.is_err(), closed == 1, "{sound:?}");
+        }
+    };
+    states(1).await;
+    floor.house.execute("alter table public.customers rename column mobile to phone").await;
+    states(0).await;
+    // A value that was never sealed is found by who reads all; a look at the shape then does not open the column.
+    floor.house.execute("insert into public.customers values (9, 'new', '+919876543219'::bytea, null, null)").await;
+    states(0).await;
+    assert_eq!(vault.check_columns(&mut db, Look::Values, &Actor::System).await.expect("looked at").len(), 1);
+    states(1).await;
+    floor.house.execute("delete from public.customers where id = 9").await;
+    states(0).await;
+    let told: Vec<Vec<u8>> = sqlx::query_scalar("select body from muneem.evidence_events")
+        .fetch_all(&floor.house.db.pool())
+        .await
+        .expect("events");
+    let told = |verb: &str| told.iter().filter(|body| String::from_utf8_lossy(body).contains(verb)).count();
+    assert_eq!((told("vault.column_drifted"), told("vault.column_sound")), (2, 2), "each change once");
 }
 
 #[tokio::test]
@@ -194,7 +236,7 @@ async fn atk_100_a_walk_passes_a_closed_column_by_and_keeps_the_keys() {
     floor.replace(Replace::Class(Class::Contact)).await;
     floor.house.execute("alter table public.customers rename column phone to mobile").await;
     floor.reseal().await;
-    let now = standing(&mut db).await.expect("asked").walk.expect("a walk");
+    let now = standing(&mut db, None).await.expect("asked").walk.expect("a walk");
     assert_eq!(now.state, "incomplete");
     let trouble: Vec<_> = now.columns.iter().filter_map(|column| column.trouble.as_deref()).collect();
     assert_eq!(trouble, ["it could not be read: SQLSTATE 42703"]);

@@ -269,16 +269,15 @@ impl<'a> Walk<'a> {
         }
         let mut kept = Vec::new();
         for key in self.uses.iter().filter(|key| key.class == "index") {
-            let left = ctx.deps.vault.count_references(&mut db, key).await?;
-            if left > 0 {
-                kept.push((key.key_id, left));
+            if ctx.deps.vault.count_references(&mut db, key).await? != Some(0) {
+                kept.push(key.key_id);
             }
         }
         drop(db);
         let mut tx = ctx.begin_for_all().await?;
         let walked: Vec<String> = columns.iter().filter(|c| c.trouble.is_none()).map(|c| c.place.clone()).collect();
         store::release_quarantine(&mut tx, &walked, run.changed_at).await?;
-        let quarantined = store::count_quarantine(&mut tx).await?;
+        let quarantined = store::count_quarantine(&mut tx, None).await?;
         let troubled: Vec<Option<Uuid>> = self
             .places
             .iter()
@@ -287,13 +286,16 @@ impl<'a> Walk<'a> {
             .collect();
         let mut complete = troubled.is_empty() && columns.iter().all(|column| column.bad == 0);
         for key in &self.uses {
-            let stays = kept.iter().any(|(kept, _)| *kept == key.key_id)
+            let stays = kept.contains(&key.key_id)
                 || quarantined.iter().any(|(bad, _)| *bad == Some(key.key_id))
                 || troubled.contains(&Some(key.business.0));
             if stays {
                 complete = false;
-            } else {
-                clear(&mut tx, key.key_id, now).await?;
+            } else if !clear(&mut tx, key.key_id, now).await? {
+                tracing::warn!(
+                    vault.key_id = key.key_id,
+                    "values may stand under a key in a column that nobody registered"
+                );
             }
         }
         if !store::end_run(&mut tx, run, if complete { "done" } else { "incomplete" }, now).await? {
@@ -433,8 +435,8 @@ pub(super) async fn has_job(db: &mut PgConnection) -> Result<bool, Error> {
 }
 
 impl Vault {
-    /// Values that a key sealed or indexed, wherever they are.
-    pub(super) async fn count_references(&self, db: &mut PgConnection, key: &Use) -> Result<i64, Error> {
+    /// Values that a key sealed or indexed, wherever they are; none when a frontend's table could not be asked.
+    pub(super) async fn count_references(&self, db: &mut PgConnection, key: &Use) -> Result<Option<i64>, Error> {
         let mut left = 0;
         for place in places(db).await? {
             let concerned = match place.purpose() {
@@ -449,8 +451,24 @@ impl Vault {
             } else {
                 u32::try_from(key.key_id).unwrap_or_default().to_be_bytes().to_vec()
             };
-            left += place.count(&mut *self.reach(place.host).await?, key.business.0, &number).await?;
+            let counted = match self.reach(place.host).await {
+                Ok(mut there) => place.count(&mut there, key.business.0, &number).await.map_err(Error::from),
+                Err(error) => Err(error),
+            };
+            match counted {
+                Ok(count) => left += count,
+                Err(Error::Database(error)) if place.host => {
+                    let column = &place.name;
+                    tracing::warn!(
+                        vault.column = column,
+                        "it could not be asked for a key: {}",
+                        host::in_words(&error)
+                    );
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok(left)
+        Ok(Some(left))
     }
 }

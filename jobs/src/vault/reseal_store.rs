@@ -5,6 +5,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{Error, ResealId};
+use crate::people::BusinessId;
 
 /// A walk.
 #[derive(Clone)]
@@ -313,27 +314,40 @@ pub struct Quarantined {
     pub found_at: DateTime<Utc>,
 }
 
-/// Values that do not open, oldest first.
-pub(super) async fn list_quarantine(db: &mut PgConnection, limit: i64) -> Result<Vec<Quarantined>, Error> {
+/// Values that do not open, of one business or of all, oldest first.
+pub(super) async fn list_quarantine(
+    db: &mut PgConnection,
+    business: Option<BusinessId>,
+    limit: i64,
+) -> Result<Vec<Quarantined>, Error> {
     Ok(sqlx::query_as!(
         Quarantined,
         r#"select q.place, q.row_key, b.handle as "business?", q.key_id, q.why, q.found_at
         from muneem.vault_quarantine q
         left join muneem.people_businesses b on b.business_id = q.business_id
+        where $2::uuid is null or q.business_id = $2
         order by q.found_at, q.place, q.row_key
         limit $1"#,
         limit,
+        business.map(|business| business.0),
     )
     .fetch_all(db)
     .await?)
 }
 
-/// Values that do not open: of each key how many, and of none.
-pub(super) async fn count_quarantine(db: &mut PgConnection) -> Result<Vec<(Option<i64>, i64)>, Error> {
+/// Values that do not open, of one business or of all: of each key how many, and of none. A value names a key of its
+/// own business or none: nobody keeps another's key by writing its number somewhere.
+pub(super) async fn count_quarantine(
+    db: &mut PgConnection,
+    business: Option<BusinessId>,
+) -> Result<Vec<(Option<i64>, i64)>, Error> {
     let rows = sqlx::query!(
-        r#"select key_id, count(*) as "count!"
-        from muneem.vault_quarantine
-        group by key_id"#
+        r#"select k.key_id as "key_id?", count(*) as "count!"
+        from muneem.vault_quarantine q
+        left join muneem.vault_keys k on k.key_id = q.key_id and k.business_id = q.business_id
+        where $1::uuid is null or q.business_id = $1
+        group by k.key_id"#,
+        business.map(|business| business.0),
     )
     .fetch_all(db)
     .await?;

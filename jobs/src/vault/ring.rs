@@ -174,6 +174,11 @@ impl Ring {
         self.index.get(column).map_or(&[], Vec::as_slice)
     }
 
+    /// How many columns have index keys.
+    pub(super) fn indexed_columns(&self) -> usize {
+        self.index.len()
+    }
+
     /// The index key of a column that is written.
     pub(super) fn active_index(&self, column: &str) -> Option<&IndexKey> {
         self.index(column).first().filter(|key| key.active)

@@ -332,20 +332,20 @@ pub(super) async fn list_retirable(db: &mut PgConnection, before: DateTime<Utc>)
     .await?)
 }
 
-/// Notes since when nothing refers to a key.
-pub(super) async fn clear(db: &mut PgConnection, key: i64, now: DateTime<Utc>) -> Result<(), Error> {
-    sqlx::query!(
-        "update muneem.vault_keys
-        set cleared_at = $2
-        where key_id = $1
-            and state = 'decrypt_only'
-            and cleared_at is null",
+/// Notes since when nothing refers to a key; false when values may stand under it where nobody looks.
+pub(super) async fn clear(db: &mut PgConnection, key: i64, now: DateTime<Utc>) -> Result<bool, Error> {
+    let outcome = sqlx::query!(
+        "update muneem.vault_keys k
+        set cleared_at = coalesce(k.cleared_at, $2)
+        where k.key_id = $1
+            and k.state = 'decrypt_only'
+            and not muneem.vault_key_strays(k.business_id, k.class, k.purpose)",
         key,
         now,
     )
     .execute(db)
     .await?;
-    Ok(())
+    Ok(outcome.rows_affected() == 1)
 }
 
 /// Something does refer to the key.
@@ -364,7 +364,12 @@ pub(super) async fn retire(db: &mut PgConnection, key: i64, now: DateTime<Utc>) 
         where k.key_id = $1
             and k.state = 'decrypt_only'
             and k.cleared_at is not null
-            and not exists (select from muneem.vault_quarantine q where q.key_id = k.key_id)
+            and not muneem.vault_key_strays(k.business_id, k.class, k.purpose)
+            and not exists (
+                select
+                from muneem.vault_quarantine q
+                where q.key_id = k.key_id
+                    and q.business_id = k.business_id)
             and not exists (select from muneem.vault_keys w where w.wrapped_by = k.key_id)
             and not exists (select from muneem.vault_subject_keys s where s.wrapped_by = k.key_id)",
         key,

@@ -4,8 +4,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 use sqlx::PgConnection;
 
-use super::{CheckColumns, Error, HostColumn, KeyInfo, Quarantined, RotateKeys, host, reseal_store as store};
-use crate::schedule::{self, Declaration};
+use super::{
+    CheckColumns, Error, HostColumn, KeyInfo, Quarantined, RotateKeys, Stray, host, reseal_store as store, strays,
+};
+use crate::{
+    people::BusinessId,
+    schedule::{self, Declaration},
+};
 
 /// Rows of the quarantine that are shown.
 const SHOWN: i64 = 100;
@@ -48,13 +53,15 @@ pub struct Standing {
     pub quarantined: i64,
     /// Registered columns that are closed.
     pub closed: Vec<HostColumn>,
+    /// Columns that values were sealed for and that nobody registered.
+    pub strays: Vec<Stray>,
 }
 
-/// How rotation stands.
+/// How rotation stands: for one business, what is hers of it, or all. The walk is the whole house's.
 ///
 /// # Errors
 /// The database fails.
-pub async fn standing(db: &mut PgConnection) -> Result<Standing, Error> {
+pub async fn standing(db: &mut PgConnection, business: Option<BusinessId>) -> Result<Standing, Error> {
     let walk = match store::find_run(&mut *db).await? {
         Some(run) => {
             let columns = store::list_columns(&mut *db, run.reseal_id).await?;
@@ -62,10 +69,11 @@ pub async fn standing(db: &mut PgConnection) -> Result<Standing, Error> {
         }
         None => None,
     };
-    let quarantined = store::count_quarantine(&mut *db).await?.iter().map(|(_, count)| count).sum();
-    let quarantine = store::list_quarantine(&mut *db, SHOWN).await?;
-    let closed = host::list(db, None).await?.into_iter().filter(|column| !column.sound).collect();
-    Ok(Standing { walk, quarantine, quarantined, closed })
+    let quarantined = store::count_quarantine(&mut *db, business).await?.iter().map(|(_, count)| count).sum();
+    let quarantine = store::list_quarantine(&mut *db, business, SHOWN).await?;
+    let closed = host::list(&mut *db, business).await?.into_iter().filter(|column| !column.sound).collect();
+    let strays = strays::list(db, business).await?;
+    Ok(Standing { walk, quarantine, quarantined, closed, strays })
 }
 
 fn walked(run: store::Run, columns: Vec<store::ResealColumn>) -> Walked {
@@ -114,6 +122,13 @@ impl KeyInfo {
         if bad > 0 {
             return format!("{bad} values that do not open name it: see `muneem keys status`");
         }
+        let strays = |stray: &&Stray| {
+            stray.business == self.business
+                && (stray.class == self.class || self.class == "index" && stray.column == self.purpose)
+        };
+        if let Some(stray) = standing.strays.iter().find(strays) {
+            return format!("{} may hold its values and is not registered: `muneem keys columns add`", stray.column);
+        }
         match standing.walk.as_ref().filter(|walk| walk.keys.contains(&self.key_id)) {
             Some(walk) if walk.state == "paused" => "sealing anew is paused: `muneem keys resume`".to_owned(),
             Some(walk) if walk.state == "running" => "its values are being sealed anew".to_owned(),
@@ -132,6 +147,7 @@ impl KeyInfo {
 pub fn schedules() -> Result<Vec<Declaration>, schedule::Error> {
     Ok(vec![
         Declaration::of("vault.rotate-keys", "7 * * * *", &RotateKeys {})?,
-        Declaration::of("vault.check-columns", "41 2 * * *", &CheckColumns {})?,
+        Declaration::of("vault.check-columns", "41 2 * * *", &CheckColumns { values: true })?,
+        Declaration::of("vault.look-at-columns", "11 * * * *", &CheckColumns { values: false })?,
     ])
 }

@@ -31,6 +31,23 @@ pub(super) async fn list_usable(db: &mut PgConnection, business: BusinessId) -> 
     .await?)
 }
 
+/// Whether the business has a key of this number that may seal or open.
+pub(super) async fn knows_key(db: &mut PgConnection, business: BusinessId, key_id: u32) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar!(
+        r#"select exists (
+            select
+            from muneem.vault_keys
+            where key_id = $1
+                and business_id = $2
+                and state <> 'retired'
+        ) as "so!""#,
+        i64::from(key_id),
+        business.0,
+    )
+    .fetch_one(db)
+    .await?)
+}
+
 /// A key about to be written.
 pub(super) struct NewKey<'a> {
     pub(super) key_id: u32,
@@ -139,6 +156,15 @@ pub(super) async fn settle(db: &mut PgConnection, now: DateTime<Utc>) -> Result<
     if moved != Some(true) {
         return Ok(0);
     }
+    // Numbers of transactions begin anew in another cluster: what waits for old ones to end would wait for new ones.
+    sqlx::query!("update muneem.vault_keys set fence = null where state = 'pending'").execute(&mut *db).await?;
+    sqlx::query!(
+        "update muneem.vault_reseals
+        set fence = pg_snapshot_xmax(pg_current_snapshot())::text::bigint, conclusive = false
+        where state in ('running', 'paused')"
+    )
+    .execute(&mut *db)
+    .await?;
     let outcome = sqlx::query!(
         "update muneem.vault_keys
         set state = 'decrypt_only', changed_at = $1

@@ -330,8 +330,8 @@ impl Place {
     fn count_sql(&self) -> String {
         let table = &self.table;
         let filter = match &self.work {
-            Work::Reseal { column, .. } => format!(
-                "$2::uuid is not null
+            Work::Reseal { column, owner, .. } => format!(
+                "{owner} = $2::uuid
                 and substring(t.{column} from 1 for 2) = '\\x0101'
                 and substring(t.{column} from 3 for 4) = $1::bytea"
             ),

@@ -70,7 +70,10 @@ pub enum Bench {
     /// The evidence log.
     Evidence,
     /// Sealing, opening, and sealing anew.
-    Vault,
+    Vault {
+        /// How many values are sealed anew.
+        rows: usize,
+    },
 }
 
 /// Measures, telling each figure as it is known. Its database goes with it, also when it is interrupted.
@@ -84,7 +87,7 @@ pub async fn run(bench: Bench, database: &Database, tell: &mut (dyn FnMut(&Figur
     let measured = async {
         match bench {
             Bench::Queue => queue::measure(&scratch, tell).await,
-            Bench::Vault => vault::measure(&scratch, tell).await,
+            Bench::Vault { rows } => vault::measure(&scratch, rows, tell).await,
             Bench::Evidence => evidence::measure(&scratch, tell).await,
         }
     };

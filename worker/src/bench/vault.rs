@@ -28,12 +28,10 @@ use super::{Figure, Scratch, median, queue::begin};
 use crate::outbound::{chance::OsChance, clock::SystemClock};
 
 const ROUNDS: usize = 5;
-/// Fields of one round.
-const FIELDS: usize = 400_000;
+/// Most fields of one round.
+const FIELDS_MAX: usize = 400_000;
 /// A phone number, as most fields are.
 const PLAIN: &[u8] = b"+919876543210";
-/// Rows that are sealed anew.
-const ROWS: usize = 1_000_000;
 const BATCH: usize = 2000;
 const PATIENCE: Duration = Duration::from_secs(480);
 
@@ -45,7 +43,11 @@ fn cell(row: &str) -> Cell<'_> {
     Cell { business_id: BUSINESS, table: TABLE, column: COLUMN, row }
 }
 
-pub(super) async fn measure(scratch: &Scratch, tell: &mut (dyn FnMut(&Figure) + Send)) -> anyhow::Result<()> {
+pub(super) async fn measure(
+    scratch: &Scratch,
+    rows: usize,
+    tell: &mut (dyn FnMut(&Figure) + Send),
+) -> anyhow::Result<()> {
     let db = &scratch.db;
     sqlx::query(
         "insert into muneem.people_businesses (business_id, handle, legal_name, created_at)
@@ -57,21 +59,27 @@ pub(super) async fn measure(scratch: &Scratch, tell: &mut (dyn FnMut(&Figure) + 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let own = PgPoolOptions::new().max_connections(2).connect_lazy_with(scratch.options.clone());
     let vault = Arc::new(Vault::with_root(&own, &[7; 32].into(), clock, Arc::new(OsChance)));
-    fields(db, &vault, tell).await?;
-    reseal(scratch, &vault, tell).await
+    fields(db, &vault, rows.min(FIELDS_MAX), tell).await?;
+    reseal(scratch, &vault, rows, tell).await
 }
 
 /// Seals and opens on one thread, in turn with the cipher alone.
-async fn fields(db: &PgPool, vault: &Vault, tell: &mut (dyn FnMut(&Figure) + Send)) -> anyhow::Result<()> {
-    let rows: Vec<String> = (0..FIELDS).map(|row| Uuid::from_u128(row as u128).to_string()).collect();
+async fn fields(
+    db: &PgPool,
+    vault: &Vault,
+    count: usize,
+    tell: &mut (dyn FnMut(&Figure) + Send),
+) -> anyhow::Result<()> {
+    let rate = |begun: Instant| count as f64 / begun.elapsed().as_secs_f64();
+    let rows: Vec<String> = (0..count).map(|row| Uuid::from_u128(row as u128).to_string()).collect();
     let mut conn = db.acquire().await?;
     vault.seal(&mut conn, Class::Contact, &cell(&rows[0]), PLAIN).await?;
     let (mut seals, mut opens, mut bare_seals, mut bare_opens) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        let (sealing, opening) = bare()?;
+        let (sealing, opening) = bare(count)?;
         bare_seals.push(sealing);
         bare_opens.push(opening);
-        let mut sealed = Vec::with_capacity(FIELDS);
+        let mut sealed = Vec::with_capacity(count);
         let begun = Instant::now();
         for row in &rows {
             sealed.push(vault.seal(&mut conn, Class::Contact, &cell(row), PLAIN).await?);
@@ -88,17 +96,14 @@ async fn fields(db: &PgPool, vault: &Vault, tell: &mut (dyn FnMut(&Figure) + Sen
     Ok(())
 }
 
-fn rate(begun: Instant) -> f64 {
-    FIELDS as f64 / begun.elapsed().as_secs_f64()
-}
-
 /// AES-256-GCM alone: a key schedule made once, a nonce by chance, 87 bytes of additional data, a buffer each.
-fn bare() -> anyhow::Result<(f64, f64)> {
+fn bare(count: usize) -> anyhow::Result<(f64, f64)> {
+    let rate = |begun: Instant| count as f64 / begun.elapsed().as_secs_f64();
     let cipher = Aes256Gcm::new(&[7; 32].into());
     let additional = [0x5a; 87];
-    let mut sealed = Vec::with_capacity(FIELDS);
+    let mut sealed = Vec::with_capacity(count);
     let begun = Instant::now();
-    for _ in 0..FIELDS {
+    for _ in 0..count {
         let mut nonce = [0; 12];
         OsChance.fill(&mut nonce);
         let mut text = PLAIN.to_vec();
@@ -122,9 +127,14 @@ fn bare() -> anyhow::Result<(f64, f64)> {
 }
 
 /// A million values sealed anew by a worker, with readers and writers at them all the while.
-async fn reseal(scratch: &Scratch, vault: &Arc<Vault>, tell: &mut (dyn FnMut(&Figure) + Send)) -> anyhow::Result<()> {
+async fn reseal(
+    scratch: &Scratch,
+    vault: &Arc<Vault>,
+    rows: usize,
+    tell: &mut (dyn FnMut(&Figure) + Send),
+) -> anyhow::Result<()> {
     let db = &scratch.db;
-    let ids = fill(db, vault).await?;
+    let ids = fill(db, vault, rows).await?;
     let plain = {
         let traffic = Traffic::begin(db, vault, &ids);
         let begun = Instant::now();
@@ -163,8 +173,8 @@ async fn reseal(scratch: &Scratch, vault: &Arc<Vault>, tell: &mut (dyn FnMut(&Fi
     stop.cancel();
     working.await??;
     anyhow::ensure!(reads > 0, "nobody read meanwhile");
-    let mut figure = Figure::at_most("vault.reseal", "s", took * 1_000_000.0 / ROWS as f64, 300.0);
-    figure.baseline = Some(plain);
+    let mut figure = Figure::at_most("vault.reseal", "s", took * 1_000_000.0 / rows as f64, 300.0);
+    figure.baseline = Some(plain * 1_000_000.0 / rows as f64);
     figure.ratio = Some(took / plain);
     tell(&figure);
     tell(&Figure::at_most("vault.reseal_failed_reads", "reads", failed as f64, 0.0));
@@ -172,15 +182,15 @@ async fn reseal(scratch: &Scratch, vault: &Arc<Vault>, tell: &mut (dyn FnMut(&Fi
 }
 
 /// Rows of a table of ours with one sealed value each.
-async fn fill(db: &PgPool, vault: &Vault) -> anyhow::Result<Vec<Uuid>> {
+async fn fill(db: &PgPool, vault: &Vault, rows: usize) -> anyhow::Result<Vec<Uuid>> {
     let clock = SystemClock;
     let chance: &dyn Chance = &OsChance;
-    let mut ids = Vec::with_capacity(ROWS);
+    let mut ids = Vec::with_capacity(rows);
     let mut conn = db.acquire().await?;
-    while ids.len() < ROWS {
+    while ids.len() < rows {
         let mut batch = Vec::with_capacity(BATCH);
         let mut sealed = Vec::with_capacity(BATCH);
-        for _ in 0..BATCH {
+        for _ in 0..BATCH.min(rows - ids.len()) {
             let id = chance.uuid_v7(clock.now());
             sealed.push(vault.seal(&mut conn, Class::Payload, &cell(&id.to_string()), PLAIN).await?);
             batch.push(id);

@@ -16,6 +16,9 @@ pub(super) struct Args {
     /// What to measure
     #[arg(value_enum)]
     bench: What,
+    /// Of `vault`: values that are sealed anew; fewer for a first look
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1000..))]
+    rows: u64,
     /// One JSON object a line
     #[arg(long)]
     json: bool,
@@ -36,7 +39,7 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode
     let bench = match args.bench {
         What::Queue => Bench::Queue,
         What::Evidence => Bench::Evidence,
-        What::Vault => Bench::Vault,
+        What::Vault => Bench::Vault { rows: usize::try_from(args.rows)? },
     };
     let json = args.json;
     let mut all_hold = true;

@@ -13,6 +13,7 @@ use chrono::TimeDelta;
 use muneem_jobs::{
     outbound::{Chance, Clock, KmsError},
     queue, schema,
+    vault::{Look, look_at_columns},
 };
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
@@ -201,7 +202,7 @@ async fn ask(config: &Config, database: &Database, checks: &mut Vec<Check>) -> a
         // As every command does: nobody else would bring it up to date.
         database.migrate().await?;
     }
-    let db = match app::pool(database.app.clone(), 2, config.database.acquire_timeout.min(PATIENCE)).await {
+    let db = match app::pool(database.app.clone(), 3, config.database.acquire_timeout.min(PATIENCE)).await {
         Ok(db) => db,
         Err(error) => {
             let found = format!("does not answer ({})", error.root_cause());
@@ -220,6 +221,7 @@ async fn ask(config: &Config, database: &Database, checks: &mut Vec<Check>) -> a
     if can_ask {
         let makes_key = database.is_private() || config.sandbox.enabled;
         checks.push(vault(config, &db, makes_key).await?);
+        checks.extend(columns(config, &db).await?);
         checks.extend(evidence(config, &db).await?);
         checks.extend(work(&db).await?);
     }
@@ -283,7 +285,7 @@ async fn server(conn: &mut PgConnection, is_private: bool) -> anyhow::Result<Vec
 /// Who holds the root key, and whether he answers. `makes_key`: `serve` makes it here at its first start.
 async fn vault(config: &Config, db: &PgPool, makes_key: bool) -> anyhow::Result<Check> {
     let chance: Arc<dyn Chance> = Arc::new(OsChance);
-    let kms = app::key_manager(config, false, db, &chance).await?;
+    let kms = app::key_manager(config, None, db, &chance).await?;
     let is_new = makes_key && !muneem_jobs::vault::holds_keys(&mut *db.acquire().await?).await?;
     Ok(match kms.health().await {
         Ok(()) => {
@@ -297,6 +299,24 @@ async fn vault(config: &Config, db: &PgPool, makes_key: bool) -> anyhow::Result<
         Err(KmsError::Refused(why)) if config.vault.kms == Kms::File => failed("vault", why),
         Err(error) => fail("vault", error.to_string(), mend_of(&error)),
     })
+}
+
+/// Columns that frontends registered, as they are now; nothing where there are none.
+async fn columns(config: &Config, db: &PgPool) -> anyhow::Result<Vec<Check>> {
+    let host = app::host_pool(config)?;
+    let mut conn = db.acquire().await?;
+    let now = SystemClock.now();
+    let seen = look_at_columns(&mut conn, host.as_ref().unwrap_or(db), Look::Shape, now).await?;
+    let mut checks: Vec<Check> = seen
+        .iter()
+        .filter_map(|column| column.finding.as_ref())
+        // The finding says the mend itself.
+        .map(|finding| Check { mend: None, ..fail("columns", finding, "") })
+        .collect();
+    if checks.is_empty() && !seen.is_empty() {
+        checks.push(ok("columns", format!("{} registered, as they were", seen.len())));
+    }
+    Ok(checks)
 }
 
 /// What an operator does about it.

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use muneem_jobs::{
     evidence::Actor,
     people::{self, BusinessId},
-    vault::{self, Class, Form, HostColumn, HostIndex, INSTALLATION, NewColumn},
+    vault::{self, Class, Form, HostColumn, HostIndex, INSTALLATION, Look, NewColumn},
 };
 use serde_json::json;
 use sqlx::PgConnection;
@@ -100,7 +100,7 @@ pub(super) async fn run(args: Args, app: &App) -> anyhow::Result<ExitCode> {
         }
         Command::Check { output } => {
             let mut db = app.deps.db.acquire().await?;
-            let closed = app.deps.vault.check_columns(&mut db, &Actor::Operator).await?;
+            let closed = app.deps.vault.check_columns(&mut db, Look::Values, &Actor::Operator).await?;
             if closed.is_empty() {
                 output.done(&json!({ "closed": 0 }), "every registered column is as it was")?;
             } else {

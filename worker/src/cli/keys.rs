@@ -4,9 +4,9 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use muneem_jobs::{
     evidence::Actor,
-    outbound::{Chance, KeyManager},
+    outbound::Chance,
     people, schedule,
-    vault::{self, Class, Replace, RootMade, Standing, Walked},
+    vault::{self, Class, Replace, Standing, Walked},
 };
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
@@ -16,7 +16,7 @@ use super::{
     output::Output,
 };
 use crate::{
-    app::App,
+    app::{self, App},
     config::{Config, Kms},
     outbound::{chance::OsChance, kms_file},
 };
@@ -131,16 +131,11 @@ async fn init(app: &App, output: Output) -> anyhow::Result<()> {
     if vault::holds_keys(&mut db).await? {
         bail!("this database was sealed with another root key: copy that one to {shown}; a new one would open nothing");
     }
-    let mut tx = db.begin().await?;
-    let root = kms_file::open_or_make(&path, &chance)?.describe();
-    let made = RootMade { root: &root, by: &Actor::Operator, now: app.deps.clock.now() };
-    let recorded = async {
-        vault::record_root(&mut tx, &made, &*chance).await?;
-        anyhow::Ok(tx.commit().await?)
-    };
-    recorded
-        .await
-        .with_context(|| format!("{shown} was made and could not be put on record: delete it and try again"))?;
+    drop(db);
+    let now = app.deps.clock.now();
+    if app::make_root_key(&path, &app.deps.db, &Actor::Operator, (now, &chance)).await?.is_none() {
+        return output.done(&json!({ "file": path, "made": false }), &format!("{shown} holds a root key already"));
+    }
     let told = format!("made {shown}\nBack it up, apart from the database: without it nothing that is sealed opens.");
     output.done(&json!({ "file": path, "made": true }), &told)
 }
@@ -167,7 +162,7 @@ async fn list(app: &App, business: Option<String>, output: Output) -> anyhow::Re
         None => None,
     };
     let keys = vault::list_keys(&mut db, business).await?;
-    let standing = vault::standing(&mut db).await?;
+    let standing = vault::standing(&mut db, None).await?;
     let horizon = app.deps.vault.backup_horizon();
     let shown: Vec<_> =
         keys.into_iter().map(|key| Shown { waits_for: key.waits_for(&standing, horizon), key }).collect();
@@ -197,7 +192,7 @@ struct Shown {
 async fn status(app: &App, output: Output) -> anyhow::Result<ExitCode> {
     let mut db = app.deps.db.acquire().await?;
     let keys = vault::list_keys(&mut db, None).await?;
-    let standing = vault::standing(&mut db).await?;
+    let standing = vault::standing(&mut db, None).await?;
     drop(db);
     let in_state = |state: &str| keys.iter().filter(|key| key.state == state).count();
     let (pending, active) = (in_state("pending"), in_state("active"));
@@ -252,6 +247,14 @@ fn trouble_in_words(standing: &Standing) -> Vec<String> {
         let shown = standing.quarantine.iter().map(|bad| format!("  {} row {}: {}", bad.place, bad.row_key, bad.why));
         lines.extend(shown);
     }
+    lines.extend(standing.strays.iter().map(|stray| {
+        let business = stray.business.as_deref().map(|business| format!(" --business {business}")).unwrap_or_default();
+        let (column, class) = (&stray.column, &stray.class);
+        format!(
+            "not registered, so its keys are kept: `muneem keys columns add {column}{business} --class {class}`, or \
+             `remove` when it is gone"
+        )
+    }));
     lines.extend(standing.closed.iter().filter_map(|column| Some(format!("closed: {}", column.finding.as_ref()?))));
     lines
 }

@@ -6,11 +6,12 @@ use std::{
 use anyhow::Context;
 use axum::Router;
 use muneem_jobs::{
-    evidence::{Act, By, Object, words},
+    evidence::{Act, Actor, By, Object, words},
     law,
     people::{self, signin},
     queue::Lane,
     schema,
+    vault::Look,
 };
 use secrecy::ExposeSecret;
 use serde_json::json;
@@ -76,6 +77,9 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
     let app = Arc::new(App::build(config, &database, size).await?);
     schema::check(&app.deps.db).await?;
     record_start(&app, args).await.context("the start could not be put on record; nothing is served unrecorded")?;
+    // Before anything is sealed, opened or found in a column that is not what it was. What is closed is in the log.
+    let closed = app.deps.vault.check_columns(&mut *app.deps.db.acquire().await?, Look::Shape, &Actor::System).await;
+    closed.context("the columns that the frontend registered could not be looked at")?;
 
     // From here on it ends in order, however early it is asked to.
     let mut terminate = tokio::signal::unix::signal(SignalKind::terminate())?;

@@ -16,6 +16,7 @@ mod evidence;
 mod evidence_tests;
 mod health;
 mod invoice;
+mod keys;
 mod messaging;
 mod post;
 pub mod problem;
@@ -133,6 +134,7 @@ fn described() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .merge(invoice::routes())
         .merge(messaging::routes())
         .merge(vault::routes())
+        .merge(keys::routes())
         .merge(evidence::routes())
         .split_for_parts();
     complete(&mut description);

@@ -307,6 +307,7 @@ impl From<vault::Error> for Problem {
             vault::Error::Sealed { .. } => Self { id: ProblemId::Sealed, ..Self::internal(&error) },
             vault::Error::TooLong(_) => ProblemId::ValueTooLong.into(),
             vault::Error::Drifted { finding } => Self::new(ProblemId::ColumnDrifted, finding),
+            vault::Error::BadColumn { problem, mend } => Self::field(ProblemId::BadBody, "place.column", problem, mend),
             vault::Error::Database(error) => error.into(),
             error => Self::internal(&error),
         }

@@ -168,7 +168,7 @@ struct Find {
     value: String,
 }
 
-/// What to compare the stored index with: any of these.
+/// What to compare the stored index with: any of these. None where nothing of the column was ever indexed.
 #[derive(Serialize, ToSchema)]
 struct Indexes {
     indexes: Vec<Index>,
@@ -261,6 +261,7 @@ async fn seal(State(api): State<Arc<Api>>, post: Post<Seal>) -> Result<Json<Seal
     let business_id = business_of(&mut db, &post.caller, place.business.as_deref()).await?;
     vault::require_sound(&mut db, business_id, &place.table, &place.column).await?;
     let column = IndexColumn { business_id, table: &place.table, column: &place.column };
+    api.vault.note_stray(&mut db, &column, class).await?;
     let mut sealed = Vec::with_capacity(cells.len());
     for (at, cell) in cells.into_iter().enumerate() {
         let index = match form {
@@ -298,7 +299,11 @@ async fn open(State(api): State<Arc<Api>>, post: Post<Open>) -> Result<Json<Open
         // What is no base64 is no sealed value either: one refusal for both.
         let bytes = BASE64.decode(&cell.sealed).unwrap_or_default();
         let (value, problem) = match api.vault.open(&mut db, &stands, &bytes).await {
-            Ok(plain) => (std::str::from_utf8(&plain).ok().map(str::to_owned), None),
+            // What this address sealed was text; other bytes were sealed by something else.
+            Ok(plain) => match std::str::from_utf8(&plain) {
+                Ok(text) => (Some(text.to_owned()), None),
+                Err(_) => (None, Some("vault.not_text")),
+            },
             Err(error @ Error::Unreadable { .. }) => (None, Some(error.cause())),
             Err(error) => return Err(error.into()),
         };
@@ -322,6 +327,6 @@ async fn find(State(api): State<Arc<Api>>, post: Post<Find>) -> Result<Json<Inde
     record(&mut tx, (&api, &post.caller, business_id), "vault.searched", &place, std::iter::empty()).await?;
     tx.commit().await?;
     let column = IndexColumn { business_id, table: &place.table, column: &place.column };
-    let found = api.vault.indexes(&mut db, &column, &canonical).await?;
+    let found = api.vault.known_indexes(&mut db, &column, &canonical).await?;
     Ok(Json(Indexes { indexes: found.iter().map(index).collect() }))
 }

@@ -123,3 +123,46 @@ async fn atk_069_values_of_another_business_and_tables_of_ours_do_not_open() {
     let many: Vec<_> = (0..1001).map(|_| ("7", "9876543210")).collect();
     is_problem(&house.post("/v1/vault/seal", &house.sharma, None, &seal(&many)).await, 422, "http.bad_body");
 }
+
+#[tokio::test]
+async fn atk_059_keys_are_shown_to_who_may_and_one_business_sees_none_of_another() {
+    let house = House::new().await;
+    for token in [&house.sharma, &house.verma] {
+        let sealed = house.post("/v1/vault/seal", token, None, &seal(&[("7", "98765 43210")])).await;
+        assert_eq!(sealed.status, StatusCode::OK, "{}", sealed.body);
+    }
+    let hers = house.get("/v1/vault/keys", &house.sharma).await.body;
+    let classes: Vec<_> = hers["keys"].as_array().expect("keys").iter().map(|key| key["class"].clone()).collect();
+    assert_eq!(classes, [json!("business"), json!("contact"), json!("index")], "{hers}");
+    let of: Vec<_> = hers["keys"].as_array().expect("keys").iter().map(|key| key["business"].clone()).collect();
+    assert!(of.iter().all(|business| *business == "sharma-mobiles"), "{of:?}");
+    assert_eq!(hers["unregistered"][0]["column"], "public.customers.phone");
+    let all = house.get("/v1/vault/keys", &house.all).await.body;
+    assert_eq!(all["keys"].as_array().map(Vec::len), Some(6), "{all}");
+    let asked = house.get("/v1/vault/keys?business=sharma-mobiles", &house.verma).await;
+    is_problem(&asked, 404, "people.no_such_business");
+    assert!(!all.to_string().contains("wrapped\":\""), "no key, wrapped or not: {all}");
+
+    let mut owner = house.db.pool().acquire().await.expect("a connection");
+    let new = NewToken { scopes: vec![Scope::VaultSeal], ..NewToken::bootstrap() };
+    let (_, writer) = people::create_token(&mut owner, new, &SystemClock, &OsChance).await.expect("a token");
+    is_problem(&house.get("/v1/vault/keys", writer.expose_secret()).await, 403, "people.missing_scope");
+}
+
+#[tokio::test]
+async fn atk_078_a_search_where_nothing_was_indexed_makes_no_key() {
+    let house = House::new().await;
+    house.post("/v1/vault/seal", &house.sharma, None, &seal(&[("7", "98765 43210")])).await;
+    let keys = || async {
+        let count = "select count(*) from muneem.vault_keys";
+        sqlx::query_scalar::<_, i64>(count).fetch_one(&house.db.pool()).await.expect("counted")
+    };
+    let before = keys().await;
+    for column in ["mobile", "phone_1", "phone_2"] {
+        let place = json!({ "table": "public.customers", "column": column });
+        let asked = json!({ "place": place, "form": "phone", "value": "9876543210" });
+        let found = house.post("/v1/vault/find", &house.sharma, None, &asked).await;
+        assert_eq!((found.status, &found.body["indexes"]), (StatusCode::OK, &json!([])), "{}", found.body);
+    }
+    assert_eq!(keys().await, before);
+}

@@ -49,37 +49,72 @@ pub fn open(path: &Path, chance: Arc<dyn Chance>) -> Result<Option<RootKey>, Err
     Ok(Some(RootKey::new(&key, chance)))
 }
 
-/// Makes a root key unless there is one, and opens it. Of two processes that make it at once, both open the same.
-///
-/// # Errors
-/// The file cannot be written.
-pub fn open_or_make(path: &Path, chance: &Arc<dyn Chance>) -> Result<RootKey, Error> {
-    let file = |error| Error::File(path.to_owned(), error);
-    loop {
-        if let Some(key) = open(path, Arc::clone(chance))? {
-            return Ok(key);
+/// A root key that was made and is not yet in its place: nobody uses it. Dropped, it is gone, and nobody else makes one
+/// meanwhile.
+pub struct Draft {
+    key: RootKey,
+    path: PathBuf,
+    draft: PathBuf,
+    /// Locked.
+    folder: std::fs::File,
+}
+
+impl Draft {
+    /// Makes a root key for `path`; nothing when there is one already. Waits while somebody else makes one.
+    ///
+    /// # Errors
+    /// The file cannot be written, or what is there cannot be used.
+    pub fn of(path: &Path, chance: &Arc<dyn Chance>) -> Result<Option<Self>, Error> {
+        let file = |error| Error::File(path.to_owned(), error);
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let folder = parent.unwrap_or_else(|| Path::new("."));
+        std::fs::create_dir_all(folder).map_err(file)?;
+        let locked = std::fs::File::open(folder).map_err(file)?;
+        locked.lock().map_err(file)?;
+        if open(path, Arc::clone(chance))?.is_some() {
+            return Ok(None);
         }
         let mut key: KeyBytes = Zeroizing::new([0; 32]);
         chance.fill(&mut key[..]);
         let mut name = [0; 8];
         chance.fill(&mut name);
-        let folder = path.parent().unwrap_or_else(|| Path::new("."));
-        std::fs::create_dir_all(folder).map_err(file)?;
         let draft = folder.join(format!(".root-key-{}", hex::encode(name)));
-        let written =
-            std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft).and_then(|mut open| {
+        let made = Self { key: RootKey::new(&key, Arc::clone(chance)), path: path.to_owned(), draft, folder: locked };
+        std::fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&made.draft)
+            .and_then(|mut open| {
                 open.write_all(Zeroizing::new(hex::encode(&key[..])).as_bytes())?;
                 open.write_all(b"\n")?;
                 open.sync_all()
-            });
+            })
+            .map_err(file)?;
+        Ok(Some(made))
+    }
+
+    /// As [`KeyManager::describe`] says.
+    pub fn describe(&self) -> String {
+        self.key.describe()
+    }
+
+    /// Puts it in its place.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn keep(self) -> Result<(), Error> {
         // A link appears whole or not at all, and never in place of another.
-        let linked = written.and_then(|()| std::fs::hard_link(&draft, path));
-        let _ = std::fs::remove_file(&draft);
-        match linked {
-            Ok(()) => std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(file)?,
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(file(error)),
-        }
+        std::fs::hard_link(&self.draft, &self.path)
+            .and_then(|()| self.folder.sync_all())
+            .map_err(|error| Error::File(self.path.clone(), error))
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // What is left of it would be a key that nothing was sealed with.
+        let _ = std::fs::remove_file(&self.draft);
     }
 }
 
@@ -129,6 +164,14 @@ mod tests {
     use super::*;
     use crate::outbound::chance::OsChance;
 
+    /// What was made; nothing when there was one.
+    fn make(path: &Path, chance: &Arc<dyn Chance>) -> Option<String> {
+        let draft = Draft::of(path, chance).expect("made")?;
+        let root = draft.describe();
+        draft.keep().expect("kept");
+        Some(root)
+    }
+
     #[test]
     fn a_root_key_is_made_once_and_is_ours_alone() {
         let folder = tempfile::tempdir().expect("a folder");
@@ -136,11 +179,13 @@ mod tests {
         let chance: Arc<dyn Chance> = Arc::new(OsChance);
         assert!(open(&path, Arc::clone(&chance)).expect("no error").is_none());
         let made: Vec<String> = std::thread::scope(|scope| {
-            let makers: Vec<_> =
-                (0..8).map(|_| scope.spawn(|| open_or_make(&path, &chance).expect("made").describe())).collect();
-            makers.into_iter().map(|maker| maker.join().expect("no panic")).collect()
+            let makers: Vec<_> = (0..8).map(|_| scope.spawn(|| make(&path, &chance))).collect();
+            makers.into_iter().filter_map(|maker| maker.join().expect("no panic")).collect()
         });
-        assert!(made.iter().all(|key| *key == made[0]), "{made:?}");
+        let kept = open(&path, Arc::clone(&chance)).expect("no error").expect("it is there").describe();
+        assert_eq!(made, [kept], "one made it, the others found it");
+        let unused = Draft::of(&folder.path().join("data/other.key"), &chance).expect("made").expect("there is none");
+        drop(unused);
         assert_eq!(std::fs::metadata(&path).expect("a file").mode() & 0o777, 0o600);
         assert_eq!(std::fs::read_dir(folder.path().join("data")).expect("a folder").count(), 1, "drafts are left");
     }
@@ -151,7 +196,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("root.key");
         let chance: Arc<dyn Chance> = Arc::new(OsChance);
-        let _key = open_or_make(&path, &chance).expect("made");
+        make(&path, &chance).expect("there was none");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).expect("changed");
         assert!(matches!(open(&path, Arc::clone(&chance)), Err(Error::Open(_))));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("changed");
