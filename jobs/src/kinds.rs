@@ -1,6 +1,6 @@
 use crate::{
     evidence, invoice, messaging,
-    people::signin,
+    people::{self, signin},
     queue::{self, Kind},
     vault,
 };
@@ -18,6 +18,9 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<messaging::WarnStaff>(),
         Kind::of::<signin::EndFactor>(),
         Kind::of::<signin::ForgetSessions>(),
+        Kind::of::<people::approval::EndApproval>(),
+        Kind::of::<people::links::SendLink>(),
+        Kind::of::<people::support::EndSupport>(),
         Kind::of::<queue::ReapLeases>(),
         Kind::of::<queue::SealWaiting>(),
         Kind::of::<queue::ForgetFinished>(),

@@ -123,9 +123,9 @@ pub struct Server {
     pub requests_per_second_per_token: NonZeroU32,
     /// The same for all tokens of one business together.
     pub requests_per_second_per_business: NonZeroU32,
-    /// Tokens a minute that are tried from one address before they are known to open something.
+    /// Tokens a minute, and links, that are tried from one address before they are known to open something.
     pub token_guesses_per_minute: NonZeroU32,
-    /// Proxies whose request ids are believed.
+    /// Proxies whose request ids, and whose word about the client's address, are believed.
     pub trusted_proxies: Vec<IpAddr>,
 }
 

@@ -10,6 +10,7 @@ pub mod evidence;
 pub mod http;
 mod mime;
 pub mod outbound;
+pub mod portal;
 pub mod queue;
 pub mod sandbox;
 pub mod schedule;

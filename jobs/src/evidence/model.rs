@@ -38,6 +38,8 @@ pub enum Actor {
     },
     /// The person the data is about.
     Principal(Uuid),
+    /// Somebody outside who was invited for one decision, by the id of her invitation.
+    Outside(Uuid),
     /// The runtime itself, on nobody's behalf.
     System,
 }
@@ -50,6 +52,7 @@ impl Actor {
             Self::Operator => json!({ "kind": "operator" }),
             Self::Job { kind, job_id } => json!({ "kind": "job", "job": kind, "id": job_id.to_string() }),
             Self::Principal(id) => json!({ "kind": "principal", "id": id }),
+            Self::Outside(id) => json!({ "kind": "outside", "id": id }),
             Self::System => json!({ "kind": "system" }),
         })
     }

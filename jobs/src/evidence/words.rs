@@ -88,6 +88,16 @@ words! {
         /// Written to try or to measure the log itself.
         PROBED = "evidence.log_probed",
     }
+    businesses_and_tokens_are_on_record_or_are_not_made {
+        /// A business came here.
+        BUSINESS_ADDED = "people.business_added",
+        /// A token was made: what it may, for whom, until when.
+        TOKEN_MADE = "people.token_made",
+        /// A token was ended.
+        TOKEN_REVOKED = "people.token_revoked",
+        /// A token stood in a URL, where logs keep it.
+        TOKEN_EXPOSED = "people.token_exposed",
+    }
 }
 
 #[cfg(test)]

@@ -1,85 +1,21 @@
 //! People of staff as somebody types them in: checked, sealed for their cells, and indexed for sign-in.
 
+use serde::Serialize;
 use sqlx::{Connection, PgConnection};
 
 use super::{
     BusinessId, Error, Role,
+    business::checked_language,
+    hints,
     staff::{self, ContactKind, Decision, NewStaff, SealedContact, Staff},
+    staff_store,
 };
 use crate::{
     outbound::Phone,
-    vault::{
-        BlindIndex, Cell, Class, INSTALLATION, IndexColumn, IndexedColumn, Key, Owner, SealedColumn, Source, Vault,
-        Version, as_it_stands,
-    },
+    vault::{BlindIndex, Cell, Class, INSTALLATION, IndexColumn, Vault},
 };
 
-const TABLE: &str = "muneem.people_staff";
-const BUSINESSES: &str = "muneem.people_businesses";
-const CREDENTIALS: &str = "muneem.people_credentials";
-const PROVIDERS: &str = "muneem.people_oidc_providers";
-const LINKS: &str = "muneem.people_oidc_links";
-
-/// What this duty seals.
-pub const SEALED: &[SealedColumn] = &[
-    SealedColumn::of_row(TABLE, "name_sealed", Key::uuid("staff_id")),
-    SealedColumn::of_row(TABLE, "phone_sealed", Key::uuid("staff_id")),
-    SealedColumn::of_row(TABLE, "email_sealed", Key::uuid("staff_id")),
-    SealedColumn::of_row(BUSINESSES, "gstin_sealed", Key::uuid("business_id")),
-    SealedColumn::of_row(BUSINESSES, "contact_name_sealed", Key::uuid("business_id")),
-    SealedColumn::of_row(BUSINESSES, "contact_phone_sealed", Key::uuid("business_id")),
-    SealedColumn::of_row(BUSINESSES, "contact_email_sealed", Key::uuid("business_id")),
-    SealedColumn::of_row(BUSINESSES, "mail_from_sealed", Key::uuid("business_id")),
-    SealedColumn::of_row(PROVIDERS, "client_secret_sealed", Key::uuid("provider_id")),
-    SealedColumn::of_row(LINKS, "subject_sealed", Key::uuid("link_id")).of_installation(),
-    SealedColumn::of_row(CREDENTIALS, "totp_sealed", Key::uuid("staff_id")).of_installation(),
-    // It becomes the one above once it has been proved with a code.
-    SealedColumn {
-        cell_column: "totp_sealed",
-        ..SealedColumn::of_row(CREDENTIALS, "totp_pending_sealed", Key::uuid("staff_id")).of_installation()
-    },
-];
-
-/// What this duty looks up.
-pub const INDEXED: &[IndexedColumn] = &[
-    IndexedColumn {
-        table: TABLE,
-        column: "phone_index",
-        version: Version::Beside("phone_index_version"),
-        purpose: "muneem.people_staff.phone_index",
-        key: Key::uuid("staff_id"),
-        owner: Owner::Installation,
-        source: Source::Sealed { column: "phone_sealed", value: as_it_stands },
-    },
-    IndexedColumn {
-        table: TABLE,
-        column: "email_index",
-        version: Version::Beside("email_index_version"),
-        purpose: "muneem.people_staff.email_index",
-        key: Key::uuid("staff_id"),
-        owner: Owner::Installation,
-        source: Source::Sealed { column: "email_sealed", value: as_it_stands },
-    },
-    IndexedColumn {
-        table: BUSINESSES,
-        column: "gstin_index",
-        version: Version::Beside("gstin_index_version"),
-        purpose: "muneem.people_businesses.gstin_index",
-        key: Key::uuid("business_id"),
-        owner: Owner::Row,
-        source: Source::Sealed { column: "gstin_sealed", value: as_it_stands },
-    },
-    // Its canonical form names the provider too, which the row's sealed value does not.
-    IndexedColumn {
-        table: LINKS,
-        column: "subject_index",
-        version: Version::Beside("subject_index_version"),
-        purpose: "muneem.people_oidc_links.subject_index",
-        key: Key::uuid("link_id"),
-        owner: Owner::Installation,
-        source: Source::Gone,
-    },
-];
+pub(super) const TABLE: &str = "muneem.people_staff";
 
 /// A person as she is enrolled.
 pub struct Enrolment {
@@ -107,13 +43,19 @@ pub async fn enrol_staff(
     person: &Enrolment,
     decision: &Decision<'_>,
 ) -> Result<Staff, Error> {
+    let name = person.name.trim();
+    if name.is_empty() || name.chars().count() > 200 || name.chars().any(char::is_control) {
+        let problem = "is empty, longer than 200 characters or holds a control character".to_owned();
+        return Err(Error::BadField { field: "name", problem, mend: "write the name of one person" });
+    }
+    checked_language(&person.language)?;
     let mut tx = db.begin().await?;
     let staff_id = staff::new_staff_id(decision);
     let row = staff_id.to_string();
     let business_id = person.business_id.unwrap_or(INSTALLATION);
     let cell = |column| Cell { business_id, table: TABLE, column, row: &row };
     let email = person.email.as_deref().map(canonical_email).transpose()?;
-    let name = vault.seal(&mut tx, Class::Contact, &cell("name_sealed"), person.name.trim().as_bytes()).await?;
+    let name = vault.seal(&mut tx, Class::Contact, &cell("name_sealed"), name.as_bytes()).await?;
     let mut contacts = [None, None];
     let phone = person.phone.as_ref().map(Phone::as_e164);
     for (at, (value, kind, sealed, index)) in [
@@ -152,6 +94,42 @@ pub async fn enrol_staff(
     Ok(added)
 }
 
+/// A person with hints of what is sealed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Known {
+    /// Her roles and instants.
+    #[serde(flatten)]
+    pub staff: Staff,
+    /// Her initials; none once she was removed.
+    pub name: Option<String>,
+    /// The last two digits of her phone.
+    pub phone: Option<String>,
+    /// Her mail address, shortened.
+    pub email: Option<String>,
+}
+
+/// Hints of who `staff` is. Whoever calls has checked that she may be seen.
+///
+/// # Errors
+/// The vault is sealed, or the database fails.
+pub async fn describe_staff(db: &mut PgConnection, vault: &Vault, staff: Staff) -> Result<Known, Error> {
+    let row = staff.staff_id.to_string();
+    let business_id = staff.business_id.unwrap_or(INSTALLATION);
+    let sealed = staff_store::find_sealed(db, staff.staff_id).await?;
+    let mut shown = [None, None, None];
+    for (hint, (column, sealed, show)) in shown.iter_mut().zip([
+        ("name_sealed", &sealed.name, hints::of_name as fn(&str) -> String),
+        ("phone_sealed", &sealed.phone, hints::of_phone),
+        ("email_sealed", &sealed.email, hints::of_email),
+    ]) {
+        let Some(sealed) = sealed else { continue };
+        let plain = vault.open(db, &Cell { business_id, table: TABLE, column, row: &row }, sealed).await?;
+        *hint = Some(std::str::from_utf8(&plain).map_or_else(|_| "…".to_owned(), show));
+    }
+    let [name, phone, email] = shown;
+    Ok(Known { staff, name, phone, email })
+}
+
 /// Everybody who has this phone: one person may work for several businesses.
 ///
 /// # Errors
@@ -173,12 +151,8 @@ pub async fn find_staff_by_email(db: &mut PgConnection, vault: &Vault, email: &s
 
 /// Looks under every index key that a value may still be stored under.
 async fn find(db: &mut PgConnection, vault: &Vault, kind: ContactKind, value: &str) -> Result<Vec<Staff>, Error> {
-    let name = match kind {
-        ContactKind::Phone => "phone_index",
-        ContactKind::Email => "email_index",
-    };
     let mut found = Vec::new();
-    for BlindIndex { digest, .. } in vault.indexes(db, &column(name), value).await? {
+    for BlindIndex { digest, .. } in vault.indexes(db, &index_of(kind), value).await? {
         for staff in staff::find_staff_by_contact(db, kind, &digest).await? {
             if !found.contains(&staff) {
                 found.push(staff);
@@ -188,6 +162,14 @@ async fn find(db: &mut PgConnection, vault: &Vault, kind: ContactKind, value: &s
     Ok(found)
 }
 
+/// Where contacts of this kind are indexed: those of staff, and of whoever stands in for one of them.
+pub(super) fn index_of(kind: ContactKind) -> IndexColumn<'static> {
+    match kind {
+        ContactKind::Phone => column("phone_index"),
+        ContactKind::Email => column("email_index"),
+    }
+}
+
 /// One index for all staff: sign-in does not know the business yet.
 fn column(column: &str) -> IndexColumn<'_> {
     IndexColumn { business_id: INSTALLATION, table: TABLE, column }
@@ -195,7 +177,7 @@ fn column(column: &str) -> IndexColumn<'_> {
 
 /// Trimmed and in small letters. Local parts may differ by case on paper (RFC 5321 section 2.4), nowhere in practice;
 /// two people told apart by case alone would be an invitation to mistake one for the other.
-fn canonical_email(text: &str) -> Result<String, Error> {
+pub(super) fn canonical_email(text: &str) -> Result<String, Error> {
     let email = text.trim().to_lowercase();
     let plain = |part: &str| {
         !part.is_empty() && part.chars().all(|c| !c.is_whitespace() && !c.is_control() && !"@,;<>\"".contains(c))

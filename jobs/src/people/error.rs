@@ -1,3 +1,5 @@
+use crate::queue::{Disposition, JobError};
+
 /// What can go wrong with businesses and tokens.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -67,6 +69,46 @@ pub enum Error {
     /// What somebody signs in with could not be read or ended.
     #[error("could not end what she signs in with")]
     SignIn(#[from] super::signin::Error),
+    /// Her part in decisions could not be ended.
+    #[error("could not end her part in open decisions")]
+    Approval(#[source] Box<super::approval::Error>),
+    /// A field of the profile is off.
+    #[error("`{field}` {problem}: {mend}")]
+    BadField {
+        /// Which.
+        field: &'static str,
+        /// What is wrong with it, never its value.
+        problem: String,
+        /// What to do.
+        mend: &'static str,
+    },
+    /// What a business pays for is not its own to set.
+    #[error("the plan is set by whoever runs the installation: ask there")]
+    PlanNotYours,
+    /// Nobody lets support in but the business itself.
+    #[error("only a person of the business lets support in: sign in to its console")]
+    NotOfBusiness,
+    /// No grant has this id, or not for whoever asks.
+    #[error("there is no such grant to support `{0}`: `muneem people support list` shows all")]
+    NoSuchGrant(super::support::GrantId),
+    /// The grant has ended.
+    #[error("this grant to support has ended: ask the business for another one")]
+    GrantEnded,
+    /// Support is let in for a day at most.
+    #[error("support is let in for a quarter of an hour to 24 hours: name such a time")]
+    BadDuration,
+    /// Nobody would know why.
+    #[error("the reason is empty or longer than 500 characters: say why support should look")]
+    BadReason,
+    /// Only support uses a grant to support.
+    #[error("this person is not of the platform's support: grant her the role first")]
+    NotSupport,
+    /// The job that ends it was not taken.
+    #[error("could not enqueue the end of a grant")]
+    Enqueue(#[from] crate::queue::Error),
+    /// Another worker has the job.
+    #[error("a job of people")]
+    Lease(#[from] crate::queue::LostLease),
     /// A personal value could not be sealed.
     #[error("could not seal what is known of the person")]
     Vault(#[from] crate::vault::Error),
@@ -83,4 +125,35 @@ pub enum Error {
 
 fn place(business: Option<super::BusinessId>) -> &'static str {
     if business.is_some() { "staff of a business" } else { "staff of the platform" }
+}
+
+impl From<super::approval::Error> for Error {
+    fn from(error: super::approval::Error) -> Self {
+        match error {
+            super::approval::Error::People(error) => error,
+            error => Self::Approval(Box::new(error)),
+        }
+    }
+}
+
+impl JobError for Error {
+    fn disposition(&self) -> Disposition {
+        match self {
+            Self::Vault(source) => source.disposition(),
+            Self::Approval(source) => source.disposition(),
+            Self::Lease(_) | Self::Database(_) | Self::Enqueue(_) | Self::Evidence(_) => Disposition::Retry,
+            _ => Disposition::Fail,
+        }
+    }
+
+    fn cause(&self) -> &'static str {
+        match self {
+            Self::Vault(source) => source.cause(),
+            Self::Approval(source) => source.cause(),
+            Self::Lease(_) => "people.lost_lease",
+            Self::Database(_) => "people.database",
+            Self::Evidence(_) => "people.evidence",
+            _ => "people.refused",
+        }
+    }
 }

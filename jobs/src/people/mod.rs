@@ -5,18 +5,30 @@
 //! what was mistyped, and of the secret only a digest is kept. It belongs to one business or, for whoever runs the
 //! installation, to all; it can do what its [`Scope`]s say.
 
+pub mod approval;
+mod business;
+mod business_store;
 mod contact;
 mod contact_store;
 mod enrol;
 mod error;
+mod hints;
+pub mod links;
 mod model;
 pub mod oidc;
+#[cfg(test)]
+mod record_tests;
 mod roles;
+mod sealed;
 pub mod signin;
 mod staff;
 mod staff_store;
 mod store;
+pub mod support;
+#[cfg(test)]
+mod testing;
 mod token;
+mod wall;
 #[cfg(test)]
 mod wall_tests;
 
@@ -24,18 +36,22 @@ use std::net::IpAddr;
 
 use chrono::{DateTime, Duration, SubsecRound, Utc};
 use secrecy::SecretString;
+use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
 use crate::{
+    evidence::{Act, By, Object, words},
     outbound::{Chance, Clock},
     vault::{Cell, Class, Vault},
 };
 
+pub use business::{Changes, Plan, Profile, change_business, find_businesses_by_gstin, load_profile};
 pub use contact::{Contact, open_contact};
-pub use enrol::{Enrolment, INDEXED, SEALED, enrol_staff, find_staff_by_email, find_staff_by_phone};
+pub use enrol::{Enrolment, Known, describe_staff, enrol_staff, find_staff_by_email, find_staff_by_phone};
 pub use error::Error;
 pub use model::{Answer, Business, Caller, Claim, NewToken, Refusal, Request, Scope, Token, read_network};
 pub use roles::{Role, scopes_of};
+pub use sealed::{INDEXED, SEALED};
 pub use staff::{
     Authority, ContactKind, Decision, NewStaff, SealedContact, Staff, StaffId, add_staff, find_active_staff,
     find_staff_by_contact, grant_role, list_staff, load_staff, mark_verified, new_staff_id, remove_staff,
@@ -53,10 +69,11 @@ crate::id_type! {
 /// How long the answer to an idempotency key is remembered.
 pub const ANSWER_KEPT: Duration = Duration::hours(24);
 
-/// Adds a business under `handle`, the short name that frontends and commands use (`sharma-mobiles`).
+/// Adds a business under `handle`, the short name that frontends and commands use (`sharma-mobiles`), in the name of
+/// whoever has the machine.
 ///
 /// # Errors
-/// The handle is malformed or taken, or the legal name is empty.
+/// The handle is malformed or taken, or the legal name is empty; the evidence cannot be written.
 pub async fn add_business(
     db: &mut PgConnection,
     handle: &str,
@@ -64,14 +81,38 @@ pub async fn add_business(
     clock: &dyn Clock,
     chance: &dyn Chance,
 ) -> Result<Business, Error> {
-    let now = clock.now().trunc_subsecs(6);
+    let operator = Authority::operator();
+    add_business_by(db, handle, legal_name, &Decision { by: &operator, now: clock.now(), chance }).await
+}
+
+/// As [`add_business`], in the name of somebody of the platform.
+///
+/// # Errors
+/// [`Error::PlanNotYours`]: `decision.by` belongs to one business; and those of [`add_business`].
+pub async fn add_business_by(
+    db: &mut PgConnection,
+    handle: &str,
+    legal_name: &str,
+    decision: &Decision<'_>,
+) -> Result<Business, Error> {
+    let by = decision.by;
+    by.require(Scope::BusinessWrite)?;
+    if by.business().is_some() {
+        return Err(Error::PlanNotYours);
+    }
+    let now = decision.now.trunc_subsecs(6);
     let business = Business {
-        business_id: BusinessId(chance.uuid_v7(now)),
+        business_id: BusinessId(decision.chance.uuid_v7(now)),
         handle: model::checked_handle(handle)?,
         legal_name: model::checked_legal_name(legal_name)?,
         created_at: now,
     };
-    store::insert_business(db, &business).await?;
+    let mut tx = db.begin().await?;
+    store::insert_business(&mut tx, &business).await?;
+    let object = Object { kind: "business", id: &business.business_id.to_string() };
+    let added = Act { word: words::BUSINESS_ADDED, business: Some(business.business_id), object, details: Value::Null };
+    by.at(decision.now, decision.chance).record(&mut tx, added).await?;
+    tx.commit().await?;
     Ok(business)
 }
 
@@ -124,18 +165,32 @@ pub async fn build_wall(conn: &mut PgConnection) -> Result<(), Error> {
     store::build_wall(conn).await
 }
 
-/// Makes a token. The second value is the token itself: it is not stored and cannot be shown again.
+/// Makes a token, in the name of whoever has the machine. The second value is the token itself: it is not stored and
+/// cannot be shown again.
 ///
 /// # Errors
-/// No scopes, a label that is empty or too long, an expiry in the past.
+/// No scopes, a label that is empty or too long, an expiry in the past; the evidence cannot be written.
 pub async fn create_token(
     db: &mut PgConnection,
     new: NewToken,
     clock: &dyn Clock,
     chance: &dyn Chance,
 ) -> Result<(Token, SecretString), Error> {
-    let (token, minted) = new.checked(clock.now().trunc_subsecs(6), token::Minted::new(chance))?;
-    store::insert_token(db, &token, &minted.digest).await?;
+    make_token(db, new, &By::operator(clock.now(), chance)).await
+}
+
+async fn make_token(db: &mut PgConnection, new: NewToken, by: &By<'_>) -> Result<(Token, SecretString), Error> {
+    let (token, minted) = new.checked(by.now.trunc_subsecs(6), token::Minted::new(by.chance))?;
+    let mut tx = db.begin().await?;
+    store::insert_token(&mut tx, &token, &minted.digest).await?;
+    let made = Act {
+        word: words::TOKEN_MADE,
+        business: token.business_id,
+        object: Object { kind: "token", id: &token.public_id },
+        details: json!({ "scopes": token.scopes, "staff": token.staff_id, "expires_at": token.expires_at }),
+    };
+    by.record(&mut tx, made).await?;
+    tx.commit().await?;
     Ok((token, minted.bearer))
 }
 
@@ -156,14 +211,19 @@ pub async fn create_token_by(
     if !by.sees(new.business_id) {
         return Err(Error::NoSuchBusiness("of another".to_owned()));
     }
+    let mut tx = db.begin().await?;
     if let Some(staff_id) = new.staff_id {
-        let holder = find_active_staff(db, staff_id).await?.filter(|staff| staff.business_id == new.business_id);
+        // Held as she is: what is made for her while she is put out, or loses a role, is refused or ends with the rest.
+        staff_store::share_staff(&mut tx, staff_id).await?;
+        let holder = find_active_staff(&mut tx, staff_id).await?.filter(|staff| staff.business_id == new.business_id);
         let allowed = holder.ok_or(Error::NoSuchStaff(staff_id))?.scopes();
         if let Some(scope) = new.scopes.iter().find(|scope| !allowed.contains(scope)) {
             return Err(Error::BeyondHolder(*scope));
         }
     }
-    create_token(db, new, clock, chance).await
+    let made = make_token(&mut tx, new, &by.at(clock.now(), chance)).await?;
+    tx.commit().await?;
+    Ok(made)
 }
 
 /// Makes a token for everything, unless any token was ever made: whoever revoked the last one did not ask for another.
@@ -181,7 +241,7 @@ pub async fn create_first_token(
     if !store::list_tokens(&mut tx).await?.is_empty() {
         return Ok(None);
     }
-    let made = create_token(&mut tx, NewToken::bootstrap(), clock, chance).await?;
+    let made = make_token(&mut tx, NewToken::bootstrap(), &By::system(clock.now(), chance)).await?;
     tx.commit().await?;
     Ok(Some(made))
 }
@@ -194,15 +254,50 @@ pub async fn list_tokens(db: &mut PgConnection) -> Result<Vec<Token>, Error> {
     store::list_tokens(db).await
 }
 
-/// Ends a token for good; again is no error.
+/// Ends a token for good; again is no error and no change.
 ///
 /// # Errors
-/// [`Error::NoSuchToken`]
-pub async fn revoke_token(db: &mut PgConnection, public_id: &str, now: DateTime<Utc>) -> Result<(), Error> {
-    match store::revoke_token(db, public_id, now).await? {
-        0 => Err(Error::NoSuchToken(public_id.to_owned())),
-        _ => Ok(()),
+/// [`Error::NoSuchToken`]; the evidence cannot be written.
+pub async fn revoke_token(db: &mut PgConnection, public_id: &str, by: &By<'_>) -> Result<(), Error> {
+    let mut tx = db.begin().await?;
+    let (token, _) =
+        store::find_token(&mut tx, public_id).await?.ok_or_else(|| Error::NoSuchToken(public_id.to_owned()))?;
+    // Of two who end it at once one is on record.
+    if store::revoke_token(&mut tx, public_id, by.now).await? == 1 {
+        let object = Object { kind: "token", id: public_id };
+        let revoked = Act { word: words::TOKEN_REVOKED, business: token.business_id, object, details: Value::Null };
+        by.record(&mut tx, revoked).await?;
     }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Tokens of `business` (`None`: all that exist for `by`), the newest first, the revoked ones included.
+///
+/// # Errors
+/// `by` may not see them.
+pub async fn list_tokens_by(
+    db: &mut PgConnection,
+    business: Option<BusinessId>,
+    by: &Authority,
+) -> Result<Vec<Token>, Error> {
+    by.require(Scope::TokenRead)?;
+    let mut tokens = store::list_tokens(db).await?;
+    tokens.retain(|token| by.sees(token.business_id) && (business.is_none() || token.business_id == business));
+    Ok(tokens)
+}
+
+/// As [`revoke_token`], for tokens that exist for `by`; nobody ends one that may do more than she.
+///
+/// # Errors
+/// [`Error::NoSuchToken`]; `by` may not.
+pub async fn revoke_token_by(db: &mut PgConnection, public_id: &str, decision: &Decision<'_>) -> Result<(), Error> {
+    let by = decision.by;
+    by.require(Scope::TokenWrite)?;
+    let found = store::find_token(db, public_id).await?.filter(|(token, _)| by.sees(token.business_id));
+    let (token, _) = found.ok_or_else(|| Error::NoSuchToken(public_id.to_owned()))?;
+    by.covers(&token.scopes)?;
+    revoke_token(db, &token.public_id, &by.at(decision.now, decision.chance)).await
 }
 
 /// A bearer token whose form and checksum are right; whether it opens anything, [`authenticate`] says.
@@ -219,12 +314,19 @@ impl Presented {
 /// the list of tokens and replaces it. Whether this is the first time.
 ///
 /// # Errors
-/// The database fails.
-pub async fn note_exposed(db: &mut PgConnection, presented: &Presented, now: DateTime<Utc>) -> Result<bool, Error> {
-    match store::find_token(db, &presented.0.public_id).await? {
-        Some((token, digest)) if presented.0.matches(&digest) => store::note_exposed(db, &token.public_id, now).await,
-        _ => Ok(false),
+/// The database fails; the evidence cannot be written.
+pub async fn note_exposed(db: &mut PgConnection, presented: &Presented, by: &By<'_>) -> Result<bool, Error> {
+    let found = store::find_token(db, &presented.0.public_id).await?;
+    let Some((token, _)) = found.filter(|(_, digest)| presented.0.matches(digest)) else { return Ok(false) };
+    let mut tx = db.begin().await?;
+    let first = store::note_exposed(&mut tx, &token.public_id, by.now).await?;
+    if first {
+        let object = Object { kind: "token", id: &token.public_id };
+        let exposed = Act { word: words::TOKEN_EXPOSED, business: token.business_id, object, details: Value::Null };
+        by.record(&mut tx, exposed).await?;
     }
+    tx.commit().await?;
+    Ok(first)
 }
 
 /// Who presents this token, if it opens anything at `now` from the address `from`. Nothing is remembered between two
@@ -248,10 +350,21 @@ pub async fn authenticate(
     if !token.opens_from(from) {
         return Err(Refusal::Elsewhere);
     }
+    if let Some(grant) = token.support_grant_id
+        && !support::is_live(db, grant, now).await?
+    {
+        return Err(Refusal::Revoked);
+    }
     if token.last_used_at.is_none_or(|at| at + Duration::minutes(1) < now) {
         store::touch_token(db, &token.public_id, now).await?;
     }
-    Ok(Caller { token_id: token.public_id, business: token.business_id, scopes: token.scopes })
+    Ok(Caller {
+        token_id: token.public_id,
+        business: token.business_id,
+        staff_id: token.staff_id,
+        support: token.support_grant_id,
+        scopes: token.scopes,
+    })
 }
 
 /// Takes an idempotency key until the end of the caller's transaction, or says what became of it before.
@@ -270,7 +383,10 @@ pub async fn claim_key(
     if !store::try_lock_key(tx, request).await? {
         return Ok(Claim::InFlight);
     }
+    // Whoever asks clears up after everybody: a business that never comes again has answers too.
+    let inside = wall::step_out(tx).await?;
     store::forget_answers(tx, now - ANSWER_KEPT).await?;
+    wall::step_in(tx, inside).await?;
     match store::find_answer(&mut *tx, request, now - ANSWER_KEPT).await? {
         None => Ok(Claim::Ours),
         Some(kept) if kept.request_sha256 != request.request_sha256 => Ok(Claim::OtherRequest),
@@ -385,10 +501,11 @@ mod tests {
         assert_eq!(list_tokens(&mut db).await.expect("listed")[0].last_used_at, Some(clock.0));
 
         assert!(matches!(authenticate(&mut db, &presented, None, tomorrow).await, Err(Refusal::Expired)));
-        revoke_token(&mut db, &token.public_id, clock.0).await.expect("revoked");
-        revoke_token(&mut db, &token.public_id, tomorrow).await.expect("again is no error");
+        let by = |now| By::operator(now, &chance);
+        revoke_token(&mut db, &token.public_id, &by(clock.0)).await.expect("revoked");
+        revoke_token(&mut db, &token.public_id, &by(tomorrow)).await.expect("again is no error");
         assert!(matches!(authenticate(&mut db, &presented, None, clock.0).await, Err(Refusal::Revoked)));
-        assert!(matches!(revoke_token(&mut db, "0000000000000000", clock.0).await, Err(Error::NoSuchToken(_))));
+        assert!(matches!(revoke_token(&mut db, "0000000000000000", &by(clock.0)).await, Err(Error::NoSuchToken(_))));
 
         let row: String = sqlx::query_scalar("select t::text from muneem.people_tokens t")
             .fetch_one(&test.pool())
@@ -419,7 +536,7 @@ mod tests {
         let chance = counting();
         let (first, _) = create_first_token(&mut db, &noon(), &chance).await.expect("works").expect("made");
         assert!(create_first_token(&mut db, &noon(), &chance).await.expect("works").is_none());
-        revoke_token(&mut db, &first.public_id, noon().0).await.expect("revoked");
+        revoke_token(&mut db, &first.public_id, &By::operator(noon().0, &chance)).await.expect("revoked");
         assert!(create_first_token(&mut db, &noon(), &chance).await.expect("works").is_none(), "nobody asked for it");
     }
 
@@ -444,7 +561,8 @@ mod tests {
         let now = noon().0;
         let (token, _) = create_token(&mut a, new_token(None, None), &noon(), &counting()).await.expect("made");
         let vault = crate::vault::tests::vault(&test);
-        let caller = Caller { token_id: token.public_id, business: None, scopes: Vec::new() };
+        let caller =
+            Caller { token_id: token.public_id, business: None, staff_id: None, support: None, scopes: Vec::new() };
         let request = Request::new(&caller, "key-1", "POST /v1/queue/jobs", b"{}");
         let other = Request::new(&caller, "key-1", "POST /v1/queue/jobs", b"{\"a\":1}");
         let answer = Answer { status: 201, body: "{\"id\":7}".to_owned() };

@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{BusinessId, Error, StaffId, token::Minted};
+use super::{BusinessId, Error, StaffId, support::GrantId, token::Minted};
 use crate::vault::INSTALLATION;
 
 /// A Data Fiduciary whose records are kept here.
@@ -91,6 +91,10 @@ scopes! {
     TokenWrite "token:write";
     /// Let support in for a time, and send it away.
     SupportGrant "support:grant";
+    /// See decisions that take a second person, without what their plans say.
+    ApprovalRead "approval:read";
+    /// Invite somebody outside to one decision, and withdraw decisions.
+    ApprovalInvite "approval:invite";
     /// Seal values.
     VaultSeal "vault:seal";
     /// Find rows by the blind index of a value.
@@ -101,6 +105,8 @@ scopes! {
     KeysRead "keys:read";
     /// Rotate and retire keys.
     KeysWrite "keys:write";
+    /// Say yes to a change of keys.
+    KeysApprove "keys:approve";
     /// See the evidence.
     EvidenceRead "evidence:read";
     /// Take the evidence away as a bundle.
@@ -111,6 +117,8 @@ scopes! {
     RightsWrite "rights:write";
     /// Say yes to a plan of erasure.
     RightsApprove "rights:approve";
+    /// Say yes to a disposal of records.
+    RetentionApprove "retention:approve";
     /// See incidents.
     BreachRead "breach:read";
     /// Work on incidents.
@@ -132,9 +140,10 @@ impl Scope {
         self.as_str().split_once(':').map_or("", |(resource, _)| resource)
     }
 
-    /// Whether only a person may have it, never a token: who approves, or lets support in, must be somebody.
+    /// Whether only a person may have it, never a token: who approves, asks
+    /// somebody outside, or lets support in, must be somebody.
     pub fn is_for_people_alone(self) -> bool {
-        self.verb() == "approve" || self == Self::SupportGrant
+        self.verb() == "approve" || matches!(self, Self::SupportGrant | Self::ApprovalInvite)
     }
 
     /// All names, for people.
@@ -193,6 +202,8 @@ pub struct Token {
     pub revoked_at: Option<DateTime<Utc>>,
     /// When it was first seen in the query of a URL, where logs keep it: replace it.
     pub exposed_at: Option<DateTime<Utc>>,
+    /// The grant to support that it stands on, and ends with.
+    pub support_grant_id: Option<GrantId>,
 }
 
 impl Token {
@@ -295,6 +306,7 @@ impl NewToken {
             last_used_at: None,
             revoked_at: None,
             exposed_at: None,
+            support_grant_id: None,
         };
         Ok((token, minted))
     }
@@ -307,6 +319,10 @@ pub struct Caller {
     pub token_id: String,
     /// The one business it may see; `None`: all.
     pub business: Option<BusinessId>,
+    /// The person it was made for; `None`: a machine.
+    pub staff_id: Option<StaffId>,
+    /// The grant that support looks in by: each of its requests goes on record first ([`super::support::note_look`]).
+    pub support: Option<GrantId>,
     /// What it may do.
     pub scopes: Vec<Scope>,
 }

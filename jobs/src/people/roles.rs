@@ -132,12 +132,16 @@ const TABLE: &[(Scope, &[Role])] = &[
     (Scope::TokenRead, &[Owner, Manager, Operator, Auditor]),
     (Scope::TokenWrite, &[Owner, Operator]),
     (Scope::SupportGrant, &[Owner]),
+    // Decisions that take a second person.
+    (Scope::ApprovalRead, &[Owner, Manager, PrivacyOfficer, IncidentLead, Approver, Operator, Auditor]),
+    (Scope::ApprovalInvite, &[Owner]),
     // Sealed values.
     (Scope::VaultSeal, &[Owner, Manager, CounterStaff, PrivacyOfficer]),
     (Scope::VaultFind, &[Owner, Manager, CounterStaff, PrivacyOfficer]),
     (Scope::VaultOpen, &[Owner, PrivacyOfficer]),
     (Scope::KeysRead, &[Owner, PrivacyOfficer, Operator, Auditor]),
     (Scope::KeysWrite, &[Operator]),
+    (Scope::KeysApprove, &[Owner, Approver]),
     // Proof.
     (Scope::EvidenceRead, &[Owner, PrivacyOfficer, IncidentLead, Operator, Auditor]),
     (Scope::EvidenceExport, &[Owner, PrivacyOfficer, Auditor]),
@@ -145,6 +149,7 @@ const TABLE: &[(Scope, &[Role])] = &[
     (Scope::RightsRead, &[Owner, PrivacyOfficer, Approver, Auditor]),
     (Scope::RightsWrite, &[Owner, PrivacyOfficer]),
     (Scope::RightsApprove, &[Owner, Approver]),
+    (Scope::RetentionApprove, &[Owner, Approver]),
     (Scope::BreachRead, &[Owner, PrivacyOfficer, IncidentLead, Approver, Auditor]),
     (Scope::BreachWrite, &[Owner, IncidentLead]),
     (Scope::BreachApprove, &[Owner, Approver]),

@@ -6,9 +6,13 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
-use super::{BusinessId, Caller, Error, Role, Scope, oidc, scopes_of, signin, staff_store as store};
+use super::{
+    BusinessId, Caller, Error, Role, Scope, approval, links::LinkId, oidc, scopes_of, signin, staff_store as store,
+    wall,
+};
 use crate::{
-    evidence::{self, Actor, Event, EventId, Object},
+    evidence::{self, Actor, By, Event, EventId, Object},
+    id::JobId,
     outbound::Chance,
 };
 
@@ -78,9 +82,14 @@ pub struct Staff {
 }
 
 impl Staff {
-    /// Everything she may do; nothing, once she was removed.
+    /// Everything she may do by herself; nothing, once she was removed. Support may look at nothing by itself, only where
+    /// and while a business lets it in ([`super::support`]).
     pub fn scopes(&self) -> Vec<Scope> {
-        if self.removed_at.is_some() { Vec::new() } else { scopes_of(&self.roles) }
+        if self.removed_at.is_some() {
+            return Vec::new();
+        }
+        let own: Vec<Role> = self.roles.iter().copied().filter(|role| *role != Role::Support).collect();
+        scopes_of(&own)
     }
 }
 
@@ -91,12 +100,19 @@ pub struct Authority {
     actor: Actor,
     business: Option<BusinessId>,
     scopes: Vec<Scope>,
+    asker: Option<StaffId>,
 }
 
 impl Authority {
     /// Whoever has the machine: a command, which the database's own rights let in.
     pub fn operator() -> Self {
-        Self { name: "operator".to_owned(), actor: Actor::Operator, business: None, scopes: Scope::ALL.to_vec() }
+        Self {
+            name: "operator".to_owned(),
+            actor: Actor::Operator,
+            business: None,
+            scopes: Scope::ALL.to_vec(),
+            asker: None,
+        }
     }
 
     /// A person, with what her roles allow at this moment.
@@ -106,6 +122,7 @@ impl Authority {
             actor: Actor::Staff(staff.staff_id.0),
             business: staff.business_id,
             scopes: staff.scopes(),
+            asker: Some(staff.staff_id),
         }
     }
 
@@ -116,17 +133,63 @@ impl Authority {
             actor: Actor::Token(caller.token_id.clone()),
             business: caller.business,
             scopes: caller.scopes.clone(),
+            asker: caller.staff_id,
         }
+    }
+
+    /// A job of the installation's own, which may nothing but what it was made for.
+    pub(super) fn of_job(kind: &'static str, job: JobId) -> Self {
+        Self {
+            name: format!("job:{job}"),
+            actor: Actor::Job { kind, job_id: job.0 },
+            business: None,
+            scopes: Vec::new(),
+            asker: None,
+        }
+    }
+
+    /// Somebody outside, who was invited for one decision.
+    pub(super) fn of_outside(link: LinkId) -> Self {
+        Self {
+            name: format!("link:{link}"),
+            actor: Actor::Outside(link.0),
+            business: None,
+            scopes: Vec::new(),
+            asker: None,
+        }
+    }
+
+    /// The person who speaks here herself; `None`: a machine, whoever holds it.
+    pub fn person(&self) -> Option<StaffId> {
+        match self.actor {
+            Actor::Staff(staff) => Some(StaffId(staff)),
+            _ => None,
+        }
+    }
+
+    /// The person behind what is asked for: she herself, or whom the token was made for.
+    pub(super) fn asker(&self) -> Option<StaffId> {
+        self.asker
+    }
+
+    /// The one business it belongs to; `None`: the platform.
+    pub fn business(&self) -> Option<BusinessId> {
+        self.business
+    }
+
+    /// As it stands in the evidence.
+    pub fn actor(&self) -> &Actor {
+        &self.actor
+    }
+
+    /// As the evidence names it, at this instant.
+    pub fn at<'a>(&self, now: DateTime<Utc>, chance: &'a dyn Chance) -> By<'a> {
+        By { actor: self.actor.clone(), now, chance }
     }
 
     /// By what it is named in rows: an id, never a person's name.
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    /// Who it is in the evidence.
-    pub(super) fn actor(&self) -> &Actor {
-        &self.actor
     }
 
     /// Whether things of `business` (`None`: of the platform) exist for it.
@@ -200,6 +263,7 @@ pub async fn add_staff(db: &mut PgConnection, new: &NewStaff, decision: &Decisio
     }
     let now = decision.now.trunc_subsecs(6);
     let mut tx = db.begin().await?;
+    still_may(&mut tx, by).await?;
     store::insert_staff(&mut tx, new, now).await?;
     for role in &new.roles {
         store::insert_role(&mut tx, new.staff_id, *role, by.name(), now).await?;
@@ -319,14 +383,15 @@ pub async fn withdraw_role(
     store::delete_role(&mut tx, staff_id, role).await?;
     let staff = load(&mut tx, staff_id).await?;
     // A token made for her may hold what she may no longer do.
-    store::revoke_tokens_beyond(&mut tx, staff_id, &staff.scopes(), now).await?;
+    store::revoke_tokens_beyond(&mut tx, staff_id, &scopes_of(&staff.roles), now).await?;
+    approval::forget_person(&mut tx, &staff, false, decision).await?;
     decision.record(&mut tx, "people.role_withdrawn", &staff, json!({ "role": role })).await?;
     tx.commit().await?;
     Ok(staff)
 }
 
-/// Removes somebody: her roles, tokens, sessions, codes and credentials, her name and her numbers end in one
-/// transaction. What stays is an id that evidence and grants name. Again is no error.
+/// Removes somebody: her roles, tokens, sessions, codes and credentials, her part in open decisions, her name and her
+/// numbers end in one transaction. What stays is an id that evidence and grants name. Again is no error.
 ///
 /// # Errors
 /// `by` may not, or has less than she; she is the last owner.
@@ -348,9 +413,13 @@ pub async fn remove_staff(db: &mut PgConnection, staff_id: StaffId, decision: &D
     }
     store::delete_roles(&mut tx, staff_id).await?;
     store::revoke_tokens_beyond(&mut tx, staff_id, &[], now).await?;
+    approval::forget_person(&mut tx, &staff, true, decision).await?;
     store::empty_staff(&mut tx, staff_id, now).await?;
+    // What she signs in with stands on the other side of the wall.
+    let inside = wall::step_out(&mut tx).await?;
     signin::forget_staff(&mut tx, staff_id.0, now).await?;
     oidc::forget_staff(&mut tx, staff_id).await?;
+    wall::step_in(&mut tx, inside).await?;
     let staff = load(&mut tx, staff_id).await?;
     decision.record(&mut tx, "people.staff_removed", &staff, Value::Null).await?;
     tx.commit().await?;
@@ -373,12 +442,36 @@ async fn visible(db: &mut PgConnection, staff_id: StaffId, by: &Authority) -> Re
     staff.ok_or(Error::NoSuchStaff(staff_id))
 }
 
-/// The person as she is, held until the transaction ends, so that two decisions about her follow each other.
+/// The person as she is, held until the transaction ends, so that two decisions about her follow each other. Whoever
+/// decides is held too, in one order for everybody: two who put each other out do not wait in a circle.
 async fn locked(tx: &mut PgConnection, staff_id: StaffId, by: &Authority) -> Result<Staff, Error> {
+    let before = by.person().is_some_and(|decider| decider.0 < staff_id.0);
+    if before {
+        still_may(tx, by).await?;
+    }
     if !store::lock_staff(tx, staff_id).await? {
         return Err(Error::NoSuchStaff(staff_id));
     }
+    if !before {
+        still_may(tx, by).await?;
+    }
     visible(tx, staff_id, by).await
+}
+
+/// Holds the person who decides and refuses her where she has lost what she had when she came: a role that is taken
+/// away is worth nothing to whoever decides at the same moment.
+async fn still_may(tx: &mut PgConnection, by: &Authority) -> Result<(), Error> {
+    let Some(decider) = by.person() else { return Ok(()) };
+    // Staff of the platform stand outside the wall of any business.
+    let inside = wall::step_out(tx).await?;
+    let here = store::share_staff(tx, decider).await?;
+    let staff = store::find_staff(tx, decider).await?.filter(|_| here);
+    wall::step_in(tx, inside).await?;
+    let scopes = staff.map(|staff| staff.scopes()).unwrap_or_default();
+    match by.scopes.iter().find(|scope| !scopes.contains(scope)) {
+        None => Ok(()),
+        Some(scope) => Err(Error::MissingScope(*scope)),
+    }
 }
 
 /// Refuses when `staff` is the only owner. Holds the business, so that of two owners who remove each other one stays.

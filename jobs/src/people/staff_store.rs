@@ -78,6 +78,27 @@ pub(super) async fn find_staff(db: &mut PgConnection, staff_id: StaffId) -> Resu
     Ok(row.map(Staff::from))
 }
 
+/// What is sealed of somebody; all none once she was removed.
+#[derive(Default)]
+pub(super) struct SealedStaff {
+    pub(super) name: Option<Vec<u8>>,
+    pub(super) phone: Option<Vec<u8>>,
+    pub(super) email: Option<Vec<u8>>,
+}
+
+pub(super) async fn find_sealed(db: &mut PgConnection, staff_id: StaffId) -> Result<SealedStaff, Error> {
+    let row = sqlx::query_as!(
+        SealedStaff,
+        "select name_sealed as name, phone_sealed as phone, email_sealed as email
+         from muneem.people_staff
+         where staff_id = $1",
+        staff_id.0,
+    )
+    .fetch_optional(db)
+    .await?;
+    Ok(row.unwrap_or_default())
+}
+
 pub(super) async fn find_by_contact(
     db: &mut PgConnection,
     kind: ContactKind,
@@ -124,6 +145,17 @@ pub(super) async fn list_staff(db: &mut PgConnection, business: Option<BusinessI
 pub(super) async fn lock_staff(tx: &mut PgConnection, staff_id: StaffId) -> Result<bool, Error> {
     let row = sqlx::query_scalar!(
         "select staff_id from muneem.people_staff where staff_id = $1 and removed_at is null for update",
+        staff_id.0,
+    )
+    .fetch_optional(tx)
+    .await?;
+    Ok(row.is_some())
+}
+
+/// Whether she is here; she stays until the transaction ends.
+pub(super) async fn share_staff(tx: &mut PgConnection, staff_id: StaffId) -> Result<bool, Error> {
+    let row = sqlx::query_scalar!(
+        "select staff_id from muneem.people_staff where staff_id = $1 and removed_at is null for share",
         staff_id.0,
     )
     .fetch_optional(tx)

@@ -145,6 +145,17 @@ async fn atk_062_the_last_owner_stays_also_when_two_put_each_other_out() {
         remove_staff(&mut a, two.staff_id, &by_one),
         withdraw_role(&mut b, one.staff_id, Role::Owner, &by_two),
     );
+    let put_out = |done: &Result<Staff, Error>| matches!(done, Err(Error::LastOwner | Error::MissingScope(_)));
+    assert_ne!(put_out(&first), put_out(&second), "{first:?} {second:?}");
+    // Nor when somebody else puts both out at once.
+    let three = shop.add(3, &[Role::Owner]).await;
+    let left = if first.is_ok() { one } else { two };
+    let operator = Authority::operator();
+    let operator = shop.by(&operator);
+    let (first, second) = tokio::join!(
+        remove_staff(&mut a, left.staff_id, &operator),
+        withdraw_role(&mut b, three.staff_id, Role::Owner, &operator),
+    );
     let refused = [first, second].into_iter().filter(|done| matches!(done, Err(Error::LastOwner))).count();
     assert_eq!(refused, 1);
     // Its transaction was given up, and is rolled back when the connection goes back to the pool.
@@ -153,6 +164,33 @@ async fn atk_062_the_last_owner_stays_also_when_two_put_each_other_out() {
     let owner = left.iter().find(|staff| staff.roles.contains(&Role::Owner)).expect("one is left");
     let alone = remove_staff(&mut a, owner.staff_id, &shop.by(&Authority::operator())).await;
     assert!(matches!(alone, Err(Error::LastOwner)), "{alone:?}");
+}
+
+/// Whoever came with a role that was taken from her since does nothing with it.
+#[tokio::test]
+async fn atk_062_a_role_that_was_taken_away_meanwhile_gives_nothing() {
+    let shop = Shop::new().await;
+    let mut db = shop.pool.acquire().await.expect("a connection");
+    let (operator, clerk) = (Authority::operator(), shop.add(3, &[Role::CounterStaff]).await);
+    for (number, leaves) in [(1, false), (2, true)] {
+        let manager = shop.add(number, &[Role::Manager]).await;
+        let came = Authority::of_staff(&manager);
+        if leaves {
+            remove_staff(&mut db, manager.staff_id, &shop.by(&operator)).await.expect("removed");
+        } else {
+            withdraw_role(&mut db, manager.staff_id, Role::Manager, &shop.by(&operator)).await.expect("withdrawn");
+        }
+        for refused in [
+            grant_role(&mut db, clerk.staff_id, Role::Manager, &shop.by(&came)).await.err(),
+            remove_staff(&mut db, clerk.staff_id, &shop.by(&came)).await.err(),
+            add_staff(&mut db, &shop.person(9, Some(shop.business), &[]), &shop.by(&came)).await.err(),
+            grant_role(&mut db, manager.staff_id, Role::Manager, &shop.by(&came)).await.err(),
+        ] {
+            assert!(matches!(refused, Some(Error::MissingScope(_) | Error::NoSuchStaff(_))), "{refused:?}");
+        }
+    }
+    let clerk = load_staff(&mut db, clerk.staff_id, &operator).await.expect("there");
+    assert_eq!((clerk.roles.as_slice(), clerk.removed_at), (&[Role::CounterStaff][..], None));
 }
 
 #[tokio::test]
@@ -196,13 +234,13 @@ async fn removing_somebody_ends_her_roles_tokens_and_name_at_once() {
     assert!(find_staff_by_contact(&mut db, ContactKind::Phone, &[2; 16]).await.expect("looked up").is_empty());
     let told: Vec<String> = sqlx::query_scalar(
         "select convert_from(body, 'UTF8')::jsonb ->> 'verb' from muneem.evidence_events
-         where convert_from(body, 'UTF8')::jsonb -> 'object' ->> 'id' = $1 order by event_id",
+         where convert_from(body, 'UTF8')::jsonb -> 'object' ->> 'id' = $1 order by 1",
     )
     .bind(manager.staff_id.to_string())
     .fetch_all(&shop.db.pool())
     .await
     .expect("the evidence");
-    assert_eq!(told, ["people.staff_added", "people.role_granted", "people.role_withdrawn", "people.staff_removed"]);
+    assert_eq!(told, ["people.role_granted", "people.role_withdrawn", "people.staff_added", "people.staff_removed"]);
     let again = remove_staff(&mut db, manager.staff_id, &shop.by(&by)).await.expect("again is no error");
     assert_eq!(again, gone);
     let back = grant_role(&mut db, manager.staff_id, Role::ReadOnly, &shop.by(&by)).await;

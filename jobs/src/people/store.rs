@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use ipnet::IpNet;
 use sqlx::PgConnection;
 
-use super::{Business, BusinessId, Error, Request, StaffId, Token};
+use super::{Business, BusinessId, Error, Request, StaffId, Token, support::GrantId};
 
 pub(super) async fn insert_business(db: &mut PgConnection, business: &Business) -> Result<(), Error> {
     sqlx::query!(
@@ -73,6 +73,7 @@ struct TokenRow {
     last_used_at: Option<DateTime<Utc>>,
     revoked_at: Option<DateTime<Utc>>,
     exposed_at: Option<DateTime<Utc>>,
+    support_grant_id: Option<GrantId>,
 }
 
 impl From<TokenRow> for Token {
@@ -89,6 +90,7 @@ impl From<TokenRow> for Token {
             last_used_at: row.last_used_at,
             revoked_at: row.revoked_at,
             exposed_at: row.exposed_at,
+            support_grant_id: row.support_grant_id,
         }
     }
 }
@@ -105,8 +107,9 @@ pub(super) async fn insert_token(db: &mut PgConnection, token: &Token, digest: &
     let networks = Some(networks).filter(|networks| !networks.is_empty());
     sqlx::query!(
         "insert into muneem.people_tokens
-             (public_id, secret_sha256, label, business_id, scopes, created_at, expires_at, staff_id, networks)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+             (public_id, secret_sha256, label, business_id, scopes, created_at, expires_at, staff_id, networks,
+              support_grant_id)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         token.public_id,
         digest.as_slice(),
         token.label,
@@ -116,6 +119,7 @@ pub(super) async fn insert_token(db: &mut PgConnection, token: &Token, digest: &
         token.expires_at,
         token.staff_id as Option<StaffId>,
         networks.as_deref(),
+        token.support_grant_id as Option<GrantId>,
     )
     .execute(db)
     .await?;
@@ -127,7 +131,7 @@ pub(super) async fn list_tokens(db: &mut PgConnection) -> Result<Vec<Token>, Err
         TokenRow,
         r#"select public_id, secret_sha256, label, business_id as "business_id: BusinessId",
                   staff_id as "staff_id: StaffId", scopes, networks, created_at, expires_at, last_used_at,
-                  revoked_at, exposed_at
+                  revoked_at, exposed_at, support_grant_id as "support_grant_id: GrantId"
            from muneem.people_tokens
            order by created_at desc, public_id"#,
     )
@@ -150,7 +154,7 @@ pub(super) async fn find_token(db: &mut PgConnection, public_id: &str) -> Result
         TokenRow,
         r#"select public_id, secret_sha256, label, business_id as "business_id: BusinessId",
                   staff_id as "staff_id: StaffId", scopes, networks, created_at, expires_at, last_used_at,
-                  revoked_at, exposed_at
+                  revoked_at, exposed_at, support_grant_id as "support_grant_id: GrantId"
            from muneem.people_tokens
            where public_id = $1"#,
         public_id,
@@ -182,10 +186,10 @@ pub(super) async fn note_exposed(db: &mut PgConnection, public_id: &str, now: Da
     Ok(outcome.rows_affected() == 1)
 }
 
-/// Number of tokens with this id: none or one. The first instant of revocation stays.
+/// Number of tokens with this id that were not revoked before: none or one.
 pub(super) async fn revoke_token(db: &mut PgConnection, public_id: &str, now: DateTime<Utc>) -> Result<u64, Error> {
     let outcome = sqlx::query!(
-        "update muneem.people_tokens set revoked_at = coalesce(revoked_at, $2) where public_id = $1",
+        "update muneem.people_tokens set revoked_at = $2 where public_id = $1 and revoked_at is null",
         public_id,
         now,
     )
@@ -319,5 +323,24 @@ pub(super) async fn is_nobodys(conn: &mut PgConnection) -> sqlx::Result<bool> {
 
 pub(super) async fn build_wall(conn: &mut PgConnection) -> Result<(), Error> {
     sqlx::query!("select muneem.people_build_wall()").execute(conn).await?;
+    Ok(())
+}
+
+/// The business that the transaction is narrowed to.
+pub(super) async fn business_at_hand(tx: &mut PgConnection) -> Result<Option<BusinessId>, Error> {
+    Ok(sqlx::query_scalar!(
+        r#"select nullif(current_setting('muneem.business', true), '')::uuid as "business: BusinessId""#
+    )
+    .fetch_one(tx)
+    .await?)
+}
+
+/// For the rest of the transaction, the login's own rights again.
+pub(super) async fn leave_business(tx: &mut PgConnection) -> Result<(), Error> {
+    sqlx::query!(
+        "select set_config('muneem.business', '', true) as business, set_config('role', 'none', true) as role"
+    )
+    .fetch_one(tx)
+    .await?;
     Ok(())
 }

@@ -111,6 +111,54 @@ async fn every_table_of_a_business_stands_behind_the_wall() {
 }
 
 #[tokio::test]
+async fn rows_that_belong_through_another_table_stand_behind_the_wall_too() {
+    let test = TestDb::new(&crate::MIGRATOR).await;
+    let mut db = test.app_pool().acquire().await.expect("a connection");
+    let [sharma, verma] = two_shops(&mut db).await;
+    sqlx::query(
+        "with made as (
+             insert into muneem.people_staff
+                 (staff_id, business_id, name_sealed, phone_sealed, phone_index, phone_index_version, created_at)
+             select gen_random_uuid(), b.business_id, '\\x00', '\\x00', uuid_send(b.business_id), 1, now()
+             from muneem.people_businesses b
+             returning staff_id)
+         insert into muneem.people_staff_roles (staff_id, role, granted_at, granted_by)
+         select staff_id, 'owner', now(), 'operator' from made",
+    )
+    .execute(&mut *db)
+    .await
+    .expect("one owner each");
+    for business in [sharma, verma] {
+        let mut tx = db.begin().await.expect("begun");
+        enter_business(&mut tx, business).await.expect("entered");
+        let seen: Vec<uuid::Uuid> = sqlx::query_scalar(
+            "select s.business_id from muneem.people_staff_roles r left join muneem.people_staff s using (staff_id)",
+        )
+        .fetch_all(&mut *tx)
+        .await
+        .expect("asked without a filter");
+        assert_eq!(seen, [business.0]);
+        let taken = sqlx::query("delete from muneem.people_staff_roles").execute(&mut *tx).await.expect("asked");
+        assert_eq!(taken.rows_affected(), 1, "nobody takes a role of another business");
+    }
+    let open: Vec<String> = sqlx::query_scalar(
+        "select c.relname::text
+         from pg_class c
+         where c.relnamespace = 'muneem'::regnamespace
+             and c.relkind in ('r', 'p')
+             and not c.relispartition
+             and not c.relrowsecurity
+             and c.relname !~ '^(evidence_|vault_|law_|queue_kind|queue_workers$)'
+             and has_any_column_privilege('muneem_business', c.oid, 'select')
+         order by 1",
+    )
+    .fetch_all(&test.pool())
+    .await
+    .expect("listed");
+    assert_eq!(open, ["files_objects", "queue_slots"], "none of them says whose its rows are");
+}
+
+#[tokio::test]
 async fn what_signs_people_in_is_not_open_behind_the_wall() {
     let test = TestDb::new(&crate::MIGRATOR).await;
     let mut owner = test.pool().acquire().await.expect("a connection");
@@ -129,7 +177,18 @@ async fn what_signs_people_in_is_not_open_behind_the_wall() {
     .expect("listed");
     assert_eq!(
         open,
-        ["people_businesses", "people_idempotency_keys", "people_staff", "people_staff_roles", "people_tokens"],
+        [
+            "people_approval_contacts",
+            "people_approval_votes",
+            "people_approvals",
+            "people_businesses",
+            "people_idempotency_keys",
+            "people_links",
+            "people_staff",
+            "people_staff_roles",
+            "people_support_grants",
+            "people_tokens"
+        ],
         "a new table of people is one of these or stands in people_build_wall's list"
     );
 }
@@ -202,5 +261,66 @@ async fn atk_059_a_job_of_another_business_is_not_cancelled_behind_the_wall() {
         let answer: bool =
             sqlx::query_scalar("select muneem.cancel_job($1)").bind(job).fetch_one(&mut *tx).await.expect("asked");
         assert_eq!(answer, cancelled);
+    }
+}
+
+/// What runs as its owner passes through row-level security: it must find nothing but what it names in full, and be
+/// called by nobody who was not given it.
+#[tokio::test]
+async fn atk_060_functions_of_the_owner_look_nowhere_else_and_are_open_to_nobody_else() {
+    let test = TestDb::new(&crate::MIGRATOR).await;
+    let loose: Vec<String> = sqlx::query_scalar(
+        "select p.proname::text
+         from pg_proc p
+         where p.pronamespace = 'muneem'::regnamespace
+             and (p.prosecdef and not coalesce(p.proconfig, '{}') @> array['search_path=pg_catalog, pg_temp']
+                 or exists (
+                     select from aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) x where x.grantee = 0))
+         order by 1",
+    )
+    .fetch_all(&test.pool())
+    .await
+    .expect("listed");
+    assert_eq!(loose, Vec::<String>::new(), "pin search_path, and revoke from public");
+    let makers: Vec<String> = sqlx::query_scalar(
+        "select r.rolname::text from pg_roles r
+         where r.rolname ~ '^muneem_' and r.rolname !~ '^muneem_test'
+             and has_schema_privilege(r.oid, 'muneem', 'create') and not r.rolsuper",
+    )
+    .fetch_all(&test.pool())
+    .await
+    .expect("listed");
+    assert_eq!(makers, Vec::<String>::new(), "whoever may create here puts something in the way of a name");
+}
+
+/// A request of one business finds no answer that was given to another's token.
+#[tokio::test]
+async fn atk_060_remembered_answers_of_another_business_do_not_exist_behind_the_wall() {
+    let test = TestDb::new(&crate::MIGRATOR).await;
+    let mut db = test.app_pool().acquire().await.expect("a connection");
+    let [sharma, verma] = two_shops(&mut db).await;
+    for (number, business) in [(1_u8, sharma), (2, verma)] {
+        sqlx::query(
+            "with token as (
+                 insert into muneem.people_tokens (public_id, secret_sha256, label, business_id, scopes, created_at)
+                 values (repeat($1::text, 16), decode(repeat('0' || $1::text, 32), 'hex'), 'till', $2, '{queue:read}', now())
+                 returning public_id)
+             insert into muneem.people_idempotency_keys (token_id, key_sha256, request_sha256, status, answer, created_at)
+             select public_id, '\\x00', '\\x00', 201, $1::text, now() from token",
+        )
+        .bind(number.to_string())
+        .bind(business.0)
+        .execute(&mut *db)
+        .await
+        .expect("answered");
+    }
+    for (number, business) in [("1", sharma), ("2", verma)] {
+        let mut tx = db.begin().await.expect("begun");
+        enter_business(&mut tx, business).await.expect("entered");
+        let seen: Vec<String> = sqlx::query_scalar("select token_id from muneem.people_idempotency_keys")
+            .fetch_all(&mut *tx)
+            .await
+            .expect("asked without a filter");
+        assert_eq!(seen, [number.repeat(16)]);
     }
 }

@@ -1,9 +1,17 @@
+mod approval;
+mod business;
+mod staff;
+mod support;
+
 use std::process::ExitCode;
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
-use muneem_jobs::people::{self, NewToken, Role, Scope};
+use muneem_jobs::{
+    evidence::By,
+    people::{self, NewToken, Role, Scope},
+};
 use secrecy::ExposeSecret;
 use serde_json::json;
 
@@ -13,7 +21,7 @@ use super::{
 };
 use crate::{app::App, config::Config};
 
-/// Businesses, and the tokens that speak for them
+/// Businesses, who works for them, and the tokens that speak for them
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -25,7 +33,22 @@ enum Command {
     /// Businesses: whose records are kept here
     Business {
         #[command(subcommand)]
-        command: Business,
+        command: business::Business,
+    },
+    /// Who works here, and in which roles
+    Staff {
+        #[command(subcommand)]
+        command: staff::Staff,
+    },
+    /// Decisions that take a second person
+    Approval {
+        #[command(subcommand)]
+        command: approval::Approval,
+    },
+    /// Support, where a business has let it in
+    Support {
+        #[command(subcommand)]
+        command: support::Support,
     },
     /// Identity providers that staff may sign in to the console with
     Oidc {
@@ -43,26 +66,6 @@ enum Command {
     Token {
         #[command(subcommand)]
         command: Token,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum Business {
-    /// Add a business under a short name
-    #[command(after_help = "Example:\n  muneem people business add sharma-mobiles \"Sharma Mobiles Private Limited\"")]
-    Add {
-        /// The short name that frontends and commands use
-        handle: String,
-        /// The name of the registration
-        legal_name: String,
-        #[command(flatten)]
-        output: Output,
-    },
-    /// List all businesses
-    #[command(after_help = "Example:\n  muneem people business list")]
-    List {
-        #[command(flatten)]
-        output: Output,
     },
 }
 
@@ -121,7 +124,10 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
     match args.command {
         Command::Roles { .. } => {}
         Command::Invite(args) => super::invite::run(&app, args).await?,
-        Command::Business { command } => business(&app, command).await?,
+        Command::Business { command } => business::run(&app, command).await?,
+        Command::Staff { command } => staff::run(&app, command).await?,
+        Command::Approval { command } => approval::run(&app, command).await?,
+        Command::Support { command } => support::run(&app, command).await?,
         Command::Oidc { command } => oidc::run(&app, command).await?,
         Command::Token { command } => token(&app, command).await?,
     }
@@ -143,23 +149,6 @@ fn roles(output: Output) -> anyhow::Result<()> {
         let cells = Role::ALL.map(|role| if role.may(*scope) { "x" } else { "." }.to_owned());
         std::iter::once(scope.to_string()).chain(cells).collect()
     })
-}
-
-async fn business(app: &App, command: Business) -> anyhow::Result<()> {
-    let mut db = app.deps.db.acquire().await?;
-    match command {
-        Business::Add { handle, legal_name, output } => {
-            let (clock, chance) = (&*app.deps.clock, &*app.deps.chance);
-            let business = people::add_business(&mut db, &handle, &legal_name, clock, chance).await?;
-            output.done(&business, &format!("added {}", business.handle))
-        }
-        Business::List { output } => {
-            let businesses = people::list_businesses(&mut db).await?;
-            output.table(&["handle", "legal name", "since"], &businesses, |business| {
-                vec![business.handle.clone(), business.legal_name.clone(), business.created_at.date_naive().to_string()]
-            })
-        }
-    }
 }
 
 async fn token(app: &App, command: Token) -> anyhow::Result<()> {
@@ -197,7 +186,8 @@ async fn token(app: &App, command: Token) -> anyhow::Result<()> {
             })
         }
         Token::Revoke { public_id, output } => {
-            people::revoke_token(&mut db, &public_id, app.deps.clock.now()).await.context("nothing was revoked")?;
+            let by = By::operator(app.deps.clock.now(), &*app.deps.chance);
+            people::revoke_token(&mut db, &public_id, &by).await.context("nothing was revoked")?;
             output.done(&json!({ "public_id": public_id, "revoked": true }), &format!("revoked {public_id}"))
         }
     }

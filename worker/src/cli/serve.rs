@@ -23,8 +23,13 @@ use crate::{
     app::{App, Database},
     config::Config,
     console,
-    http::{self, Api, rate::Rates, sandbox, whatsapp},
+    http::{
+        self, Api,
+        rate::{Guesses, Rates},
+        sandbox, whatsapp,
+    },
     outbound::http::{Timeouts, client},
+    portal::{self, Portal},
     telemetry::{self, Voice},
 };
 
@@ -252,6 +257,7 @@ fn shown(app: &App, metrics: metrics_exporter_prometheus::PrometheusHandle, has_
         objects: Arc::clone(&deps.objects),
         vault: Arc::clone(&deps.vault),
         rates: Rates::new(&app.config.server),
+        cursors: http::CursorKey::default(),
         settings: app.config.server.clone(),
         metrics,
         workers_beat: has_workers.then(|| -> Arc<dyn Fn() -> bool + Send + Sync> { Arc::new(move || pulse.beats()) }),
@@ -276,5 +282,13 @@ fn routes(app: &App, api: Arc<Api>) -> anyhow::Result<Router> {
     if let Some(clock) = &app.moved_clock {
         others = others.merge(sandbox::routes(sandbox::ClockRoom { api: Arc::clone(&api), clock: clock.clone() }));
     }
+    others = others.merge(portal::routes(Arc::new(Portal {
+        db: deps.db.clone(),
+        clock: Arc::clone(&deps.clock),
+        chance: Arc::clone(&deps.chance),
+        vault: Arc::clone(&deps.vault),
+        guesses: Guesses::new(app.config.server.token_guesses_per_minute),
+        trusted_proxies: app.config.server.trusted_proxies.clone(),
+    })));
     Ok(http::router_with(api, others))
 }

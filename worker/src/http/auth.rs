@@ -3,7 +3,7 @@
 use std::{ops::Deref, sync::Arc};
 
 use axum::{
-    extract::{FromRequestParts, Query as Parsed},
+    extract::{FromRequestParts, MatchedPath, Query as Parsed},
     http::{header, request::Parts},
 };
 use muneem_jobs::{
@@ -42,16 +42,22 @@ impl Caller {
         api.rates.admit(from, bearer)?;
         let presented = Presented::parse(bearer).ok_or(ProblemId::BadToken)?;
         let mut db = api.db.acquire().await?;
-        match people::authenticate(&mut db, &presented, from, api.clock.now()).await {
-            Ok(caller) => {
-                api.rates.charge(bearer, &caller)?;
-                Ok(Self(caller))
-            }
+        let now = api.clock.now();
+        let caller = match people::authenticate(&mut db, &presented, from, now).await {
+            Ok(caller) => caller,
             Err(refusal) => {
                 api.rates.forget(bearer);
-                Err(refusal.into())
+                return Err(refusal.into());
             }
+        };
+        api.rates.charge(bearer, &caller)?;
+        // Whoever of support looks is on record before anything is answered.
+        if let Some(grant) = caller.support {
+            let route = parts.extensions.get::<MatchedPath>().map_or("none", MatchedPath::as_str);
+            let look = (parts.method.as_str(), route);
+            people::support::note_look(&mut db, (&caller, grant), look, now, &*api.chance).await?;
         }
+        Ok(Self(caller))
     }
 
     /// A transaction that sees what this caller may see: for a token of one business, row-level security stands around it.
@@ -109,9 +115,10 @@ async fn refuse_in_query(api: &Api, parts: &Parts) -> Result<(), Problem> {
     let Ok(Parsed(query)) = Parsed::<Vec<(String, String)>>::try_from_uri(&parts.uri) else { return Ok(()) };
     for (_, value) in query {
         if let Some(presented) = Presented::parse(&value) {
-            api.rates.admit(client::address(api, parts), &value)?;
+            let from = client::address(api, parts);
+            api.rates.admit(from, &value)?;
             let mut db = api.db.acquire().await?;
-            if people::note_exposed(&mut db, &presented, api.clock.now()).await? {
+            if people::note_exposed(&mut db, &presented, &By::system(api.clock.now(), &*api.chance)).await? {
                 tracing::warn!("a token stood in a URL: `muneem people token list` shows which; replace it");
             }
             return Err(ProblemId::TokenInQuery.into());

@@ -24,7 +24,7 @@ pub(crate) fn address_through(trusted: &[IpAddr], parts: &Parts) -> Option<IpAdd
 
 /// Whether the peer is a proxy of ours, whose headers are believed.
 pub(crate) fn is_through(trusted: &[IpAddr], parts: &Parts) -> bool {
-    peer(parts).is_some_and(|peer| trusted.contains(&peer.to_canonical()))
+    peer(parts).is_some_and(|peer| is_ours(peer.to_canonical(), trusted))
 }
 
 fn peer(parts: &Parts) -> Option<IpAddr> {
@@ -36,7 +36,7 @@ fn behind(peer: IpAddr, headers: &HeaderMap, trusted: &[IpAddr]) -> IpAddr {
     let lines: Vec<&str> =
         headers.get_all("x-forwarded-for").iter().map(|line| line.to_str().unwrap_or_default()).collect();
     for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
-        if !trusted.contains(&client) {
+        if !is_ours(client, trusted) {
             break;
         }
         // What a proxy of ours did not write as an address leaves the proxy itself: known, and never forged.
@@ -44,6 +44,10 @@ fn behind(peer: IpAddr, headers: &HeaderMap, trusted: &[IpAddr]) -> IpAddr {
         client = address;
     }
     client
+}
+
+fn is_ours(peer: IpAddr, trusted: &[IpAddr]) -> bool {
+    trusted.iter().any(|proxy| proxy.to_canonical() == peer)
 }
 
 /// `203.0.113.7`, `203.0.113.7:4711`, `[2001:db8::1]:4711` or `2001:db8::1`.
@@ -63,13 +67,14 @@ mod tests {
 
     #[test]
     fn atk_056_forwarded_addresses_count_from_the_right_through_our_proxies() {
-        let trusted = [ip("10.0.0.7"), ip("10.0.0.8")];
+        let trusted = [ip("10.0.0.7"), ip("::ffff:10.0.0.8")];
         for (peer, lines, client) in [
             // Not a proxy of ours: its header is its own invention.
             ("203.0.113.9", &["198.51.100.1"][..], "203.0.113.9"),
             ("10.0.0.7", &["198.51.100.1, 203.0.113.5"], "203.0.113.5"),
             ("10.0.0.7", &["1.1.1.1, 198.51.100.1, 10.0.0.8"], "198.51.100.1"),
             ("10.0.0.7", &["1.1.1.1", "203.0.113.5"], "203.0.113.5"),
+            ("10.0.0.7", &["203.0.113.5, "], "10.0.0.7"),
             ("10.0.0.7", &["1.1.1.1, nonsense"], "10.0.0.7"),
             ("10.0.0.7", &["203.0.113.5:4711"], "203.0.113.5"),
             ("10.0.0.7", &["[2001:db8::1]:4711"], "2001:db8::1"),

@@ -24,7 +24,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Api,
     auth::Caller,
-    cursor::{self, Page},
+    cursor::{self, Listing, Page},
     problem::{Problem, ProblemId},
     query::Query,
 };
@@ -104,11 +104,13 @@ struct Filter {
 async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    listing: Listing,
     Query(asked): Query<Filter>,
 ) -> Result<Json<Page<Event>>, Problem> {
     caller.require(Scope::EvidenceRead)?;
     let limit = cursor::limit(asked.limit)?;
-    let before = cursor::position::<u64>(asked.cursor.as_deref())?;
+    let cursors = listing.of(&api, &caller).await?;
+    let before = cursors.position::<u64>(asked.cursor.as_deref())?;
     let mut db = api.db.acquire().await?;
     let business = caller.business_asked(&mut db, asked.business.as_deref()).await?;
     let found = evidence::list_newest(&mut db, business, before, limit + 1).await?;
@@ -123,7 +125,7 @@ async fn list(
     }
     let position = |event: &Event| if business.is_some() { event.business_seq } else { event.seq }.to_string();
     let events = found.iter().map(|sealed| Event::of(sealed, asked.bodies)).collect();
-    Ok(Json(Page::of(events, limit, position)))
+    Ok(Json(cursors.page(events, limit, position)))
 }
 
 /// Writes down who read, before she does.
@@ -228,14 +230,16 @@ struct HeadFilter {
 async fn heads(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    listing: Listing,
     Query(asked): Query<HeadFilter>,
 ) -> Result<Json<Page<Head>>, Problem> {
     caller.require(Scope::EvidenceRead)?;
     let limit = cursor::limit(asked.limit)?;
-    let before = cursor::position::<i64>(asked.cursor.as_deref())?;
+    let cursors = listing.of(&api, &caller).await?;
+    let before = cursors.position::<i64>(asked.cursor.as_deref())?;
     let mut db = api.db.acquire().await?;
     let found = evidence::list_heads(&mut db, before, limit + 1).await?;
-    let Page { items, next } = Page::of(found, limit, |head| head.checkpoint_id.to_string());
+    let Page { items, next } = cursors.page(found, limit, |head| head.checkpoint_id.to_string());
     Ok(Json(Page { items: items.into_iter().map(Head::of).collect(), next }))
 }
 

@@ -23,6 +23,17 @@ use crate::outbound::{chance::OsChance, clock::SystemClock};
 const SEED: [u8; 32] = [5; 32];
 
 impl House {
+    /// A house of whose own beginnings (businesses, tokens) nothing is in the log, so that a test can count.
+    async fn with_an_empty_log() -> Self {
+        let house = Self::new().await;
+        let mut tx = house.db.pool().begin().await.expect("begun");
+        for statement in ["set local session_replication_role = replica", "delete from muneem.evidence_events"] {
+            sqlx::query(statement).execute(&mut *tx).await.expect("nothing is sealed yet");
+        }
+        tx.commit().await.expect("committed");
+        house
+    }
+
     async fn business(&self, handle: &str) -> BusinessId {
         let mut db = self.db.app_pool().acquire().await.expect("a connection");
         people::load_business(&mut db, handle).await.expect("a shop").business_id
@@ -72,7 +83,7 @@ fn hash(value: &Value) -> Hash {
 
 #[tokio::test]
 async fn an_event_comes_with_a_proof_that_leads_to_a_signed_head() {
-    let house = House::new().await;
+    let house = House::with_an_empty_log().await;
     let (sharma, verma) = (house.business("sharma-mobiles").await, house.business("verma-phones").await);
     let mut sealer = Sealer::new(Signer25519::new(&SEED), Vec::new(), "test".to_owned());
     house.happens(Some(sharma), 3).await;
@@ -123,7 +134,7 @@ async fn an_event_comes_with_a_proof_that_leads_to_a_signed_head() {
 
 #[tokio::test]
 async fn atk_059_the_evidence_of_another_business_does_not_exist() {
-    let house = House::new().await;
+    let house = House::with_an_empty_log().await;
     let (sharma, verma) = (house.business("sharma-mobiles").await, house.business("verma-phones").await);
     let mut sealer = Sealer::new(Signer25519::new(&SEED), Vec::new(), "test".to_owned());
     house.happens(Some(sharma), 2).await;

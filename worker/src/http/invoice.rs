@@ -23,7 +23,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Api,
     auth::Caller,
-    cursor::{self, Page},
+    cursor::{self, Listing, Page},
     problem::{FieldProblem, Problem, ProblemId},
     query::Query,
 };
@@ -109,15 +109,17 @@ struct Filter {
 async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    listing: Listing,
     Query(asked): Query<Filter>,
 ) -> Result<Json<Page<Invoice>>, Problem> {
     caller.require(Scope::InvoiceRead)?;
     let limit = cursor::limit(asked.limit)?;
-    let before = cursor::position::<InvoiceId>(asked.cursor.as_deref())?;
+    let cursors = listing.of(&api, &caller).await?;
+    let before = cursors.position::<InvoiceId>(asked.cursor.as_deref())?;
     let mut db = caller.enter(&api).await?;
     let business = caller.business_asked(&mut db, asked.business.as_deref()).await?;
     let invoices = invoice::list_invoices(&mut db, business, before, limit + 1).await?;
-    Ok(Json(Page::of(invoices.into_iter().map(Invoice::from).collect(), limit, |invoice| invoice.id.to_string())))
+    Ok(Json(cursors.page(invoices.into_iter().map(Invoice::from).collect(), limit, |invoice| invoice.id.to_string())))
 }
 
 /// Show one invoice

@@ -18,7 +18,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use super::{
     Api,
     auth::Caller,
-    cursor::{self, Page},
+    cursor::{self, Listing, Page},
     problem::{Problem, ProblemId},
     query::Query,
 };
@@ -179,15 +179,17 @@ struct Filter {
 async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    listing: Listing,
     Query(asked): Query<Filter>,
 ) -> Result<Json<Page<Message>>, Problem> {
     caller.require(Scope::MessagingRead)?;
     let limit = cursor::limit(asked.limit)?;
-    let before = cursor::position::<MessageId>(asked.cursor.as_deref())?;
+    let cursors = listing.of(&api, &caller).await?;
+    let before = cursors.position::<MessageId>(asked.cursor.as_deref())?;
     let mut db = caller.enter(&api).await?;
     let business = caller.business_asked(&mut db, asked.business.as_deref()).await?;
     let messages = messaging::list_messages(&mut db, business, before, limit + 1).await?;
-    Ok(Json(Page::of(messages.into_iter().map(Message::from).collect(), limit, |message| message.id.to_string())))
+    Ok(Json(cursors.page(messages.into_iter().map(Message::from).collect(), limit, |message| message.id.to_string())))
 }
 
 /// Show one message with its attempts and what the carrier reported

@@ -18,6 +18,7 @@ mod health;
 mod invoice;
 mod keys;
 mod messaging;
+mod people;
 mod post;
 pub mod problem;
 mod query;
@@ -25,6 +26,8 @@ mod queue;
 pub mod rate;
 #[cfg(test)]
 mod rate_tests;
+#[cfg(test)]
+mod route_tests;
 pub mod sandbox;
 mod schedule;
 #[cfg(test)]
@@ -57,6 +60,8 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::config;
 
+pub use cursor::CursorKey;
+
 /// What handlers use.
 pub struct Api {
     /// Connections of the app role.
@@ -69,6 +74,8 @@ pub struct Api {
     pub objects: Arc<dyn ObjectStore>,
     /// Seals and opens values.
     pub vault: Arc<Vault>,
+    /// Makes and reads cursors.
+    pub cursors: CursorKey,
     /// `[server]`
     pub settings: config::Server,
     /// How often callers may ask.
@@ -136,6 +143,7 @@ fn described() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .merge(vault::routes())
         .merge(keys::routes())
         .merge(evidence::routes())
+        .merge(people::routes())
         .split_for_parts();
     complete(&mut description);
     (routes, description)
@@ -147,7 +155,7 @@ fn complete(description: &mut utoipa::openapi::OpenApi) {
     let components = description.components.get_or_insert_default();
     components.add_security_scheme("token", SecurityScheme::Http(bearer));
     for item in description.paths.paths.values_mut() {
-        for (operation, is_post) in [(&mut item.get, false), (&mut item.post, true)] {
+        for (operation, is_post) in [(&mut item.get, false), (&mut item.post, true), (&mut item.patch, true)] {
             let Some(operation) = operation else { continue };
             operation.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>("token", [])]);
             let problem = ResponseBuilder::new()

@@ -11,7 +11,11 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{Html, IntoResponse, Response},
 };
-use muneem_jobs::{evidence, files, invoice, messaging, people, queue, schedule, vault};
+use muneem_jobs::{
+    evidence, files, invoice, messaging,
+    people::{self, approval},
+    queue, schedule, vault,
+};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -77,6 +81,17 @@ problems! {
     MissingScope "people.missing_scope" 403 "The token may not do this" "Have a token made with the scope that `detail` names.";
     NoSuchBusiness "people.no_such_business" 404 "There is no such business" "Name the handle of a business that the token may see.";
     WhichBusiness "people.which_business" 422 "There are several businesses" "Say which by its handle in `business`.";
+    NotForOneBusiness "people.not_for_one_business" 403 "A token of one business may not do this" "Ask whoever runs the installation.";
+    HandleTaken "people.handle_taken" 409 "The handle is taken" "Choose another handle.";
+    NoSuchStaff "people.no_such_staff" 404 "There is no such member of staff" "GET /v1/people/staff lists those of your business.";
+    ContactTaken "people.contact_taken" 409 "Somebody of the business has this phone or mail address" "Each has her own: give another, or grant the role to whom it belongs.";
+    BeyondOwn "people.beyond_own" 403 "This gives or takes more than the token has" "Have it done by somebody who has the scope that `detail` names.";
+    LastOwner "people.last_owner" 409 "This is the last owner of the business" "Make somebody else an owner first.";
+    ForPeopleAlone "people.for_people_alone" 403 "Only a person may do this" "Sign in to the console.";
+    NoSuchToken "people.no_such_token" 404 "There is no such token" "GET /v1/people/tokens lists those of your business.";
+    NoSuchApproval "people.no_such_approval" 404 "There is no such decision" "GET /v1/people/approvals lists those of your business.";
+    ApprovalStands "people.approval_stands_elsewhere" 409 "The decision has changed or ended" "GET the decision and look again.";
+    NoSuchGrant "people.no_such_grant" 404 "There is no such grant to support" "GET /v1/people/support lists those of your business.";
     UnknownKind "queue.unknown_kind" 422 "There is no such kind of job" "GET /v1/queue/kinds lists all.";
     PayloadOffSchema "queue.payload_off_schema" 422 "The payload is not what the kind takes" "GET /v1/queue/kinds shows the schema.";
     PayloadTooLarge "queue.payload_too_large" 413 "The payload is too large" "Keep large things in files and name them.";
@@ -255,11 +270,55 @@ impl From<sqlx::Error> for Problem {
 
 impl From<people::Error> for Problem {
     fn from(error: people::Error) -> Self {
+        use people::Error as E;
+        let told = error.to_string();
+        let field = |field: &str, mend: &str| Self::field(ProblemId::BadBody, field, told.clone(), mend);
         match error {
-            people::Error::NoSuchBusiness(_) => ProblemId::NoSuchBusiness.into(),
-            people::Error::Database(error) => error.into(),
-            people::Error::Evidence(error) => error.into(),
-            people::Error::Vault(error) => error.into(),
+            E::NoSuchBusiness(_) => ProblemId::NoSuchBusiness.into(),
+            E::NoSuchStaff(_) => ProblemId::NoSuchStaff.into(),
+            E::NoSuchToken(_) => ProblemId::NoSuchToken.into(),
+            E::NoSuchGrant(_) => ProblemId::NoSuchGrant.into(),
+            E::GrantEnded => ProblemId::TokenRevoked.into(),
+            E::MissingScope(_) => Self::new(ProblemId::MissingScope, told),
+            E::BeyondOwn(_) => Self::new(ProblemId::BeyondOwn, told),
+            E::PlanNotYours => Self::new(ProblemId::NotForOneBusiness, told),
+            E::ForPeopleAlone(_) | E::NotOfBusiness => Self::new(ProblemId::ForPeopleAlone, told),
+            E::LastOwner => ProblemId::LastOwner.into(),
+            E::HandleTaken(_) => ProblemId::HandleTaken.into(),
+            E::ContactTaken => ProblemId::ContactTaken.into(),
+            E::BadField { field, problem, mend } => Self::field(ProblemId::BadBody, field, problem, mend),
+            E::BadHandle(_) => field("handle", "2 to 63 small letters, digits and single hyphens"),
+            E::EmptyLegalName => field("legal_name", "give the name of the registration"),
+            E::BadEmail => field("email", "write name@domain"),
+            E::Unreachable => field("phone", "give a phone or a mail address"),
+            E::NoSuchRole(_) | E::RoleNotHere(..) => field("roles", "`muneem people roles` shows who may have which"),
+            E::NoScopes | E::NoSuchScope(_) | E::BeyondHolder(_) => {
+                field("scopes", "`muneem people roles` lists all; a token may do no more than whom it is for")
+            }
+            E::BadLabel => field("label", "say in a few words who holds the token"),
+            E::ExpiresInPast => field("expires_at", "name a later instant"),
+            E::BadNetwork(_) | E::TooManyNetworks => {
+                field("networks", "write at most 64 blocks such as 203.0.113.0/24")
+            }
+            E::Vault(error) => error.into(),
+            E::Database(error) => error.into(),
+            E::Evidence(error) => error.into(),
+            error => Self::internal(&error),
+        }
+    }
+}
+
+impl From<approval::Error> for Problem {
+    fn from(error: approval::Error) -> Self {
+        use approval::Error as E;
+        let told = error.to_string();
+        match error {
+            E::NoSuchApproval(_) => ProblemId::NoSuchApproval.into(),
+            E::NotOpen(_) | E::PlanChanged | E::NotApproved => Self::new(ProblemId::ApprovalStands, told),
+            E::ForPeopleAlone(_) => Self::new(ProblemId::ForPeopleAlone, told),
+            E::People(error) => error.into(),
+            E::Vault(error) => error.into(),
+            E::Database(error) => error.into(),
             error => Self::internal(&error),
         }
     }

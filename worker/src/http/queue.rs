@@ -24,7 +24,7 @@ use super::{
     Api,
     auth::Caller,
     body::Nothing,
-    cursor::{self, Page},
+    cursor::{self, Listing, Page},
     post::{Begun, Post},
     problem::{Problem, ProblemId},
     query::Query,
@@ -194,10 +194,12 @@ async fn business_named(
 async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    listing: Listing,
     Query(asked): Query<Filter>,
 ) -> Result<Json<Page<Job>>, Problem> {
     caller.require(Scope::QueueRead)?;
     let limit = cursor::limit(asked.limit)?;
+    let cursors = listing.of(&api, &caller).await?;
     let bad = |field: &str, text: String| Problem::field(ProblemId::BadQuery, field, text, "take one of the list");
     let filter = JobFilter {
         business: caller.business,
@@ -205,11 +207,11 @@ async fn list(
         kind: asked.kind,
         lane: asked.lane.map(|lane| lane.parse()).transpose().map_err(|text| bad("lane", text))?,
         cause: asked.cause,
-        before: cursor::position::<i64>(asked.cursor.as_deref())?.map(JobId),
+        before: cursors.position::<i64>(asked.cursor.as_deref())?.map(JobId),
     };
     let mut db = caller.enter(&api).await?;
     let jobs = queue::list_jobs(&mut db, &filter, limit + 1).await?;
-    Ok(Json(Page::of(jobs.into_iter().map(Job::from).collect(), limit, |job| job.id.to_string())))
+    Ok(Json(cursors.page(jobs.into_iter().map(Job::from).collect(), limit, |job| job.id.to_string())))
 }
 
 /// Show one job
@@ -340,7 +342,7 @@ async fn kinds(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Page<
     caller.require(Scope::QueueRead)?;
     let mut db = caller.enter(&api).await?;
     let items = queue::list_kinds(&mut db).await?.into_iter().map(Kind::from).collect();
-    Ok(Json(Page { items, next: None }))
+    Ok(Json(Page::whole(items)))
 }
 
 /// How full a lane is.
@@ -375,5 +377,5 @@ async fn stats(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Page<
     caller.require(Scope::QueueRead)?;
     let mut db = caller.enter(&api).await?;
     let items = queue::stats(&mut db, caller.business).await?.into_iter().map(Lane::from).collect();
-    Ok(Json(Page { items, next: None }))
+    Ok(Json(Page::whole(items)))
 }

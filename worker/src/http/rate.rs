@@ -1,7 +1,7 @@
 //! How often one caller may ask: by token, by business over all its tokens, and by address for whoever is not known yet.
 //!
-//! An address pays for what it guesses, not for what its neighbours behind the same router do: a token that opened
-//! something a moment ago is never turned away for the address it comes from. Each process counts for itself, so that
+//! An address pays for what it guesses, not for what its neighbours behind the same router do: a token or link that
+//! opened something a moment ago is never turned away for the address it comes from. Each process counts for itself, so that
 //! no request waits for a counter; N machines let through N times as much.
 
 use std::{
@@ -28,20 +28,11 @@ const REMEMBERED: usize = 16_384;
 /// What callers have left.
 #[derive(Debug)]
 pub struct Rates {
-    guesses: Kept<IpAddr, DefaultDirectRateLimiter>,
+    guesses: Guesses,
     tokens: Kept<String, DefaultDirectRateLimiter>,
     businesses: Kept<BusinessId, DefaultDirectRateLimiter>,
-    /// Tokens that opened something lately, as a hash that means nothing outside this process.
-    known: Kept<u64, ()>,
-    hasher: RandomState,
-    quotas: Quotas,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Quotas {
-    guesses: Quota,
-    token: Quota,
-    business: Quota,
+    token_quota: Quota,
+    business_quota: Quota,
 }
 
 impl Rates {
@@ -49,40 +40,73 @@ impl Rates {
     pub fn new(settings: &config::Server) -> Self {
         let burst = |count: NonZeroU32| count.saturating_mul(NonZeroU32::MIN.saturating_add(1));
         let each_second = |count: NonZeroU32| Quota::per_second(count).allow_burst(burst(count));
-        let most = REMEMBERED;
         Self {
-            guesses: Kept::new(most),
-            tokens: Kept::new(most),
-            businesses: Kept::new(most),
-            known: Kept::new(most),
-            hasher: RandomState::new(),
-            quotas: Quotas {
-                guesses: Quota::per_minute(settings.token_guesses_per_minute),
-                token: each_second(settings.requests_per_second_per_token),
-                business: each_second(settings.requests_per_second_per_business),
-            },
+            guesses: Guesses::new(settings.token_guesses_per_minute),
+            tokens: Kept::new(REMEMBERED),
+            businesses: Kept::new(REMEMBERED),
+            token_quota: each_second(settings.requests_per_second_per_token),
+            business_quota: each_second(settings.requests_per_second_per_business),
         }
     }
 
     /// Before a token is looked up: one that is not known costs its address a guess.
     pub(super) fn admit(&self, from: Option<IpAddr>, bearer: &str) -> Result<(), Problem> {
-        if self.known.with(self.hasher.hash_one(bearer), || None, |()| ()).is_some() {
-            return Ok(());
-        }
-        let Some(from) = from.map(block) else { return Ok(()) };
-        self.guesses.take(from, self.quotas.guesses)
+        self.guesses.admit(from, bearer).map_err(too_often)
     }
 
     /// After it opened: the token and its business pay for the request.
     pub(super) fn charge(&self, bearer: &str, caller: &people::Caller) -> Result<(), Problem> {
-        self.known.with(self.hasher.hash_one(bearer), || Some(()), |()| ());
-        self.tokens.take(caller.token_id.clone(), self.quotas.token)?;
-        caller.business.map_or(Ok(()), |business| self.businesses.take(business, self.quotas.business))
+        self.guesses.opened(bearer);
+        self.tokens.take(caller.token_id.clone(), self.token_quota).map_err(too_often)?;
+        let Some(business) = caller.business else { return Ok(()) };
+        self.businesses.take(business, self.business_quota).map_err(too_often)
     }
 
     /// A token that does not open any more is a stranger's again.
     pub(super) fn forget(&self, bearer: &str) {
-        self.known.remove(&self.hasher.hash_one(bearer));
+        self.guesses.forget(bearer);
+    }
+}
+
+/// What each address may still try of secrets that were perhaps never given to it: tokens, links.
+#[derive(Debug)]
+pub struct Guesses {
+    addresses: Kept<IpAddr, DefaultDirectRateLimiter>,
+    /// Secrets that opened something lately, as a hash that means nothing outside this process.
+    known: Kept<u64, ()>,
+    hasher: RandomState,
+    quota: Quota,
+}
+
+impl Guesses {
+    /// Counts from nothing.
+    pub fn new(each_minute: NonZeroU32) -> Self {
+        Self {
+            addresses: Kept::new(REMEMBERED),
+            known: Kept::new(REMEMBERED),
+            hasher: RandomState::new(),
+            quota: Quota::per_minute(each_minute),
+        }
+    }
+
+    /// Before a secret is looked up: one that is not known costs its address a guess. How long to wait, where it has
+    /// none left.
+    pub(crate) fn admit(&self, from: Option<IpAddr>, secret: &str) -> Result<(), Duration> {
+        if self.known.with(self.hasher.hash_one(secret), || None, |()| ()).is_some() {
+            return Ok(());
+        }
+        let Some(from) = from.map(block) else { return Ok(()) };
+        self.addresses.take(from, self.quota)
+    }
+
+    /// It opened something.
+    pub(crate) fn opened(&self, secret: &str) {
+        self.known.with(self.hasher.hash_one(secret), || Some(()), |()| ());
+    }
+
+    /// It opens nothing, or nothing any more.
+    pub(crate) fn forget(&self, secret: &str) {
+        self.known.remove(&self.hasher.hash_one(secret));
     }
 }
 
@@ -130,12 +154,8 @@ impl<K: Eq + Hash, V> Kept<K, V> {
 }
 
 impl<K: Eq + Hash> Kept<K, DefaultDirectRateLimiter> {
-    fn take(&self, key: K, quota: Quota) -> Result<(), Problem> {
-        self.wait(key, quota).map_err(too_often)
-    }
-
-    /// `Err`: how long to wait.
-    fn wait(&self, key: K, quota: Quota) -> Result<(), Duration> {
+    /// Takes one from what `key` has left; how long to wait, where there is none.
+    fn take(&self, key: K, quota: Quota) -> Result<(), Duration> {
         let clock = DefaultClock::default();
         let taken =
             self.with(key, || Some(RateLimiter::direct_with_clock(quota, clock.clone())), |limiter| limiter.check());
@@ -161,7 +181,7 @@ impl<K: Eq + Hash> ByKey<K> {
 
     /// Counts one time. `Err`: how long to wait.
     pub(crate) fn take(&self, key: K) -> Result<(), Duration> {
-        self.kept.wait(key, self.quota)
+        self.kept.take(key, self.quota)
     }
 }
 

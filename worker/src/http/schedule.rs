@@ -22,7 +22,7 @@ use super::{
     Api,
     auth::Caller,
     body::Nothing,
-    cursor::{self, Page},
+    cursor::{self, Listing, Page},
     post::{Begun, Post},
     problem::{Problem, ProblemId},
     query::Query,
@@ -102,15 +102,17 @@ async fn check_visible(db: &mut PgConnection, caller: &Caller, api: &Api, name: 
 async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
+    listing: Listing,
     Query(asked): Query<Asked>,
 ) -> Result<Json<Page<Entry>>, Problem> {
     caller.require(Scope::ScheduleRead)?;
     let limit = cursor::limit(asked.limit)?;
-    let after: String = cursor::position(asked.cursor.as_deref())?.unwrap_or_default();
+    let cursors = listing.of(&api, &caller).await?;
+    let after: String = cursors.position(asked.cursor.as_deref())?.unwrap_or_default();
     let mut db = caller.enter(&api).await?;
     let own = confined_to(&mut db, &caller).await?;
     let entries = schedule::list(&mut db, own.as_deref(), &after, limit + 1, api.clock.now()).await?;
-    Ok(Json(Page::of(entries.into_iter().map(Entry::from).collect(), limit, |entry| entry.name.clone())))
+    Ok(Json(cursors.page(entries.into_iter().map(Entry::from).collect(), limit, |entry| entry.name.clone())))
 }
 
 /// The schedule that was touched.

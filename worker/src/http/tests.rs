@@ -6,6 +6,7 @@ use axum::{
 };
 use http_body_util::BodyExt;
 use muneem_jobs::{
+    evidence::By,
     outbound::{
         KeyManager, KmsError,
         kms::{KeyBytes, KeyContext},
@@ -111,6 +112,7 @@ impl House {
                 Arc::new(OsChance),
             )),
             rates: rate::Rates::new(&config.server),
+            cursors: CursorKey::default(),
             settings: config.server,
             metrics: metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle(),
             workers_beat: None,
@@ -122,7 +124,7 @@ impl House {
     }
 
     #[expect(clippy::too_many_arguments, reason = "a request has that many parts")]
-    async fn send(
+    pub(super) async fn send(
         &self,
         method: Method,
         path: &str,
@@ -221,7 +223,9 @@ async fn nobody_enters_without_a_token_that_opens() {
     let bearer = bearer.expose_secret();
     assert_eq!(house.get("/v1/queue/jobs", bearer).await.status, StatusCode::OK);
     is_problem(&house.post("/v1/queue/jobs", bearer, None, &count_to(1)).await, 403, "people.missing_scope");
-    people::revoke_token(&mut owner, &token.public_id, SystemClock.now()).await.expect("revoked");
+    people::revoke_token(&mut owner, &token.public_id, &By::operator(SystemClock.now(), &OsChance))
+        .await
+        .expect("revoked");
     is_problem(&house.get("/v1/queue/jobs", bearer).await, 401, "people.token_revoked");
 }
 

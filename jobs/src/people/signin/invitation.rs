@@ -98,7 +98,7 @@ fn name_of(by: &Actor) -> String {
         Actor::Staff(staff) => format!("staff:{staff}"),
         Actor::Token(public_id) => format!("token:{public_id}"),
         Actor::Operator => "operator".to_owned(),
-        Actor::System | Actor::Job { .. } | Actor::Principal(_) => "muneem".to_owned(),
+        Actor::System | Actor::Job { .. } | Actor::Principal(_) | Actor::Outside(_) => "muneem".to_owned(),
     }
 }
 

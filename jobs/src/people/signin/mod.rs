@@ -64,6 +64,7 @@ pub use reset::{
     Reset, approve_reset, ask_reset, cancel_reset, carry_out_reset, find_open_reset, find_reset, list_open_resets,
 };
 pub use schedules::schedules;
+pub(super) use secret::{code_digest, new_code};
 pub use secret::{new_token, token_digest};
 pub use session::{
     IDLE, LIFE, Level, NewSession, Opened, STEP_UP, Session, end_all_sessions, end_session, find_session,

@@ -26,7 +26,7 @@ pub fn token_digest(token: &str) -> Option<[u8; 32]> {
 }
 
 /// Six digits, each number as likely as any other.
-pub(super) fn new_code(chance: &dyn Chance) -> SecretString {
+pub(in crate::people) fn new_code(chance: &dyn Chance) -> SecretString {
     loop {
         let mut bytes = [0; 4];
         chance.fill(&mut bytes);
@@ -39,7 +39,7 @@ pub(super) fn new_code(chance: &dyn Chance) -> SecretString {
 }
 
 /// What is kept of a code: only with the browser's own secret can it be told again.
-pub(super) fn code_digest(binding: &str, code: &str) -> [u8; 32] {
+pub(in crate::people) fn code_digest(binding: &str, code: &str) -> [u8; 32] {
     Sha256::new().chain_update(binding).chain_update([0]).chain_update(code).finalize().into()
 }
 

@@ -1,0 +1,286 @@
+//! Support looks into a business only while its owner lets it.
+//!
+//! A grant lasts two hours unless she says otherwise, and a day at most. A person of support gets a token that stands on
+//! the grant: masked reading of this one business, and every request with it is in the evidence before it is answered
+//! ([`note_look`]). The grant ends by its owner, or by its time; a job writes that down, and whoever comes after the
+//! instant is refused whether or not it has run.
+
+mod end_support;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use secrecy::SecretString;
+use serde::Serialize;
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
+
+use super::{
+    Authority, BusinessId, Caller, Decision, Error, NewToken, Role, Scope, StaffId, Token, staff_store,
+    store as people_store,
+};
+use crate::{
+    evidence::{self, Actor, Event, EventId, Object},
+    outbound::Chance,
+    queue::{self, NewJob},
+    vault::{Cell, Class, Vault},
+};
+
+pub use end_support::EndSupport;
+
+crate::id_type! {
+    /// One time for which support is let in.
+    GrantId
+}
+
+/// How long support stays unless somebody says otherwise.
+pub const USUAL: TimeDelta = TimeDelta::hours(2);
+/// Shortest and longest.
+const SHORTEST: TimeDelta = TimeDelta::minutes(15);
+const LONGEST: TimeDelta = TimeDelta::hours(24);
+/// Most characters of a reason.
+const REASON_MAX: usize = 500;
+
+/// One time for which support is let in, without the reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Grant {
+    /// Its id.
+    pub grant_id: GrantId,
+    /// Into which business.
+    pub business_id: BusinessId,
+    /// Who let it in.
+    pub granted_by: StaffId,
+    /// When.
+    pub granted_at: DateTime<Utc>,
+    /// When it ends by itself.
+    pub expires_at: DateTime<Utc>,
+    /// When it was ended, or its end was written down.
+    pub ended_at: Option<DateTime<Utc>>,
+    /// Who ended it.
+    pub ended_by: Option<String>,
+}
+
+impl Grant {
+    /// Whether support may look at `now`.
+    pub fn is_live(&self, now: DateTime<Utc>) -> bool {
+        self.ended_at.is_none() && now < self.expires_at
+    }
+}
+
+/// Lets support into the business of `decision.by` for `lasting`.
+///
+/// # Errors
+/// `decision.by` is no person of the business, or may not; the reason or the time is off.
+pub async fn grant(
+    db: &mut PgConnection,
+    vault: &Vault,
+    reason: &str,
+    lasting: TimeDelta,
+    decision: &Decision<'_>,
+) -> Result<Grant, Error> {
+    let (by, now) = (decision.by, decision.now.trunc_subsecs(6));
+    by.require(Scope::SupportGrant)?;
+    let (Some(granted_by), Some(business_id)) = (by.person(), by.business()) else {
+        return Err(Error::NotOfBusiness);
+    };
+    let reason = reason.trim();
+    if reason.is_empty() || reason.chars().count() > REASON_MAX {
+        return Err(Error::BadReason);
+    }
+    if !(SHORTEST..=LONGEST).contains(&lasting) {
+        return Err(Error::BadDuration);
+    }
+    let grant = Grant {
+        grant_id: GrantId(decision.chance.uuid_v7(now)),
+        business_id,
+        granted_by,
+        granted_at: now,
+        expires_at: now + lasting,
+        ended_at: None,
+        ended_by: None,
+    };
+    let mut tx = db.begin().await?;
+    let row = grant.grant_id.to_string();
+    let sealed = vault.seal(&mut tx, Class::MessageBody, &cell(business_id, &row), reason.as_bytes()).await?;
+    store::insert_grant(&mut tx, &grant, &sealed).await?;
+    queue::enqueue(
+        &mut tx,
+        &NewJob::of(business_id, &EndSupport { grant_id: grant.grant_id })?.run_at(grant.expires_at),
+    )
+    .await?;
+    record(&mut tx, decision, "people.support_granted", &grant, json!({ "expires_at": grant.expires_at })).await?;
+    tx.commit().await?;
+    Ok(grant)
+}
+
+/// Sends support away: its tokens open nothing from this moment on. Again is no error.
+///
+/// # Errors
+/// [`Error::NoSuchGrant`]; `decision.by` may neither let support in nor change the business.
+pub async fn end(db: &mut PgConnection, grant_id: GrantId, decision: &Decision<'_>) -> Result<Grant, Error> {
+    let by = decision.by;
+    // Sending away is never wrong: a machine of the business may, and the platform leaves by itself.
+    by.require(Scope::SupportGrant).or_else(|_| by.require(Scope::BusinessWrite))?;
+    let mut tx = db.begin().await?;
+    let grant = store::lock_grant(&mut tx, grant_id).await?.filter(|grant| by.sees(Some(grant.business_id)));
+    let mut grant = grant.ok_or(Error::NoSuchGrant(grant_id))?;
+    if grant.ended_at.is_none() {
+        finish(&mut tx, &mut grant, decision).await?;
+    }
+    tx.commit().await?;
+    Ok(grant)
+}
+
+/// Ends it and every token that stands on it. The caller holds it.
+async fn finish(tx: &mut PgConnection, grant: &mut Grant, decision: &Decision<'_>) -> Result<(), Error> {
+    let now = decision.now.trunc_subsecs(6);
+    grant.ended_at = Some(now);
+    grant.ended_by = Some(decision.by.name().to_owned());
+    store::end_grant(tx, grant).await?;
+    let tokens = store::revoke_tokens(tx, grant.grant_id, now).await?;
+    record(tx, decision, "people.support_ended", grant, json!({ "tokens": tokens })).await
+}
+
+/// Grants into `business` (`None`: into all that exist for `by`), the newest first.
+///
+/// # Errors
+/// `by` may not see them.
+pub async fn list(
+    db: &mut PgConnection,
+    business: Option<BusinessId>,
+    before: Option<GrantId>,
+    limit: u16,
+    by: &Authority,
+) -> Result<Vec<Grant>, Error> {
+    by.require(Scope::BusinessRead)?;
+    let business = match (by.business(), business) {
+        (None, asked) => asked,
+        (own, None) => own,
+        (own, asked) if own == asked => own,
+        _ => return Err(Error::NoSuchBusiness("of another".to_owned())),
+    };
+    store::list_grants(db, business, before, limit).await
+}
+
+/// The grant with this id and why it was given, for whoever may let support in herself.
+///
+/// # Errors
+/// [`Error::NoSuchGrant`]; the vault is sealed.
+pub async fn open_reason(
+    db: &mut PgConnection,
+    vault: &Vault,
+    grant_id: GrantId,
+    by: &Authority,
+) -> Result<(Grant, String), Error> {
+    by.require(Scope::SupportGrant)?;
+    let found = store::find_grant(db, grant_id).await?.filter(|grant| by.sees(Some(grant.business_id)));
+    let grant = found.ok_or(Error::NoSuchGrant(grant_id))?;
+    let sealed = store::find_reason(db, grant_id).await?;
+    let reason = vault.open(db, &cell(grant.business_id, &grant_id.to_string()), &sealed).await?;
+    Ok((grant, String::from_utf8_lossy(&reason).into_owned()))
+}
+
+/// A token for one person of support to look with, until the grant ends. Shown once.
+///
+/// # Errors
+/// The grant has ended; the person is not of support; `decision.by` may not make tokens for all businesses.
+pub async fn open_token(
+    db: &mut PgConnection,
+    grant_id: GrantId,
+    staff_id: StaffId,
+    decision: &Decision<'_>,
+) -> Result<(Token, SecretString), Error> {
+    let by = decision.by;
+    by.require(Scope::TokenWrite)?;
+    let mut tx = db.begin().await?;
+    let found = store::lock_grant(&mut tx, grant_id).await?;
+    let grant = found.filter(|_| by.business().is_none()).ok_or(Error::NoSuchGrant(grant_id))?;
+    if !grant.is_live(decision.now) {
+        return Err(Error::GrantEnded);
+    }
+    // Held as she is: whoever is put out of support at this moment is refused, or her token ends with the rest.
+    staff_store::share_staff(&mut tx, staff_id).await?;
+    let staff = super::find_active_staff(&mut tx, staff_id).await?.ok_or(Error::NoSuchStaff(staff_id))?;
+    if staff.business_id.is_some() || !staff.roles.contains(&Role::Support) {
+        return Err(Error::NotSupport);
+    }
+    let new = NewToken {
+        label: "support".to_owned(),
+        business_id: Some(grant.business_id),
+        staff_id: Some(staff_id),
+        scopes: Role::Support.scopes(),
+        networks: Vec::new(),
+        expires_at: Some(grant.expires_at),
+    };
+    let (mut token, minted) = new.checked(decision.now.trunc_subsecs(6), super::token::Minted::new(decision.chance))?;
+    token.support_grant_id = Some(grant_id);
+    people_store::insert_token(&mut tx, &token, &minted.digest).await?;
+    let details = json!({ "support": staff_id, "token": token.public_id });
+    record(&mut tx, decision, "people.support_entered", &grant, details).await?;
+    tx.commit().await?;
+    Ok((token, minted.bearer))
+}
+
+/// Whether a token that stands on this grant opens anything at `now`.
+pub(super) async fn is_live(db: &mut PgConnection, grant_id: GrantId, now: DateTime<Utc>) -> Result<bool, Error> {
+    Ok(store::find_grant(db, grant_id).await?.is_some_and(|grant| grant.is_live(now)))
+}
+
+/// Puts on record that support looks at `route`, before it is answered: what is not on record is not shown.
+///
+/// The grant is held for the moment, so that nothing is shown after its owner has ended it.
+///
+/// # Errors
+/// [`Error::GrantEnded`]; the evidence cannot be written.
+pub async fn note_look(
+    db: &mut PgConnection,
+    (caller, grant_id): (&Caller, GrantId),
+    (method, route): (&str, &str),
+    now: DateTime<Utc>,
+    chance: &dyn Chance,
+) -> Result<(), Error> {
+    let mut tx = db.begin().await?;
+    let grant = store::share_grant(&mut tx, grant_id).await?.filter(|grant| grant.is_live(now));
+    let Some(grant) = grant else {
+        // Ended here, not when the connection is next used: until then nobody could end the grant.
+        tx.rollback().await?;
+        return Err(Error::GrantEnded);
+    };
+    // A pattern of ours, `/v1/invoice/invoices/{id}`, without what stood in its place.
+    let route: String = route.chars().filter(|character| !"{}".contains(*character)).collect();
+    let event = Event {
+        event_id: EventId::new(chance, now),
+        business_id: Some(grant.business_id),
+        actor: caller.staff_id.map_or_else(|| Actor::Token(caller.token_id.clone()), |staff| Actor::Staff(staff.0)),
+        verb: "people.support_looked",
+        object: Object { kind: "support_grant", id: &grant_id.to_string() },
+        details: json!({ "token": caller.token_id, "method": method, "route": route }),
+    };
+    evidence::record(&mut tx, &event).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+fn cell(business_id: BusinessId, row: &str) -> Cell<'_> {
+    Cell { business_id, table: "muneem.people_support_grants", column: "reason_sealed", row }
+}
+
+async fn record(
+    tx: &mut PgConnection,
+    decision: &Decision<'_>,
+    verb: &str,
+    grant: &Grant,
+    details: Value,
+) -> Result<(), Error> {
+    let event = Event {
+        event_id: EventId::new(decision.chance, decision.now),
+        business_id: Some(grant.business_id),
+        actor: decision.by.actor().clone(),
+        verb,
+        object: Object { kind: "support_grant", id: &grant.grant_id.to_string() },
+        details,
+    };
+    evidence::record(tx, &event).await?;
+    Ok(())
+}

@@ -1,0 +1,169 @@
+//! The pages in process, over a real database.
+
+use std::{net::SocketAddr, num::NonZeroU32};
+
+use axum::{
+    body::Body,
+    extract::ConnectInfo,
+    http::{Request, StatusCode},
+};
+use http_body_util::BodyExt;
+use muneem_jobs::{
+    outbound::Email,
+    people::{
+        self, Authority, ContactKind, Decision, Enrolment, Role,
+        approval::{self, Ask, Invitation, Kind, Line, Plan, Subject},
+        links::Contact,
+    },
+    queue,
+    vault::Cell,
+};
+use muneem_postgres::testing::TestDb;
+use secrecy::ExposeSecret;
+use tower::ServiceExt;
+
+use super::*;
+use crate::outbound::{chance::OsChance, clock::SystemClock};
+
+struct Answered {
+    status: StatusCode,
+    headers: axum::http::HeaderMap,
+    body: String,
+}
+
+/// Links that one address may try before it waits.
+const TRIES: NonZeroU32 = NonZeroU32::new(5).expect("not zero");
+
+async fn send(router: &Router, method: &str, path: &str, form: &str) -> Answered {
+    send_from(router, "203.0.113.9", method, path, form).await
+}
+
+async fn send_from(router: &Router, peer: &str, method: &str, path: &str, form: &str) -> Answered {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(Body::from(form.to_owned()))
+        .expect("a request");
+    let peer = SocketAddr::new(peer.parse().expect("an address"), 4711);
+    request.extensions_mut().insert(ConnectInfo(peer));
+    let (parts, body) = router.clone().oneshot(request).await.expect("answered").into_parts();
+    let body = body.collect().await.expect("a body").to_bytes();
+    Answered { status: parts.status, headers: parts.headers, body: String::from_utf8_lossy(&body).into_owned() }
+}
+
+/// The value of a hidden field.
+fn hidden(page: &str, name: &str) -> String {
+    let from = page.split(&format!("name=\"{name}\" value=\"")).nth(1).expect("the field");
+    from.split('"').next().expect("its value").to_owned()
+}
+
+#[tokio::test]
+async fn atk_068_a_page_does_nothing_before_a_button_and_shows_nothing_before_the_code() {
+    let db = TestDb::new(&muneem_jobs::MIGRATOR).await;
+    queue::sync_kinds(&mut db.pool().acquire().await.expect("a connection"), &muneem_jobs::kinds())
+        .await
+        .expect("kinds");
+    let (clock, chance) = (SystemClock, OsChance);
+    let vault = Arc::new(Vault::with_root(&db.app_pool(), &[7; 32].into(), Arc::new(clock), Arc::new(chance)));
+    let mut conn = db.app_pool().acquire().await.expect("a connection");
+    let shop = people::add_business(&mut conn, "sharma-mobiles", "Sharma & Sons", &clock, &chance).await.expect("made");
+    let operator = Authority::operator();
+    let now = Clock::now(&clock);
+    let decision = Decision { by: &operator, now, chance: &chance };
+    let owner = Enrolment {
+        business_id: Some(shop.business_id),
+        name: "Asha".to_owned(),
+        language: "en".to_owned(),
+        phone: None,
+        email: Some("asha@example.in".to_owned()),
+        roles: vec![Role::Owner],
+    };
+    let owner = people::enrol_staff(&mut conn, &vault, &owner, &decision).await.expect("enrolled");
+    people::mark_verified(&mut conn, owner.staff_id, ContactKind::Email, now).await.expect("noted");
+    let by = Authority::of_staff(&owner);
+    let decision = Decision { by: &by, ..decision };
+    let plan = Plan {
+        content: serde_json::json!({ "rows": 7 }),
+        summary: vec![Line { label: "Rows".to_owned(), value: "7 <b>of</b> A… V…".to_owned() }],
+    };
+    let asked = Ask {
+        subject: Subject { business_id: Some(shop.business_id), kind: Kind::RightsPlan, id: "R-1" },
+        plan: &plan,
+        approvers_needed: 1,
+        expires_at: now + chrono::TimeDelta::days(1),
+    };
+    let asked = approval::ask(&mut conn, &vault, &asked, &decision).await.expect("asked");
+    let contact = Contact::Email(Email::parse("ravi@example.com").expect("an address"));
+    let invitation = Invitation { contact: &contact, language: "en", origin: "http://127.0.0.1:8787" };
+    let (link, url) =
+        approval::invite(&mut conn, &vault, asked.approval_id, &invitation, &decision).await.expect("invited");
+    let path = url.expose_secret().trim_start_matches("http://127.0.0.1:8787").to_owned();
+    let router = routes(Arc::new(Portal {
+        db: db.app_pool(),
+        clock: Arc::new(SystemClock),
+        chance: Arc::new(OsChance),
+        vault: Arc::clone(&vault),
+        guesses: Guesses::new(TRIES),
+        trusted_proxies: Vec::new(),
+    }));
+
+    // Scanners follow it as often as they like.
+    for method in ["GET", "HEAD", "GET"] {
+        let page = send(&router, method, &path, "").await;
+        assert_eq!(page.status, StatusCode::OK, "{}", page.body);
+        assert!(!page.body.contains("Sharma") && !page.body.contains("Rows"), "{}", page.body);
+        assert_eq!(page.headers["referrer-policy"], "no-referrer");
+        assert_eq!(page.headers["cache-control"], "no-store");
+        let policy = page.headers["content-security-policy"].to_str().expect("ASCII");
+        assert!(policy.contains("default-src 'none'") && !policy.contains("script-src"), "{policy}");
+    }
+    let codes: i16 =
+        sqlx::query_scalar("select codes_made from muneem.people_links").fetch_one(&db.pool()).await.expect("a link");
+    assert_eq!(codes, 0, "nobody pressed anything");
+    // Whoever guesses waits; not who has a link, nor whoever comes from elsewhere.
+    let guess = format!("/r/{}", "0".repeat(64));
+    let mut tried = 0;
+    let last = loop {
+        let answered = send(&router, "GET", &guess, "").await;
+        if answered.status != StatusCode::NOT_FOUND {
+            break answered;
+        }
+        tried += 1;
+        assert!(tried < 1_000, "guessing goes on and on");
+    };
+    assert!(tried >= 4, "{tried}: the link's own first request was the fifth");
+    assert_eq!(last.status, StatusCode::TOO_MANY_REQUESTS, "{}", last.body);
+    let wait: u64 = last.headers["retry-after"].to_str().expect("text").parse().expect("seconds");
+    assert!((1..=60).contains(&wait), "{wait}");
+    assert_eq!(last.headers["cache-control"], "no-store");
+    assert_eq!(send_from(&router, "198.51.100.1", "GET", &guess, "").await.status, StatusCode::NOT_FOUND);
+
+    assert_eq!(send(&router, "POST", &format!("{path}/code"), "").await.status, StatusCode::OK);
+    let sealed: Vec<u8> =
+        sqlx::query_scalar("select code_sealed from muneem.people_links").fetch_one(&db.pool()).await.expect("a code");
+    let row = link.link_id.to_string();
+    let cell = Cell { business_id: shop.business_id, table: "muneem.people_links", column: "code_sealed", row: &row };
+    let code = vault.open(&mut conn, &cell, &sealed).await.expect("opens");
+    let code = std::str::from_utf8(&code).expect("digits").to_owned();
+    let off = if code == "000000" { "000001" } else { "000000" };
+    let refused = send(&router, "POST", &format!("{path}/open"), &format!("code={off}")).await;
+    assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(!refused.body.contains("Rows"), "{}", refused.body);
+    let shown = send(&router, "POST", &format!("{path}/open"), &format!("code={code}")).await;
+    assert_eq!(shown.status, StatusCode::OK, "{}", shown.body);
+    assert!(shown.body.contains("Sharma &amp; Sons") && shown.body.contains("7 &lt;b&gt;of"), "{}", shown.body);
+    assert!(!shown.body.contains("<script"), "{}", shown.body);
+
+    let (proof, plan) = (hidden(&shown.body, "proof"), hidden(&shown.body, "plan"));
+    let decide = format!("{path}/decide");
+    let forged = send(&router, "POST", &decide, &format!("proof=0&plan={plan}&verdict=approve")).await;
+    assert_eq!(forged.status, StatusCode::FORBIDDEN);
+    let done = send(&router, "POST", &decide, &format!("proof={proof}&plan={plan}&verdict=approve")).await;
+    assert_eq!(done.status, StatusCode::OK, "{}", done.body);
+    let state = approval::load(&mut conn, asked.approval_id, &by).await.expect("there").state;
+    assert_eq!(state, approval::State::Approved);
+    let again = send(&router, "POST", &decide, &format!("proof={proof}&plan={plan}&verdict=deny")).await;
+    assert_eq!(again.status, StatusCode::NOT_FOUND, "used up");
+    assert_eq!(send(&router, "GET", "/r/page.css", "").await.status, StatusCode::OK);
+}
