@@ -104,7 +104,7 @@ impl Cli {
             Command::People(args) => Box::pin(people::run(args, Config::load(self.config.as_deref())?)).await,
             Command::Keys(args) => Box::pin(keys::run(args, Config::load(self.config.as_deref())?)).await,
             Command::Evidence(args) => Box::pin(evidence::run(args, || Config::load(self.config.as_deref()))).await,
-            Command::Schedule(args) => schedule::run(args, Config::load(self.config.as_deref())?).await,
+            Command::Schedule(args) => Box::pin(schedule::run(args, Config::load(self.config.as_deref())?)).await,
         }
     }
 }
