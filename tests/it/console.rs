@@ -166,6 +166,8 @@ async fn an_owner_comes_in_and_signs_in_with_everything_there_is() {
     picture(&mut chromium, &tab, "security").await;
     chromium.go(&tab, &format!("{}/console", house.origin)).await;
     picture(&mut chromium, &tab, "home").await;
+    chromium.go(&tab, &format!("{}/console/staff", house.origin)).await;
+    picture(&mut chromium, &tab, "staff").await;
     chromium.press(&tab, "form[action='/console/sign-out'] button").await;
     chromium.at(&tab, "/console/sign-in").await;
     picture(&mut chromium, &tab, "sign-in").await;

@@ -27,6 +27,8 @@ mod sealed;
 mod send;
 mod send_mail;
 mod staff;
+#[cfg(test)]
+mod staff_tests;
 mod store;
 mod template;
 mod trail;

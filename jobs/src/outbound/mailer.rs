@@ -236,6 +236,14 @@ fn is_atom(byte: u8) -> bool {
 pub(crate) struct KeptMail(std::sync::Mutex<Vec<Mail>>);
 
 #[cfg(test)]
+impl KeptMail {
+    /// What was handed over so far.
+    pub(crate) fn kept(&self) -> Vec<Mail> {
+        self.0.lock().expect("not poisoned").clone()
+    }
+}
+
+#[cfg(test)]
 #[async_trait]
 impl Mailer for KeptMail {
     async fn send(&self, mail: &Mail) -> MailOutcome {

@@ -34,6 +34,7 @@ struct Home {
     /// Whether she decides if everybody needs a second factor, and what she decided.
     decides: bool,
     demanded: bool,
+    sees_staff: bool,
     /// Somebody wants to take her own second factor away.
     own_reset: Option<Reset>,
     /// What others lost and she may approve.
@@ -74,6 +75,7 @@ pub(super) async fn show(State(console): State<Arc<Console>>, who: SignedIn) -> 
         has_second_factor: who.standing.has_second_factor(),
         decides: who.staff.business_id.is_some() && who.staff.scopes().contains(&Scope::BusinessWrite),
         demanded: who.standing.second_factor_demanded,
+        sees_staff: who.staff.scopes().contains(&Scope::StaffRead),
         own_reset: mine.map(|reset| Reset {
             id: reset.reset_id,
             name: String::new(),

@@ -27,6 +27,7 @@ mod password;
 mod security;
 mod sessions;
 mod sign_in;
+mod staff;
 #[cfg(test)]
 mod tests;
 mod totp;
@@ -125,6 +126,10 @@ pub fn routes(console: Arc<Console>) -> Router {
         .route("/console/security/passkeys", post(passkeys::finish))
         .route("/console/security/passkeys/begin", post(passkeys::begin))
         .route("/console/security/passkeys/{id}/remove", post(passkeys::remove))
+        .route("/console/staff", get(staff::show).post(staff::add))
+        .route("/console/staff/{id}/grant", post(staff::grant))
+        .route("/console/staff/{id}/withdraw", post(staff::withdraw))
+        .route("/console/staff/{id}/remove", post(staff::remove))
         .route("/console/sessions", get(sessions::list))
         .route("/console/sessions/{id}/end", post(sessions::end))
         .route("/console/sessions/end-others", post(sessions::end_others));

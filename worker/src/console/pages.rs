@@ -47,6 +47,8 @@ templates![
     "security",
     "sessions",
     "sign_in",
+    "staff",
+    "staff_added",
     "totp",
 ];
 

@@ -2,6 +2,7 @@
 
 mod factors;
 mod house;
+mod staff;
 mod ways_in;
 
 use axum::{
