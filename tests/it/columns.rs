@@ -26,7 +26,7 @@ fn muneem(db: &TestDb, home: &Path, arguments: &[&str]) -> (bool, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn atk_100_a_column_that_was_renamed_is_closed_at_the_next_start_and_doctor_says_so() {
     let db = TestDb::new(&MIGRATOR).await;
-    muneem_jobs::schema::migrate(&mut *db.pool().acquire().await.unwrap()).await.unwrap();
+    muneem_jobs::schema::migrate(&mut db.pool().acquire().await.unwrap()).await.unwrap();
     for statement in [
         "create table public.customers (id bigint primary key, phone bytea)",
         "grant select (id, phone), update (phone) on public.customers to muneem_app",
