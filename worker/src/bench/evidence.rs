@@ -179,9 +179,10 @@ async fn write_batches(db: &PgPool, events: u64) -> anyhow::Result<f64> {
 
 /// Until nothing waits and a head stands over all; how many were sealed.
 async fn seal_all(conn: &mut PgConnection, sealer: &mut Sealer) -> anyhow::Result<u64> {
-    let before = evidence::load_standing(conn).await?.size;
-    // An hour on, so that a head is due.
-    let mut at = SystemClock.now();
+    let standing = evidence::load_standing(conn).await?;
+    let (before, now) = (standing.size, SystemClock.now());
+    // Two hours behind the last head, which may lie ahead of the clock for the same reason: so that one is due.
+    let mut at = standing.signed_at.map_or(now, |signed_at| signed_at.max(now));
     loop {
         at += chrono::TimeDelta::hours(2);
         sealer.turn(conn, at).await?;
