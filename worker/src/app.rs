@@ -51,6 +51,7 @@ use crate::{
         whatsapp::{self, CloudApi},
     },
     queue as workers,
+    refusals::Refusals,
 };
 
 /// Database of the private Postgres.
@@ -263,6 +264,8 @@ pub struct App {
     pub moved_clock: Option<MovedClock>,
     /// Of the workers of this process, if it has any.
     pub pulse: workers::Pulse,
+    /// Counts and records who was refused.
+    pub refusals: Arc<Refusals>,
 }
 
 impl App {
@@ -333,8 +336,10 @@ impl App {
                 ..messaging::Settings::DEFAULT
             },
         });
+        let refusals = Refusals::new(deps.db.clone(), Arc::clone(&deps.clock), Arc::clone(&deps.chance));
         Ok(Self {
             config,
+            refusals,
             deps,
             kinds: muneem_jobs::kinds(),
             credentials,
@@ -376,6 +381,7 @@ impl App {
             country_header: country_header.and_then(|name| name.parse().ok()),
             answer_after: Console::ANSWER_AFTER,
             departures: Departures::new(Departures::A_MINUTE),
+            refusals: Arc::clone(&self.refusals),
         }))
     }
 
@@ -406,6 +412,16 @@ impl App {
     pub async fn tick(&self, shutdown: CancellationToken) {
         let longest = if self.moved_clock.is_some() { Duration::from_millis(500) } else { self.config.schedule.poll };
         crate::schedule::run(Arc::clone(&self.deps), longest, shutdown).await;
+    }
+
+    /// Records, until `shutdown`, refusals whose minute is over and that nobody repeated.
+    pub async fn settle_refusals(&self, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(30)) => self.refusals.settle(false).await,
+                () = shutdown.cancelled() => return,
+            }
+        }
     }
 
     /// Seals the evidence log until `shutdown`.

@@ -12,6 +12,7 @@ mod mime;
 pub mod outbound;
 pub mod portal;
 pub mod queue;
+pub mod refusals;
 pub mod sandbox;
 pub mod schedule;
 pub mod telemetry;

@@ -98,6 +98,10 @@ words! {
         /// A token stood in a URL, where logs keep it.
         TOKEN_EXPOSED = "people.token_exposed",
     }
+    atk_061_who_is_refused_is_counted_and_on_record_once_a_minute {
+        /// Somebody who is known was refused something, so often since the last such event.
+        REQUEST_REFUSED = "people.request_refused",
+    }
 }
 
 #[cfg(test)]

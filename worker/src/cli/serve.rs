@@ -100,6 +100,13 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
             anyhow::Ok(())
         }
     });
+    if does(Part::Api) {
+        let (app, stop) = (Arc::clone(&app), stop.clone());
+        parts.spawn(async move {
+            app.settle_refusals(stop).await;
+            Ok(())
+        });
+    }
     let database = Arc::new(database);
     if does(Part::Workers) {
         let (app, database, stop) = (Arc::clone(&app), Arc::clone(&database), stop.clone());
@@ -160,6 +167,7 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
     });
     let rest = rest.await.unwrap_or(Ok(()));
     parts.abort_all();
+    app.refusals.settle(true).await;
     telemetry.shutdown().await;
     ended.and(rest)?;
     Ok(ExitCode::SUCCESS)
@@ -260,6 +268,7 @@ fn shown(app: &App, metrics: metrics_exporter_prometheus::PrometheusHandle, has_
         cursors: http::CursorKey::default(),
         settings: app.config.server.clone(),
         metrics,
+        refusals: Arc::clone(&app.refusals),
         workers_beat: has_workers.then(|| -> Arc<dyn Fn() -> bool + Send + Sync> { Arc::new(move || pulse.beats()) }),
     })
 }

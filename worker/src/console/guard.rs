@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{FromRequestParts, Request, State},
+    extract::{FromRequestParts, MatchedPath, Request, State},
     http::{HeaderMap, Method, StatusCode, header, request::Parts},
     middleware::Next,
     response::{IntoResponse, Redirect, Response},
@@ -22,6 +22,7 @@ use muneem_jobs::{
 };
 
 use super::{Console, cookies::Crumb, pages, visitor::wants_page};
+use crate::refusals::{Asker, Known, Reason};
 
 /// Somebody who is signed in, both factors where two are asked for, and has set up what is demanded of her. As an
 /// argument of a handler it refuses everybody else.
@@ -84,8 +85,34 @@ pub enum Turned {
     Broken,
 }
 
+impl Turned {
+    /// Why, for whoever counts; none where she is only led by another page first.
+    fn reason(&self) -> Option<Reason> {
+        match self {
+            Self::NotSignedIn(None) | Self::SecondFactorNeeded(None) => Some(Reason("console.not_signed_in")),
+            Self::EnrolmentNeeded(None) => Some(Reason("console.no_second_factor")),
+            Self::StepUpNeeded(None) => Some(Reason("console.no_fresh_proof")),
+            Self::NotOurs(_) => Some(Reason("console.not_ours")),
+            Self::MayNot(_) => Some(Reason("console.may_not")),
+            Self::TooSoon { .. } => Some(Reason("console.too_soon")),
+            _ => None,
+        }
+    }
+}
+
 impl IntoResponse for Turned {
     fn into_response(self) -> Response {
+        let reason = self.reason();
+        let mut response = self.page();
+        if let Some(reason) = reason {
+            response.extensions_mut().insert(reason);
+        }
+        response
+    }
+}
+
+impl Turned {
+    fn page(self) -> Response {
         let to = |address: &str, next: &str| Redirect::to(&format!("{address}?next={}", escape(next))).into_response();
         match self {
             Self::NotSignedIn(Some(next)) => to("/console/sign-in", &next),
@@ -197,6 +224,9 @@ async fn session(parts: &Parts, console: &Console, next: Option<String>) -> Resu
     let session = signin::find_session(&mut db, token, console.clock.now()).await?.ok_or_else(not_signed_in)?;
     let staff = find_active_staff(&mut db, StaffId(session.staff_id)).await?.ok_or_else(not_signed_in)?;
     let standing = find_standing(&mut db, session.staff_id).await?.ok_or_else(not_signed_in)?;
+    if let Some(asker) = parts.extensions.get::<Asker>() {
+        asker.is(Known::staff(session.staff_id, staff.business_id));
+    }
     Ok(HalfWay { session, staff, standing })
 }
 
@@ -288,6 +318,19 @@ impl FromRequestParts<Arc<Console>> for StepUp {
             Err(Turned::StepUpNeeded(next_of(parts, console)))
         }
     }
+}
+
+/// Counts and records who was refused on the way to a page.
+pub(super) async fn note_refusals(State(console): State<Arc<Console>>, mut request: Request, next: Next) -> Response {
+    let asker = Asker::default();
+    request.extensions_mut().insert(asker.clone());
+    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
+    let address = format!("{}:{route}", request.method());
+    let answer = next.run(request).await;
+    if let Some(Reason(reason)) = answer.extensions().get::<Reason>() {
+        console.refusals.note(asker.known(), &address, reason).await;
+    }
+    answer
 }
 
 /// Turns away what changes something and does not come from a page of ours, on top of tower-http's own layer, which

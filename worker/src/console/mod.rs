@@ -54,6 +54,8 @@ use tower_http::csrf::CsrfLayer;
 
 pub use departures::Departures;
 
+use crate::refusals::Refusals;
+
 const STYLE: &str = include_str!("../../../templates/console/console.css");
 const SCRIPT: &str = include_str!("../../../templates/console/passkey.js");
 /// Nothing from elsewhere, no script but the file of ours, no frame.
@@ -90,6 +92,8 @@ pub struct Console {
     pub answer_after: Duration,
     /// How often one network may set out to an identity provider.
     pub departures: Departures,
+    /// Counts and records who was refused.
+    pub refusals: Arc<Refusals>,
 }
 
 impl Console {
@@ -150,6 +154,7 @@ pub(crate) fn guarded(pages: Router<Arc<Console>>, console: &Arc<Console>) -> Ro
         .layer(DefaultBodyLimit::max(FORM_LIMIT))
         .layer(middleware::from_fn_with_state(Arc::clone(console), guard::from_our_pages))
         .layer(CsrfLayer::new())
+        .layer(middleware::from_fn_with_state(Arc::clone(console), guard::note_refusals))
         .layer(middleware::from_fn(closed))
 }
 

@@ -73,6 +73,7 @@ impl Console {
     pub fn for_providers(db: PgPool, clock: Arc<dyn Clock>, chance: Arc<dyn Chance>, origin: &str) -> Self {
         let vault = Vault::with_root(&db, &[7; 32].into(), Arc::clone(&clock), Arc::clone(&chance));
         Self {
+            refusals: crate::refusals::Refusals::new(db.clone(), Arc::clone(&clock), Arc::clone(&chance)),
             db,
             clock,
             passwords: Passwords::new(1, None, Arc::clone(&chance)).expect("there is no list to open"),

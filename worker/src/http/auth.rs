@@ -16,8 +16,10 @@ use super::{
     Api, client,
     problem::{Problem, ProblemId},
 };
+use crate::refusals::Known;
 
-/// The caller behind a token that opens something. As an argument of a handler it refuses everybody else.
+/// The caller behind a token that opens something and has the scope of the address: [`super::gate`] let her in. As an
+/// argument of a handler it refuses everybody else.
 #[derive(Clone, Debug)]
 pub(super) struct Caller(people::Caller);
 
@@ -30,8 +32,9 @@ impl Deref for Caller {
 }
 
 impl Caller {
-    /// Looks the token up; a malformed one is refused without asking the database.
-    pub(super) async fn of(api: &Api, parts: &Parts) -> Result<Self, Problem> {
+    /// Looks the token up; a malformed one is refused without asking the database. `known` is told whose it is as soon as
+    /// its secret was right, also where it opens nothing.
+    pub(super) async fn of(api: &Api, parts: &Parts, known: &mut Option<Known>) -> Result<Self, Problem> {
         refuse_in_query(api, parts).await?;
         let bearer = parts.headers.get(header::AUTHORIZATION).ok_or(ProblemId::NoToken)?.to_str().unwrap_or_default();
         let bearer = match bearer.split_once(' ') {
@@ -47,9 +50,12 @@ impl Caller {
             Ok(caller) => caller,
             Err(refusal) => {
                 api.rates.forget(bearer);
+                let held = people::find_holder(&mut db, &presented).await?;
+                *known = held.map(|(token, business)| Known::token(&token, business));
                 return Err(refusal.into());
             }
         };
+        *known = Some(Known::token(&caller.token_id, caller.business));
         api.rates.charge(bearer, &caller)?;
         // Whoever of support looks is on record before anything is answered.
         if let Some(grant) = caller.support {
@@ -103,10 +109,15 @@ impl Caller {
 impl FromRequestParts<Arc<Api>> for Caller {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, api: &Arc<Api>) -> Result<Self, Problem> {
-        Self::of(api, parts).await
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Api>) -> Result<Self, Problem> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(|| Problem::internal(&NoRow))
     }
 }
+
+/// An address was added and the table of the gate was not: nobody gets in there.
+#[derive(Debug, thiserror::Error)]
+#[error("the address has no row in the gate's table")]
+struct NoRow;
 
 /// A token in the query stands in the logs of every proxy and in histories: it is refused, whatever the header holds,
 /// and marked so that somebody replaces it.

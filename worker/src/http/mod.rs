@@ -1,7 +1,8 @@
 //! The HTTP side: API, health, metrics and their descriptions.
 //!
 //! ```text
-//! request ─▶ envelope (id, span, limits, time, problem bodies) ─▶ token ─▶ scope ─▶ body ─▶ one function of a duty
+//! request ─▶ envelope (id, span, limits, time, problem bodies) ─▶ gate (token, scope) ─▶ query, body ─▶ one function of
+//!            a duty
 //! ```
 
 mod auth;
@@ -14,6 +15,9 @@ mod envelope;
 mod evidence;
 #[cfg(test)]
 mod evidence_tests;
+mod gate;
+#[cfg(test)]
+mod gate_tests;
 mod health;
 mod invoice;
 mod keys;
@@ -39,7 +43,7 @@ pub mod whatsapp;
 
 use std::sync::Arc;
 
-use axum::{Router, middleware, routing::get};
+use axum::{Router, http::Method, middleware, routing::get};
 use metrics_exporter_prometheus::PrometheusHandle;
 use muneem_jobs::{
     outbound::{Chance, Clock, ObjectStore},
@@ -58,7 +62,7 @@ use utoipa::{
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
-use crate::config;
+use crate::{config, refusals::Refusals};
 
 pub use cursor::CursorKey;
 
@@ -80,6 +84,8 @@ pub struct Api {
     pub settings: config::Server,
     /// How often callers may ask.
     pub rates: rate::Rates,
+    /// Counts and records who was refused.
+    pub refusals: Arc<Refusals>,
     /// What `/metrics` shows.
     pub metrics: PrometheusHandle,
     /// Whether the workers of this process beat; `None` where it has none.
@@ -107,6 +113,7 @@ pub fn router_with(api: Arc<Api>, others: Router) -> Router {
     let (routes, description) = described();
     let places = Arc::new(Semaphore::new(api.settings.max_in_flight));
     let limited = routes
+        .route_layer(middleware::from_fn_with_state(api.clone(), gate::gate))
         .with_state(api.clone())
         .merge(others)
         .layer(middleware::from_fn_with_state((api.clone(), places), envelope::limits));
@@ -149,15 +156,19 @@ fn described() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
     (routes, description)
 }
 
-/// What holds for every address is written once, here: the token, the problems, the Idempotency-Key.
+/// What holds for every address is written once, here: the token and its scope, the problems, the Idempotency-Key.
 fn complete(description: &mut utoipa::openapi::OpenApi) {
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("mnm_…").build();
     let components = description.components.get_or_insert_default();
     components.add_security_scheme("token", SecurityScheme::Http(bearer));
-    for item in description.paths.paths.values_mut() {
-        for (operation, is_post) in [(&mut item.get, false), (&mut item.post, true), (&mut item.patch, true)] {
+    for (path, item) in &mut description.paths.paths {
+        for (operation, method) in
+            [(&mut item.get, Method::GET), (&mut item.post, Method::POST), (&mut item.patch, Method::PATCH)]
+        {
             let Some(operation) = operation else { continue };
-            operation.security = Some(vec![SecurityRequirement::new::<_, [&str; 0], &str>("token", [])]);
+            let is_post = method != Method::GET;
+            let scope = gate::scope_of(&method, path).map(|scope| scope.as_str());
+            operation.security = Some(vec![SecurityRequirement::new("token", scope)]);
             let problem = ResponseBuilder::new()
                 .description("A problem: see /problems")
                 .content(

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
-    extract::{FromRequest, Request},
+    extract::{FromRequest, FromRequestParts, Request},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -42,8 +42,8 @@ impl<T: DeserializeOwned> FromRequest<Arc<Api>> for Post<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request<Body>, api: &Arc<Api>) -> Result<Self, Problem> {
-        let (parts, stream) = request.into_parts();
-        let caller = Caller::of(api, &parts).await?;
+        let (mut parts, stream) = request.into_parts();
+        let caller = Caller::from_request_parts(&mut parts, api).await?;
         let key = idempotency_key(&parts.headers)?;
         let bytes = body::read(&parts.headers, stream, api.settings.body_limit_bytes).await?;
         let target = format!("{} {}", parts.method, parts.uri);

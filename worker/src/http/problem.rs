@@ -173,6 +173,11 @@ impl From<ProblemId> for Problem {
 }
 
 impl Problem {
+    /// Which problem it is.
+    pub(super) fn id(&self) -> ProblemId {
+        self.id
+    }
+
     /// `id`, and what is wrong this time.
     pub(crate) fn new(id: ProblemId, detail: impl Into<String>) -> Self {
         Self { detail: Some(detail.into()), ..Self::from(id) }

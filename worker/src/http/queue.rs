@@ -11,7 +11,7 @@ use axum::{
 use chrono::{DateTime, Utc};
 use muneem_jobs::{
     id::JobId,
-    people::{self, Scope},
+    people::{self},
     queue::{self, JobFilter, JobView, KindView, LaneDepth, Named},
 };
 use serde::{Deserialize, Serialize};
@@ -155,7 +155,6 @@ struct Filter {
 #[utoipa::path(post, path = "/v1/queue/jobs", tag = "queue", request_body = Enqueue,
     responses((status = 201, body = Enqueued)))]
 async fn enqueue(State(api): State<Arc<Api>>, mut post: Post<Enqueue>) -> Result<Response, Problem> {
-    post.caller.require(Scope::QueueWrite)?;
     let mut effect = match post.begin(&api).await? {
         Begun::Effect(effect) => effect,
         Begun::Answered(response) => return Ok(response),
@@ -197,7 +196,6 @@ async fn list(
     listing: Listing,
     Query(asked): Query<Filter>,
 ) -> Result<Json<Page<Job>>, Problem> {
-    caller.require(Scope::QueueRead)?;
     let limit = cursor::limit(asked.limit)?;
     let cursors = listing.of(&api, &caller).await?;
     let bad = |field: &str, text: String| Problem::field(ProblemId::BadQuery, field, text, "take one of the list");
@@ -218,7 +216,6 @@ async fn list(
 #[utoipa::path(get, path = "/v1/queue/jobs/{id}", tag = "queue", params(("id" = i64, Path)),
     responses((status = 200, body = Job)))]
 async fn show(State(api): State<Arc<Api>>, caller: Caller, Path(id): Path<String>) -> Result<Json<Job>, Problem> {
-    caller.require(Scope::QueueRead)?;
     let mut db = caller.enter(&api).await?;
     Ok(Json(visible(&mut db, &caller, &id).await?.into()))
 }
@@ -238,7 +235,6 @@ async fn cancel(
     Path(id): Path<String>,
     mut post: Post<Nothing>,
 ) -> Result<Response, Problem> {
-    post.caller.require(Scope::QueueWrite)?;
     let mut effect = match post.begin(&api).await? {
         Begun::Effect(effect) => effect,
         Begun::Answered(response) => return Ok(response),
@@ -258,7 +254,6 @@ async fn retry(
     Path(id): Path<String>,
     mut post: Post<Nothing>,
 ) -> Result<Response, Problem> {
-    post.caller.require(Scope::QueueWrite)?;
     let mut effect = match post.begin(&api).await? {
         Begun::Effect(effect) => effect,
         Begun::Answered(response) => return Ok(response),
@@ -293,7 +288,6 @@ struct Retried {
 #[utoipa::path(post, path = "/v1/queue/jobs/retry", tag = "queue", request_body = RetryMany,
     responses((status = 202, body = Retried)))]
 async fn retry_many(State(api): State<Arc<Api>>, mut post: Post<RetryMany>) -> Result<Response, Problem> {
-    post.caller.require(Scope::QueueWrite)?;
     if post.body.kind.is_none() && post.body.cause.is_none() {
         let mend = "say which by `kind`, `cause` or both";
         return Err(Problem::field(ProblemId::BadBody, "kind", "neither a kind nor a cause is given", mend));
@@ -339,7 +333,6 @@ impl From<KindView> for Kind {
 /// List the kinds of jobs, with the schemas of their payloads
 #[utoipa::path(get, path = "/v1/queue/kinds", tag = "queue", responses((status = 200, body = Page<Kind>)))]
 async fn kinds(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Page<Kind>>, Problem> {
-    caller.require(Scope::QueueRead)?;
     let mut db = caller.enter(&api).await?;
     let items = queue::list_kinds(&mut db).await?.into_iter().map(Kind::from).collect();
     Ok(Json(Page::whole(items)))
@@ -374,7 +367,6 @@ impl From<LaneDepth> for Lane {
 /// Show how full each lane is, most urgent first
 #[utoipa::path(get, path = "/v1/queue/stats", tag = "queue", responses((status = 200, body = Page<Lane>)))]
 async fn stats(State(api): State<Arc<Api>>, caller: Caller) -> Result<Json<Page<Lane>>, Problem> {
-    caller.require(Scope::QueueRead)?;
     let mut db = caller.enter(&api).await?;
     let items = queue::stats(&mut db, caller.business).await?.into_iter().map(Lane::from).collect();
     Ok(Json(Page::whole(items)))

@@ -9,62 +9,17 @@ use muneem_jobs::people::{self, Authority, Decision, Enrolment, NewToken, Role, 
 use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 
-use super::tests::{House, is_problem};
+use super::{
+    gate::TABLE,
+    tests::{House, is_problem},
+};
 use crate::outbound::{chance::OsChance, clock::SystemClock};
 
-/// What each address asks for.
-const ROUTES: &[(&str, &str, Scope)] = &[
-    ("get", "/v1/queue/jobs", Scope::QueueRead),
-    ("post", "/v1/queue/jobs", Scope::QueueWrite),
-    ("get", "/v1/queue/jobs/{id}", Scope::QueueRead),
-    ("post", "/v1/queue/jobs/{id}/cancel", Scope::QueueWrite),
-    ("post", "/v1/queue/jobs/{id}/retry", Scope::QueueWrite),
-    ("post", "/v1/queue/jobs/retry", Scope::QueueWrite),
-    ("get", "/v1/queue/kinds", Scope::QueueRead),
-    ("get", "/v1/queue/stats", Scope::QueueRead),
-    ("get", "/v1/schedule/entries", Scope::ScheduleRead),
-    ("post", "/v1/schedule/entries/{name}/pause", Scope::ScheduleWrite),
-    ("post", "/v1/schedule/entries/{name}/resume", Scope::ScheduleWrite),
-    ("post", "/v1/schedule/entries/{name}/trigger", Scope::ScheduleWrite),
-    ("get", "/v1/invoice/invoices", Scope::InvoiceRead),
-    ("get", "/v1/invoice/invoices/{id}", Scope::InvoiceRead),
-    ("get", "/v1/invoice/invoices/{id}/pdf", Scope::InvoiceOpen),
-    ("get", "/v1/invoice/refusals/{id}", Scope::InvoiceRead),
-    ("get", "/v1/messaging/messages", Scope::MessagingRead),
-    ("get", "/v1/messaging/messages/{id}", Scope::MessagingRead),
-    ("post", "/v1/vault/seal", Scope::VaultSeal),
-    ("post", "/v1/vault/open", Scope::VaultOpen),
-    ("post", "/v1/vault/find", Scope::VaultFind),
-    ("get", "/v1/vault/keys", Scope::KeysRead),
-    ("get", "/v1/evidence/events", Scope::EvidenceRead),
-    ("get", "/v1/evidence/events/{id}", Scope::EvidenceRead),
-    ("get", "/v1/evidence/heads", Scope::EvidenceRead),
-    ("get", "/v1/evidence/growth", Scope::EvidenceRead),
-    ("get", "/v1/people/business", Scope::BusinessRead),
-    ("post", "/v1/people/business", Scope::BusinessWrite),
-    ("patch", "/v1/people/business", Scope::BusinessWrite),
-    ("get", "/v1/people/businesses", Scope::BusinessRead),
-    ("get", "/v1/people/staff", Scope::StaffRead),
-    ("post", "/v1/people/staff", Scope::StaffWrite),
-    ("get", "/v1/people/staff/{id}", Scope::StaffRead),
-    ("post", "/v1/people/staff/{id}/remove", Scope::StaffWrite),
-    ("post", "/v1/people/staff/{id}/grant", Scope::StaffWrite),
-    ("post", "/v1/people/staff/{id}/revoke", Scope::StaffWrite),
-    ("get", "/v1/people/tokens", Scope::TokenRead),
-    ("post", "/v1/people/tokens", Scope::TokenWrite),
-    ("post", "/v1/people/tokens/{id}/revoke", Scope::TokenWrite),
-    ("get", "/v1/people/approvals", Scope::ApprovalRead),
-    ("get", "/v1/people/approvals/{id}", Scope::ApprovalRead),
-    ("post", "/v1/people/approvals/{id}/withdraw", Scope::ApprovalRead),
-    ("get", "/v1/people/support", Scope::BusinessRead),
-    ("post", "/v1/people/support/{id}/end", Scope::BusinessWrite),
-];
-
 /// One address as the description has it.
-struct Route {
-    method: Method,
+pub(super) struct Route {
+    pub(super) method: Method,
     path: String,
-    scope: Scope,
+    pub(super) scope: Scope,
     /// The parameters that it cannot do without, `?from=1`.
     query: String,
     /// The smallest body that it takes; none where it takes none.
@@ -74,17 +29,22 @@ struct Route {
 impl Route {
     /// The address with `id` in its place.
     fn at(&self, id: &str) -> String {
-        format!("{}{}", self.path.replace("{id}", id).replace("{name}", id), self.query)
+        format!("{}{}", self.bare(id), self.query)
+    }
+
+    /// The same, without the parameters that it needs.
+    pub(super) fn bare(&self, id: &str) -> String {
+        self.path.replace("{id}", id).replace("{name}", id)
     }
 }
 
-async fn routes(house: &House) -> Vec<Route> {
+pub(super) async fn routes(house: &House) -> Vec<Route> {
     let description = house.get("/openapi.json", "").await.body;
     let mut routes = Vec::new();
     for (path, item) in description["paths"].as_object().expect("paths") {
         for (method, operation) in item.as_object().expect("an item") {
-            let row = ROUTES.iter().find(|(listed, at, _)| listed == method && at == path);
-            let (.., scope) = row.unwrap_or_else(|| panic!("{method} {path} has no row in ROUTES"));
+            let row = TABLE.iter().find(|(listed, at, _)| listed.as_str().eq_ignore_ascii_case(method) && at == path);
+            let (.., scope) = row.unwrap_or_else(|| panic!("{method} {path} has no row in the gate's table"));
             let schema = &operation["requestBody"]["content"]["application/json"]["schema"];
             let body = schema.is_object().then(|| sample(&description, schema));
             let asked = operation["parameters"].as_array().into_iter().flatten();
@@ -99,7 +59,7 @@ async fn routes(house: &House) -> Vec<Route> {
             routes.push(Route { method, path: path.clone(), scope: *scope, query, body });
         }
     }
-    assert_eq!(routes.len(), ROUTES.len(), "a row in ROUTES has no address");
+    assert_eq!(routes.len(), TABLE.len(), "a row of the gate's table has no address");
     routes
 }
 
@@ -126,7 +86,7 @@ fn sample(description: &Value, schema: &Value) -> Value {
     }
 }
 
-async fn token(house: &House, business: Option<&str>, scopes: Vec<Scope>) -> String {
+pub(super) async fn token(house: &House, business: Option<&str>, scopes: Vec<Scope>) -> String {
     let mut owner = house.db.pool().acquire().await.expect("a connection");
     let business_id = match business {
         Some(handle) => Some(people::load_business(&mut owner, handle).await.expect("a shop").business_id),

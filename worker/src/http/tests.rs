@@ -67,6 +67,7 @@ pub(super) struct House {
     pub(super) objects: Arc<Objects>,
     _files: tempfile::TempDir,
     pub(super) router: Router,
+    pub(super) refusals: Arc<Refusals>,
     pub(super) all: String,
     pub(super) sharma: String,
     pub(super) verma: String,
@@ -100,6 +101,7 @@ impl House {
         let config = Config::read(None, &environment).expect("the defaults");
         let files = tempfile::tempdir().expect("a directory");
         let objects = Arc::new(Objects::in_directory(files.path()).expect("a store"));
+        let refusals = Refusals::new(db.app_pool(), Arc::new(SystemClock), Arc::new(OsChance));
         let api = Api {
             db: db.app_pool(),
             clock: Arc::new(clock),
@@ -115,12 +117,13 @@ impl House {
             cursors: CursorKey::default(),
             settings: config.server,
             metrics: metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder().handle(),
+            refusals: Arc::clone(&refusals),
             workers_beat: None,
         };
         let verma = tokens.pop().expect("two");
         let sharma = tokens.pop().expect("two");
         let all = all.expose_secret().to_owned();
-        Self { router: built(api), db, objects, _files: files, all, sharma, verma }
+        Self { router: built(api), refusals, db, objects, _files: files, all, sharma, verma }
     }
 
     #[expect(clippy::too_many_arguments, reason = "a request has that many parts")]

@@ -53,6 +53,7 @@ impl House {
         let (its_clock, chance): (Arc<dyn Clock>, Arc<dyn Chance>) = (Arc::new(clock.clone()), Arc::new(OsChance));
         let vault = Vault::with_root(&db.app_pool(), &[7; 32].into(), Arc::clone(&its_clock), Arc::clone(&chance));
         let console = Arc::new(Console {
+            refusals: Refusals::new(db.app_pool(), Arc::clone(&its_clock), Arc::clone(&chance)),
             db: db.app_pool(),
             clock: its_clock,
             passwords: Passwords::new(2, None, Arc::clone(&chance)).expect("no list"),

@@ -219,6 +219,7 @@ async fn on_this_machine_the_address_is_turned_into_the_name() {
         country_header: None,
         answer_after: Duration::ZERO,
         departures: Departures::new(Departures::A_MINUTE),
+        refusals: Arc::clone(&house.console.refusals),
     });
     let ask = async |host: &str| {
         let request = Request::get("/console/sign-in").header("host", host).header("accept", "text/html");

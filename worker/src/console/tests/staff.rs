@@ -96,3 +96,35 @@ async fn atk_059_staff_of_another_business_are_not_there_on_the_page() {
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{way}");
     }
 }
+
+#[tokio::test]
+async fn atk_061_who_may_not_is_counted_and_on_record_from_pages_too() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let counted = recorder.handle();
+    // Held to the end: this test has one thread, and its counts are its own.
+    let _own = metrics::set_default_local_recorder(&recorder);
+    let house = House::new().await;
+    house.give_password(&house.ravi).await;
+    let mut ravi = house.browser();
+    ravi.sign_in("ravi@example.in", PASSWORD).await;
+    let form = [("name", "Friend"), ("who", "friend@example.in"), ("role", "owner")];
+    for _ in 0..3 {
+        assert_eq!(ravi.post(STAFF, &form).await.status, StatusCode::FORBIDDEN);
+    }
+    assert_eq!(house.recorded("people.request_refused").await, 1, "one a minute");
+    house.later(60);
+    assert_eq!(ravi.post(STAFF, &form).await.status, StatusCode::FORBIDDEN);
+    let told: Vec<serde_json::Value> = sqlx::query_scalar(
+        "select convert_from(body, 'UTF8')::jsonb from muneem.evidence_events
+         where convert_from(body, 'UTF8')::jsonb ->> 'verb' = 'people.request_refused' order by event_id",
+    )
+    .fetch_all(&house.db.pool())
+    .await
+    .expect("read");
+    let [first, second] = &told[..] else { panic!("two events: {told:?}") };
+    assert_eq!((&first["details"]["count"], &second["details"]["count"]), (&1.into(), &3.into()), "with what waited");
+    assert_eq!(first["actor"], serde_json::json!({ "kind": "staff", "id": house.ravi.staff_id }));
+    assert_eq!(first["object"]["id"], "POST:/console/staff");
+    assert_eq!(first["business"], serde_json::json!(house.sharma));
+    assert!(counted.render().contains("muneem_refusals_total{reason=\"console.may_not\"} 4"), "{}", counted.render());
+}

@@ -1,0 +1,150 @@
+//! What the gate turns away: before it reads, counted, and on record.
+
+use axum::{
+    body::Body,
+    http::{Method, Request, StatusCode},
+};
+use muneem_jobs::{
+    evidence::By,
+    people::{self, Scope},
+};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+use super::{
+    route_tests::{routes, token},
+    tests::{House, is_problem},
+};
+use crate::outbound::{chance::OsChance, clock::SystemClock};
+use muneem_jobs::outbound::Clock;
+
+/// A body that is read by nobody: whoever asks for it has gone too far.
+fn untouchable() -> Body {
+    Body::from_stream(futures_util::stream::poll_fn(|_| -> std::task::Poll<Option<Result<&[u8], std::io::Error>>> {
+        panic!("the body was read")
+    }))
+}
+
+#[tokio::test]
+async fn atk_061_without_the_scope_nothing_of_a_request_is_read() {
+    let house = House::new().await;
+    for route in routes(&house).await {
+        let others = Scope::ALL.iter().copied().filter(|scope| *scope != route.scope && !scope.is_for_people_alone());
+        let blind = token(&house, Some("sharma-mobiles"), others.collect()).await;
+        for path in ["x", "018f0000-0000-7000-8000-000000000000"].map(|id| route.bare(id)) {
+            let garbage = format!("{path}?limit=many&cursor=%21&colour=%00&{}", "x".repeat(2_000));
+            let answered = house.send(route.method.clone(), &garbage, "", None, untouchable()).await;
+            is_problem(&answered, 401, "people.no_token");
+            let answered = house.send(route.method.clone(), &garbage, &blind, Some("not one key"), untouchable()).await;
+            is_problem(&answered, 403, "people.missing_scope");
+        }
+    }
+}
+
+#[tokio::test]
+async fn whoever_asks_for_the_head_of_an_answer_needs_what_the_answer_needs() {
+    let house = House::new().await;
+    let ask = async |bearer: &str| {
+        let request = Request::head("/v1/queue/jobs").header("authorization", format!("Bearer {bearer}"));
+        let request = request.body(Body::empty()).expect("a request");
+        house.router.clone().oneshot(request).await.expect("answered").status()
+    };
+    let blind = token(&house, Some("sharma-mobiles"), vec![Scope::InvoiceRead]).await;
+    assert_eq!(ask(&blind).await, StatusCode::FORBIDDEN);
+    assert_eq!(ask(&house.sharma).await, StatusCode::OK);
+}
+
+async fn refusals(house: &House) -> Vec<Value> {
+    let bodies: Vec<Value> = sqlx::query_scalar(
+        "select convert_from(body, 'UTF8')::jsonb from muneem.evidence_events
+         where convert_from(body, 'UTF8')::jsonb ->> 'verb' = 'people.request_refused' order by event_id",
+    )
+    .fetch_all(&house.db.pool())
+    .await
+    .expect("read");
+    bodies
+}
+
+#[tokio::test]
+async fn atk_061_who_is_refused_is_counted_and_on_record_once_a_minute() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let counted = recorder.handle();
+    // Held to the end: this test has one thread, and its counts are its own.
+    let _own = metrics::set_default_local_recorder(&recorder);
+    let house = House::new().await;
+    let blind = token(&house, Some("sharma-mobiles"), vec![Scope::QueueRead]).await;
+    let public_id = blind.split('_').nth(1).expect("a public id").to_owned();
+    for _ in 0..5 {
+        let refused = house.post("/v1/queue/jobs", &blind, None, &json!({})).await;
+        is_problem(&refused, 403, "people.missing_scope");
+    }
+    is_problem(&house.get("/v1/invoice/invoices/1", &blind).await, 403, "people.missing_scope");
+    // Further in than the gate: the things of another business.
+    let other = house.get("/v1/people/staff?business=sharma-mobiles", &house.verma).await;
+    is_problem(&other, 404, "people.no_such_business");
+    // Nobody knows who that was.
+    is_problem(&house.get("/v1/queue/jobs", "").await, 401, "people.no_token");
+
+    let told = refusals(&house).await;
+    let of = |address: &str| told.iter().filter(|event| event["object"]["id"] == address).collect::<Vec<_>>();
+    assert_eq!(told.len(), 3, "{told:?}");
+    let [first] = of("POST:/v1/queue/jobs")[..] else { panic!("one event: {told:?}") };
+    assert_eq!(first["actor"], json!({ "kind": "token", "id": public_id }));
+    assert_eq!(first["details"]["reason"], "people.missing_scope");
+    assert_eq!(first["details"]["count"], 1, "the first is written at once");
+    assert_eq!(first["business"], of("GET:/v1/invoice/invoices/:id")[0]["business"]);
+    assert_eq!(of("GET:/v1/people/staff")[0]["details"]["reason"], "people.no_such_business");
+
+    house.refusals.settle(true).await;
+    let told = refusals(&house).await;
+    assert_eq!(told.len(), 4, "{told:?}");
+    assert_eq!((&told[3]["details"]["count"], &told[3]["object"]["id"]), (&json!(4), &json!("POST:/v1/queue/jobs")));
+
+    let counted = counted.render();
+    for line in [
+        "muneem_refusals_total{reason=\"people.missing_scope\"} 6",
+        "muneem_refusals_total{reason=\"people.no_such_business\"} 1",
+        "muneem_refusals_total{reason=\"people.no_token\"} 1",
+    ] {
+        assert!(counted.contains(line), "{line}: {counted}");
+    }
+    assert!(!counted.contains(&public_id), "no measure names anybody: {counted}");
+}
+
+#[tokio::test]
+async fn atk_061_a_token_that_was_ended_and_is_tried_again_is_on_record() {
+    let house = House::new().await;
+    let ended = token(&house, Some("sharma-mobiles"), vec![Scope::QueueRead]).await;
+    let public_id = ended.split('_').nth(1).expect("a public id").to_owned();
+    let mut owner = house.db.pool().acquire().await.expect("a connection");
+    people::revoke_token(&mut owner, &public_id, &By::operator(SystemClock.now(), &OsChance)).await.expect("ended");
+    is_problem(&house.get("/v1/queue/jobs", &ended).await, 401, "people.token_revoked");
+    let told = refusals(&house).await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0]["actor"]["id"], public_id.as_str());
+    assert_eq!(told[0]["details"]["reason"], "people.token_revoked");
+    assert!(told[0]["business"].is_string(), "her business sees it: {told:?}");
+}
+
+#[tokio::test]
+async fn atk_085_a_refusal_that_cannot_be_recorded_stands_and_its_count_is_kept() {
+    let house = House::new().await;
+    let blind = token(&house, Some("sharma-mobiles"), vec![Scope::QueueRead]).await;
+    let columns = "insert (event_id, business_id, body) on muneem.evidence_events";
+    for what in ["insert on muneem.evidence_events", columns] {
+        let statement = format!("revoke {what} from muneem_app, muneem_business");
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&house.db.pool()).await.expect("revoked");
+    }
+    for _ in 0..3 {
+        let refused = house.send(Method::POST, "/v1/queue/jobs", &blind, None, untouchable()).await;
+        is_problem(&refused, 403, "people.missing_scope");
+    }
+    house.refusals.settle(true).await;
+    assert_eq!(refusals(&house).await, [] as [Value; 0]);
+    let statement = format!("grant {columns} to muneem_app, muneem_business");
+    sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&house.db.pool()).await.expect("granted");
+    house.refusals.settle(true).await;
+    let told = refusals(&house).await;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0]["details"]["count"], 3);
+}

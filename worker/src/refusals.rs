@@ -1,0 +1,292 @@
+//! What was refused to whom: counted by reason, and on record where it is known who asked.
+//!
+//! A refusal undoes nothing, so it stands whether or not it can be recorded: what could not be written is told in the log
+//! and in `muneem_refusals_unrecorded_total`, and waits with its count for the next minute. Somebody who asks again and
+//! again fills no log: of one person or token at one address for one reason there is one event a minute, with how often
+//! it was since the last. Each process counts for itself.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use muneem_jobs::{
+    evidence::{self, Act, By, Object, words},
+    outbound::{Chance, Clock},
+    people::BusinessId,
+};
+use serde_json::json;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+/// Between two events of the same sort.
+const APART: TimeDelta = TimeDelta::minutes(1);
+/// Sorts remembered at once; past these the oldest is written before its time.
+const REMEMBERED: usize = 8_192;
+
+/// Somebody who is known and was refused something.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Known {
+    who: Who,
+    business: Option<BusinessId>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Who {
+    Token(String),
+    Staff(Uuid),
+}
+
+impl Known {
+    /// A token, by its public id, and whose it is.
+    pub(crate) fn token(public_id: &str, business: Option<BusinessId>) -> Self {
+        Self { who: Who::Token(public_id.to_owned()), business }
+    }
+
+    /// A person of the staff.
+    pub(crate) fn staff(staff: Uuid, business: Option<BusinessId>) -> Self {
+        Self { who: Who::Staff(staff), business }
+    }
+
+    /// Whether there are businesses that do not exist for her.
+    pub(crate) fn is_of_one_business(&self) -> bool {
+        self.business.is_some()
+    }
+}
+
+/// Where the guard of a page writes down who asks, for whoever records what becomes of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Asker(Arc<OnceLock<Known>>);
+
+impl Asker {
+    pub(crate) fn is(&self, known: Known) {
+        // The first guard knows as much as the next.
+        let _ = self.0.set(known);
+    }
+
+    pub(crate) fn known(&self) -> Option<&Known> {
+        self.0.get()
+    }
+}
+
+/// In the extensions of an answer that refuses: why, a word of a closed list.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reason(pub(crate) &'static str);
+
+/// Counts refusals and records them.
+pub struct Refusals {
+    db: PgPool,
+    clock: Arc<dyn Clock>,
+    chance: Arc<dyn Chance>,
+    windows: Mutex<Windows>,
+}
+
+impl Refusals {
+    /// Counts from nothing.
+    pub fn new(db: PgPool, clock: Arc<dyn Clock>, chance: Arc<dyn Chance>) -> Arc<Self> {
+        Arc::new(Self { db, clock, chance, windows: Mutex::default() })
+    }
+
+    /// Counts a refusal at `address` (`POST:/v1/queue/jobs`), and records it if it is time. A client that hangs up
+    /// before the answer stops neither.
+    pub(crate) async fn note(self: &Arc<Self>, known: Option<&Known>, address: &str, reason: &'static str) {
+        metrics::counter!("muneem_refusals_total", "reason" => reason).increment(1);
+        let Some(known) = known else { return };
+        let sort = Sort { known: known.clone(), address: address.to_owned(), reason };
+        let due = self.windows().count(sort, self.clock.now());
+        if !due.is_empty() {
+            let this = Arc::clone(self);
+            let written = tokio::spawn(async move { this.write(due).await }).await;
+            if let Err(error) = written {
+                tracing::error!(%error, "a refusal could not be put on record");
+            }
+        }
+    }
+
+    /// Records what has waited for its minute; with `all`, what has not as well: for the end of the process.
+    pub async fn settle(&self, all: bool) {
+        let due = self.windows().due(self.clock.now(), all);
+        self.write(due).await;
+    }
+
+    async fn write(&self, due: Vec<Due>) {
+        for one in due {
+            if let Err(error) = self.record(&one).await {
+                metrics::counter!("muneem_refusals_unrecorded_total").increment(1);
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    reason = one.sort.reason,
+                    "a refusal could not be put on record; it stands, and its record is tried again"
+                );
+                self.windows().put_back(one);
+            }
+        }
+    }
+
+    async fn record(&self, due: &Due) -> Result<(), evidence::Error> {
+        let Sort { known, address, reason } = &due.sort;
+        let (now, chance) = (self.clock.now(), &*self.chance);
+        let by = match &known.who {
+            Who::Token(public_id) => By::token(public_id, now, chance),
+            Who::Staff(staff) => By::staff(*staff, now, chance),
+        };
+        // The log's words have no braces: `/v1/queue/jobs/{id}` stands there as `/v1/queue/jobs/:id`.
+        let address = address.replace('{', ":").replace('}', "");
+        let refused = Act {
+            word: words::REQUEST_REFUSED,
+            business: known.business,
+            object: Object { kind: "address", id: &address },
+            details: json!({ "reason": reason, "count": due.count, "since": due.since }),
+        };
+        let mut db = self.db.acquire().await?;
+        by.record(&mut db, refused).await
+    }
+
+    fn windows(&self) -> MutexGuard<'_, Windows> {
+        self.windows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Refusals of which there is one event a minute.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Sort {
+    known: Known,
+    address: String,
+    reason: &'static str,
+}
+
+/// Refusals of a sort that wait for their event.
+#[derive(Debug)]
+struct Window {
+    /// When the last event of the sort was written, or tried.
+    written_at: DateTime<Utc>,
+    /// The oldest that waits.
+    since: DateTime<Utc>,
+    count: u64,
+}
+
+/// An event to be written.
+#[derive(Debug, PartialEq, Eq)]
+struct Due {
+    sort: Sort,
+    since: DateTime<Utc>,
+    count: u64,
+}
+
+#[derive(Debug, Default)]
+struct Windows(HashMap<Sort, Window>);
+
+impl Windows {
+    /// One more of this sort. What is to be written now: the first of its sort at once, others when their minute is over.
+    fn count(&mut self, sort: Sort, now: DateTime<Utc>) -> Vec<Due> {
+        let mut due = Vec::new();
+        match self.0.get_mut(&sort) {
+            Some(window) => {
+                window.since = if window.count == 0 { now } else { window.since };
+                window.count += 1;
+                if window.is_over(now) {
+                    due.extend(window.take(&sort, now));
+                }
+            }
+            None => {
+                due.extend(self.make_room());
+                self.0.insert(sort.clone(), Window { written_at: now, since: now, count: 0 });
+                due.push(Due { sort, since: now, count: 1 });
+            }
+        }
+        due
+    }
+
+    fn due(&mut self, now: DateTime<Utc>, all: bool) -> Vec<Due> {
+        self.0.retain(|_, window| window.count > 0 || !window.is_over(now));
+        let over = self.0.iter_mut().filter(|(_, window)| all || window.is_over(now));
+        over.filter_map(|(sort, window)| window.take(sort, now)).collect()
+    }
+
+    /// Not written: it waits for the next minute.
+    fn put_back(&mut self, due: Due) {
+        let Due { sort, since, count } = due;
+        let window = self.0.entry(sort).or_insert(Window { written_at: since, since, count: 0 });
+        (window.since, window.count) = (since, window.count + count);
+    }
+
+    /// Takes out the sort that was written longest ago, if there are too many; what waited of it is written now.
+    fn make_room(&mut self) -> Option<Due> {
+        if self.0.len() < REMEMBERED {
+            return None;
+        }
+        let oldest = self.0.iter().min_by_key(|(_, window)| window.written_at).map(|(sort, _)| sort.clone())?;
+        let mut window = self.0.remove(&oldest)?;
+        let at = window.written_at;
+        window.take(&oldest, at)
+    }
+}
+
+impl Window {
+    fn is_over(&self, now: DateTime<Utc>) -> bool {
+        // Also where the clock went back: it would be silent until it has caught up.
+        (now - self.written_at).abs() >= APART
+    }
+
+    fn take(&mut self, sort: &Sort, now: DateTime<Utc>) -> Option<Due> {
+        let count = std::mem::take(&mut self.count);
+        self.written_at = now;
+        (count > 0).then(|| Due { sort: sort.clone(), since: self.since, count })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sort(number: usize) -> Sort {
+        let known = Known::token(&format!("{number:016x}"), None);
+        Sort { known, address: "GET:/v1/queue/jobs".to_owned(), reason: "people.missing_scope" }
+    }
+
+    fn at(seconds: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_764_000_000 + seconds, 0).expect("an instant")
+    }
+
+    #[test]
+    fn of_a_sort_the_first_is_written_at_once_and_the_rest_once_a_minute() {
+        let mut windows = Windows::default();
+        assert_eq!(windows.count(sort(1), at(0)), [Due { sort: sort(1), since: at(0), count: 1 }]);
+        for second in 1..60 {
+            assert_eq!(windows.count(sort(1), at(second)), []);
+        }
+        assert_eq!(windows.count(sort(2), at(59)).len(), 1, "another sort is another minute");
+        assert_eq!(windows.count(sort(1), at(60)), [Due { sort: sort(1), since: at(1), count: 60 }]);
+        assert_eq!(windows.due(at(119), false), [], "none of them waits");
+        windows.count(sort(1), at(61));
+        assert_eq!(windows.due(at(119), false), []);
+        assert_eq!(windows.due(at(120), false), [Due { sort: sort(1), since: at(61), count: 1 }]);
+        assert_eq!(windows.due(at(180), false), []);
+        assert!(windows.0.is_empty(), "who does not come again is forgotten");
+    }
+
+    #[test]
+    fn what_could_not_be_written_waits_a_minute_with_its_count() {
+        let mut windows = Windows::default();
+        let due = windows.count(sort(1), at(0)).remove(0);
+        windows.put_back(due);
+        assert_eq!(windows.count(sort(1), at(1)), [], "a database that fails is not asked with every refusal");
+        assert_eq!(windows.due(at(60), false), [Due { sort: sort(1), since: at(0), count: 2 }]);
+    }
+
+    #[test]
+    fn ever_new_callers_take_no_more_room_and_lose_no_count() {
+        let mut windows = Windows::default();
+        let mut written = 0;
+        for number in 0..REMEMBERED + 100 {
+            for second in 0..2 {
+                let due = windows.count(sort(number), at(second));
+                written += due.iter().map(|one| one.count).sum::<u64>();
+            }
+        }
+        assert_eq!(windows.0.len(), REMEMBERED);
+        written += windows.due(at(2), true).iter().map(|one| one.count).sum::<u64>();
+        assert_eq!(written, 2 * (u64::try_from(REMEMBERED).expect("small") + 100));
+    }
+}
