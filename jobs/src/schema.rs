@@ -51,6 +51,16 @@ pub enum Error {
         /// The SQL that takes it away.
         mend: String,
     },
+    /// Sandbox mode on a real database, or the other way round.
+    #[error(
+        "this database is {}: run `muneem migrate` with `sandbox.enabled = {}` as its owner, or take another database",
+        if *.sandbox { "a sandbox's, whose clock may be moved" } else { "a real one, whose clock is not moved" },
+        !sandbox
+    )]
+    WrongClock {
+        /// What the database is.
+        sandbox: bool,
+    },
     /// A step failed.
     #[error("the schema could not be migrated; run `muneem migrate` as the database's owner")]
     Step(#[source] sqlx::migrate::MigrateError),
@@ -185,11 +195,12 @@ pub async fn create_private_login(conn: &mut PgConnection) -> Result<(), Error> 
     Ok(())
 }
 
-/// Refuses to serve with more rights than serving needs, or on a schema that is not this version's.
+/// Refuses to serve with more rights than serving needs, on a schema that is not this version's, or in sandbox mode on a
+/// real database and the other way round.
 ///
 /// # Errors
 /// Each says what puts it right.
-pub async fn check(db: &PgPool) -> Result<(), Error> {
+pub async fn check(db: &PgPool, sandbox: bool) -> Result<(), Error> {
     let standing: (String, bool, bool, bool) = sqlx::query_as(
         "select
             current_user::text,
@@ -225,6 +236,10 @@ pub async fn check(db: &PgPool) -> Result<(), Error> {
     if missing > 0 {
         return Err(Error::Behind(missing));
     }
+    let (found, _) = law::load_clock(db).await.map_err(Error::Database)?;
+    if found != sandbox {
+        return Err(Error::WrongClock { sandbox: found });
+    }
     check_evidence(db, login).await
 }
 
@@ -248,6 +263,11 @@ async fn check_evidence(db: &PgPool, login: String) -> Result<(), Error> {
                 and c.relkind in ('r', 'p')
                 and (p.power <> 'select' or c.relname like 'evidence\\_events%')
                 and has_table_privilege(current_user, c.oid, p.power)
+            union all
+            -- Whoever moves the clock backdates events.
+            select 'update of muneem.law_clock',
+                format('revoke update on muneem.law_clock from %I, muneem_app, public', current_user)
+            where has_any_column_privilege(current_user, 'muneem.law_clock', 'update')
             union all
             select 'insert of column ' || a.attname || ' on muneem.' || c.relname,
                 format('revoke insert (%I) on muneem.%I from %I, muneem_app, public', a.attname, c.relname, current_user)

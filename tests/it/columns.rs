@@ -26,7 +26,9 @@ fn muneem(db: &TestDb, home: &Path, arguments: &[&str]) -> (bool, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn atk_100_a_column_that_was_renamed_is_closed_at_the_next_start_and_doctor_says_so() {
     let db = TestDb::new(&MIGRATOR).await;
-    muneem_jobs::schema::migrate(&mut db.pool().acquire().await.unwrap()).await.unwrap();
+    let mut owner = db.pool().acquire().await.unwrap();
+    muneem_jobs::schema::migrate(&mut owner).await.unwrap();
+    muneem_jobs::law::set_sandbox(&mut owner, true).await.unwrap();
     for statement in [
         "create table public.customers (id bigint primary key, phone bytea)",
         "grant select (id, phone), update (phone) on public.customers to muneem_app",
@@ -51,7 +53,7 @@ async fn atk_100_a_column_that_was_renamed_is_closed_at_the_next_start_and_docto
     let (sound, said) = muneem(&db, home.path(), &["doctor"]);
     assert!(!sound && said.contains("column phone is gone or renamed: rename it back"), "{said}");
     assert_eq!(state().await, "sound", "doctor only looks");
-    let environment = [("DATABASE_URL", db.app_url())];
+    let environment = [("DATABASE_URL", db.app_url()), ("MUNEEM__SANDBOX__ENABLED", "true".to_owned())];
     let _running = Running::start(&["serve", "--only", "workers"], home.path(), &environment);
     until("it is closed", || async { state().await == "drifted" }).await;
 }

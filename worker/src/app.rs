@@ -72,6 +72,8 @@ pub struct Database {
     /// For LISTEN.
     pub listen: PgConnectOptions,
     private: bool,
+    /// What settling makes of it.
+    sandbox: bool,
     acquire: Duration,
     socket_note: Option<PathBuf>,
     _server: Option<Server>,
@@ -97,6 +99,7 @@ impl Database {
                 owner,
                 listen,
                 private: false,
+                sandbox: config.sandbox.enabled,
                 acquire: config.database.acquire_timeout,
                 socket_note: None,
                 _server: None,
@@ -119,13 +122,13 @@ impl Database {
                     .open(&note)
                     .and_then(|mut file| std::io::Write::write_all(&mut file, socket.as_os_str().as_encoded_bytes()))
                     .with_context(|| format!("cannot write {}", note.display()))?;
-                Ok(Self::private(&socket, Some(note), Some(server)))
+                Ok(Self::private(&socket, config, Some(note), Some(server)))
             }
             Err(PostgresError::InUse { dir, holder }) => {
                 // A process of ours runs it: this command joins in.
                 let socket = std::fs::read_to_string(&note).map(PathBuf::from);
                 match socket {
-                    Ok(socket) if socket.is_dir() => Ok(Self::private(&socket, None, None)),
+                    Ok(socket) if socket.is_dir() => Ok(Self::private(&socket, config, None, None)),
                     _ => Err(PostgresError::InUse { dir, holder }.into()),
                 }
             }
@@ -133,7 +136,7 @@ impl Database {
         }
     }
 
-    fn private(socket: &Path, note: Option<PathBuf>, server: Option<Server>) -> Self {
+    fn private(socket: &Path, config: &Config, note: Option<PathBuf>, server: Option<Server>) -> Self {
         let as_login = |login: &str| {
             PgConnectOptions::new_without_pgpass().socket(socket).username(login).database(PRIVATE_DATABASE)
         };
@@ -143,6 +146,7 @@ impl Database {
             app,
             owner: as_login("postgres"),
             private: true,
+            sandbox: config.sandbox.enabled,
             acquire: PRIVATE_PATIENCE,
             socket_note: note,
             _server: server,
@@ -157,6 +161,18 @@ impl Database {
     /// A URL for child processes; it holds no password when the database is private.
     pub fn app_url(&self) -> SecretString {
         SecretString::from(self.app.to_url_lossy().to_string())
+    }
+
+    /// As [`Self::migrate`], and makes it a sandbox's or a real one, as the configuration says.
+    ///
+    /// # Errors
+    /// As [`Self::migrate`].
+    pub async fn settle(&self) -> anyhow::Result<()> {
+        self.migrate().await?;
+        let pool = pool(self.owner.clone(), 1, self.acquire).await?;
+        law::set_sandbox(&mut *pool.acquire().await?, self.sandbox).await?;
+        pool.close().await;
+        Ok(())
     }
 
     /// Brings the schema up to date and publishes kinds and schedules. Needs to be the owner.

@@ -75,9 +75,14 @@ async fn atk_080_the_app_role_can_only_append() {
         "delete from muneem.evidence_anchors",
         "set role muneem_sealer",
         "set role muneem_evidence_owner",
+        "update muneem.law_clock set moved_by = interval '-1 year'",
+        "update muneem.law_clock set sandbox = true",
+        "create or replace function muneem.law_clock_moved_by() returns interval language sql return interval '-1 year'",
     ] {
         assert_eq!(told(&mut db, sql).await, "42501", "{sql}");
     }
+    // A real database's clock does not move, so that nothing is backdated by it.
+    assert_eq!(told(&mut db, "select muneem.law_move_clock('-1 year')").await, "MN040");
     // Gives nothing, says so in a warning.
     told(&mut db, "grant update on muneem.evidence_events to muneem_app").await;
     assert_eq!(told(&mut db, "update muneem.evidence_events set body = '{}'").await, "42501");
@@ -116,23 +121,54 @@ async fn atk_080_even_the_owner_is_stopped_by_triggers() {
 async fn atk_080_a_login_that_may_do_more_does_not_serve_and_is_told_the_mend() {
     let test = TestDb::new(&crate::MIGRATOR).await;
     let mut owner = test.pool().acquire().await.expect("a connection");
-    crate::schema::check(&test.app_pool()).await.expect("the app role as it is made");
+    crate::schema::check(&test.app_pool(), false).await.expect("the app role as it is made");
     for (grant, right) in [
         ("grant update on muneem.evidence_events to muneem_app", "update on muneem.evidence_events"),
         ("grant delete on muneem.evidence_leaves to muneem_app", "delete on muneem.evidence_leaves"),
         ("grant truncate on muneem.evidence_checkpoints to muneem_app", "truncate on muneem.evidence_checkpoints"),
         ("grant insert on muneem.evidence_leaves to muneem_app", "insert on muneem.evidence_leaves"),
         ("grant insert (at) on muneem.evidence_events to muneem_app", "insert of column at on muneem.evidence_events"),
+        ("grant update (moved_by) on muneem.law_clock to muneem_app", "update of muneem.law_clock"),
         ("grant select on muneem.evidence_events to public", "select on muneem.evidence_events"),
     ] {
         sqlx::query(grant).execute(&mut *owner).await.expect(grant);
-        let error = crate::schema::check(&test.app_pool()).await.expect_err(grant);
+        let error = crate::schema::check(&test.app_pool(), false).await.expect_err(grant);
         let crate::schema::Error::EvidenceOpen { right: told, mend, .. } = error else { panic!("{grant}: {error}") };
         assert!(told.contains(right), "{told}");
-        while let Err(crate::schema::Error::EvidenceOpen { mend, .. }) = crate::schema::check(&test.app_pool()).await {
+        while let Err(crate::schema::Error::EvidenceOpen { mend, .. }) =
+            crate::schema::check(&test.app_pool(), false).await
+        {
             sqlx::query(sqlx::AssertSqlSafe(mend)).execute(&mut *owner).await.expect("the mend is SQL");
         }
         assert!(mend.starts_with("revoke "), "{mend}");
-        crate::schema::check(&test.app_pool()).await.expect("mended");
+        crate::schema::check(&test.app_pool(), false).await.expect("mended");
     }
+}
+
+#[tokio::test]
+async fn only_a_sandboxs_clock_moves_and_only_sandbox_mode_serves_it() {
+    let test = TestDb::new(&crate::MIGRATOR).await;
+    let (mut owner, app) = (test.pool().acquire().await.expect("a connection"), test.app_pool());
+    let error = crate::schema::check(&app, true).await.expect_err("a real database");
+    assert!(matches!(error, crate::schema::Error::WrongClock { sandbox: false }), "{error}");
+    crate::law::set_sandbox(&mut owner, true).await.expect("made a sandbox's");
+    crate::schema::check(&app, true).await.expect("sandbox mode");
+    let mut db = app.acquire().await.expect("a connection");
+    let behind = async |db: &mut PgConnection| -> i64 {
+        sqlx::query_scalar("select round(extract(epoch from clock_timestamp() - muneem.now()))::bigint")
+            .fetch_one(db)
+            .await
+            .expect("told")
+    };
+    assert_eq!(behind(&mut db).await, 0);
+    let year = chrono::TimeDelta::days(-365);
+    crate::law::move_clock(&mut db, year).await.expect("moved");
+    // This session's plans held the old constant.
+    assert_eq!(behind(&mut db).await, 365 * 86_400);
+    assert_eq!(crate::law::load_clock(&app).await.expect("told"), (true, year));
+    let error = crate::schema::check(&app, false).await.expect_err("a sandbox's");
+    assert!(error.to_string().contains("`sandbox.enabled = false`"), "{error}");
+    crate::law::set_sandbox(&mut owner, false).await.expect("made a real one");
+    assert_eq!(behind(&mut db).await, 0, "and put right");
+    crate::law::move_clock(&mut db, year).await.expect_err("no sandbox");
 }

@@ -1,4 +1,4 @@
-//! The clock's offset: a row that only sandbox mode ever moves.
+//! The clock's offset: a row that only a sandbox ever moves.
 
 use chrono::TimeDelta;
 use sqlx::{PgConnection, PgPool, postgres::types::PgInterval};
@@ -16,23 +16,52 @@ pub async fn clock_offset(db: &PgPool) -> sqlx::Result<TimeDelta> {
     Ok(TimeDelta::microseconds(micros))
 }
 
-/// Moves the clock of every process on this database. The caller makes sure that this is a sandbox.
+/// Whether the clock of this database may be moved, and how far it is.
 ///
 /// # Errors
-/// The database did not answer, or the login may not: it needs `muneem_app`.
+/// The database did not answer.
+pub async fn load_clock(db: &PgPool) -> sqlx::Result<(bool, TimeDelta)> {
+    let row = sqlx::query!(
+        r#"select sandbox, (extract(epoch from moved_by) * 1000000)::bigint as "micros!" from muneem.law_clock"#
+    )
+    .fetch_one(db)
+    .await?;
+    Ok((row.sandbox, TimeDelta::microseconds(row.micros)))
+}
+
+/// Makes this database a sandbox's, whose clock may be moved, or a real one, whose clock is the machine's. Needs the
+/// owner of the schema.
+///
+/// # Errors
+/// The database did not answer, or the login may not.
+pub async fn set_sandbox(conn: &mut PgConnection, sandbox: bool) -> sqlx::Result<()> {
+    sqlx::query!(
+        "update muneem.law_clock set sandbox = $1, moved_by = case when $1 then moved_by else interval '0' end
+        where sandbox <> $1 or not $1 and moved_by <> interval '0'",
+        sandbox
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Moves the clock of every process on this database.
+///
+/// # Errors
+/// The database did not answer, or is no sandbox's (`MN040`).
 pub async fn move_clock(conn: &mut PgConnection, moved_by: TimeDelta) -> sqlx::Result<()> {
     let offset = PgInterval { months: 0, days: 0, microseconds: moved_by.num_microseconds().unwrap_or(i64::MAX) };
-    sqlx::query!("update muneem.law_clock set moved_by = $1", offset).execute(conn).await?;
+    sqlx::query!(r#"select muneem.law_move_clock($1) as "moved!: ()""#, offset).execute(conn).await?;
     Ok(())
 }
 
 /// How far the clock is from the machine's time, nobody else moving it until the caller's transaction ends.
 ///
 /// # Errors
-/// The database did not answer, or the login may not: it needs `muneem_app`.
+/// The database did not answer, or is no sandbox's ([`sqlx::Error::RowNotFound`]).
 pub async fn hold_clock(tx: &mut PgConnection) -> sqlx::Result<TimeDelta> {
     let micros = sqlx::query_scalar!(
-        r#"select (extract(epoch from moved_by) * 1000000)::bigint as "micros!" from muneem.law_clock for update"#
+        r#"select (extract(epoch from moved_by) * 1000000)::bigint as "micros!" from muneem.law_hold_clock() as moved_by"#
     )
     .fetch_one(tx)
     .await?;

@@ -7,7 +7,7 @@ mod periods;
 mod states;
 
 pub use calendar::{FinancialYear, india_date};
-pub use clock::{clock_offset, hold_clock, move_clock};
+pub use clock::{clock_offset, hold_clock, load_clock, move_clock, set_sandbox};
 pub use periods::{Length, Period, logs_kept};
 pub use states::{State, find_state};
 

@@ -212,7 +212,7 @@ async fn ask(config: &Config, database: &Database, checks: &mut Vec<Check>) -> a
     };
     let mut conn = db.acquire().await.context("no connection became free")?;
     checks.extend(server(&mut conn, database.is_private()).await?);
-    let standing = schema::check(&db).await;
+    let standing = schema::check(&db, config.sandbox.enabled).await;
     let can_ask = matches!(standing, Ok(()) | Err(schema::Error::TooPowerful { .. }));
     checks.push(match standing {
         Ok(()) => ok("schema", "up to date, and the login may serve and no more"),

@@ -14,7 +14,7 @@ pub(super) async fn run(_: &Args, config: &Config) -> anyhow::Result<ExitCode> {
         let _ = output::text(&format!("{line}\n"));
     };
     let database = Database::open(config, Some(Arc::new(say)))?;
-    database.migrate().await?;
+    database.settle().await?;
     output::text("the schema is up to date\n")?;
     Ok(ExitCode::SUCCESS)
 }

@@ -76,11 +76,11 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
     let metrics = telemetry::metrics()?;
     let database = Database::open(&config, Some(Arc::new(|line: &str| tracing::info!("{line}"))))?;
     if database.is_private() {
-        database.migrate().await?;
+        database.settle().await?;
     }
     let size = config.database.pool_size;
     let app = Arc::new(App::build(config, &database, size).await?);
-    schema::check(&app.deps.db).await?;
+    schema::check(&app.deps.db, app.config.sandbox.enabled).await?;
     record_start(&app, args).await.context("the start could not be put on record; nothing is served unrecorded")?;
     // Before anything is sealed, opened or found in a column that is not what it was. What is closed is in the log.
     let closed = app.deps.vault.check_columns(&mut *app.deps.db.acquire().await?, Look::Shape, &Actor::System).await;

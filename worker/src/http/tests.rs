@@ -369,7 +369,10 @@ async fn sandbox_house() -> (House, MovedClock) {
         let api = Arc::new(Api { clock: Arc::new(clock.clone()), ..api });
         router_with(api.clone(), sandbox::routes(sandbox::ClockRoom { api, clock: clock.clone() }))
     });
-    (house.await, clock)
+    let house = house.await;
+    let mut owner = house.db.pool().acquire().await.expect("a connection");
+    muneem_jobs::law::set_sandbox(&mut owner, true).await.expect("made a sandbox's");
+    (house, clock)
 }
 
 async fn offset_secs(house: &House) -> i64 {
