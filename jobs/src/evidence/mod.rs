@@ -30,6 +30,7 @@ pub mod words;
 
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use crate::people::BusinessId;
 
@@ -166,6 +167,21 @@ pub async fn list_newest(
     most: u16,
 ) -> Result<Vec<Sealed>, Error> {
     store::list_newest(db, business.map(|business| business.0), before, i32::from(most)).await
+}
+
+/// Number, among those of `business`, of its first event that was made in the millisecond of `at`, if it has one by now.
+///
+/// # Errors
+/// The database fails.
+pub async fn find_first_at(
+    db: &mut PgConnection,
+    business: BusinessId,
+    at: DateTime<Utc>,
+) -> Result<Option<u64>, Error> {
+    // The first 48 bits of a UUIDv7 are the milliseconds since 1970 (RFC 9562 section 5.7).
+    let millis = at.timestamp_millis().unsigned_abs() << 16;
+    let within = |rest: u64| Uuid::from_u64_pair(millis | (rest & 0xffff), rest);
+    store::find_first_between(db, business.0, (within(u64::MIN), within(u64::MAX))).await
 }
 
 /// One sealed event, if it exists for this business (`None`: for all).

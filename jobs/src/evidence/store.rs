@@ -435,6 +435,23 @@ pub(super) async fn find_seq(db: &mut PgConnection, business: Option<Uuid>, even
     Ok(seq.map(wide))
 }
 
+/// The smallest number, among those of a business, of its events with ids from the first to the second.
+pub(super) async fn find_first_between(
+    db: &mut PgConnection,
+    business: Uuid,
+    (from, to): (Uuid, Uuid),
+) -> Result<Option<u64>, Error> {
+    let number = sqlx::query_scalar!(
+        "select min(business_seq) from muneem.evidence_leaves where business_id = $1 and event_id between $2 and $3",
+        business,
+        from,
+        to,
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(number.map(wide))
+}
+
 /// Signed heads whose number lies below `before`, the newest first.
 pub(super) async fn list_heads(
     db: &mut PgConnection,

@@ -94,6 +94,9 @@ pub enum Error {
     /// The grant has ended.
     #[error("this grant to support has ended: ask the business for another one")]
     GrantEnded,
+    /// The owner let somebody else in.
+    #[error("this grant to support is for another person of support: ask the business for one of her own")]
+    GrantForAnother,
     /// Support is let in for a day at most.
     #[error("support is let in for a quarter of an hour to 24 hours: name such a time")]
     BadDuration,

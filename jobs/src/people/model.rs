@@ -43,11 +43,11 @@ pub(super) fn checked_legal_name(name: &str) -> Result<String, Error> {
 
 /// Declares every scope once: its name in the program, its name in rows and flags, what it lets somebody do.
 macro_rules! scopes {
-    ($($(#[$doc:meta])* $name:ident $text:literal;)*) => {
+    ($(#[doc = $doc:literal] $name:ident $text:literal;)*) => {
         /// One thing a token or a role may do: a verb on a resource.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub enum Scope {
-            $($(#[$doc])* $name,)*
+            $(#[doc = $doc] $name,)*
         }
 
         impl Scope {
@@ -57,6 +57,12 @@ macro_rules! scopes {
             /// As it stands in rows, flags and problems: `<resource>:<verb>`.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text,)* }
+            }
+
+            /// What it lets somebody do, for people: "See jobs, their states and causes".
+            pub fn words(self) -> &'static str {
+                let words = match self { $(Self::$name => $doc,)* };
+                words.trim().trim_end_matches('.')
             }
         }
     };

@@ -277,7 +277,8 @@ async fn support_sees_masked_and_only_while_let_in_and_every_request_is_on_recor
     let ravi = people::enrol_staff(&mut db, &vault, &ravi, &decision).await.expect("enrolled");
     let hers = Authority::of_staff(&owner);
     let hers = Decision { by: &hers, ..decision };
-    let grant = support::grant(&mut db, &vault, "Bills do not go out", support::USUAL, &hers).await.expect("let in");
+    let wish = support::Wish { reason: "Bills do not go out", lasting: support::USUAL, only: None };
+    let grant = support::grant(&mut db, &vault, &wish, &hers).await.expect("let in");
     let (_, bearer) = support::open_token(&mut db, grant.grant_id, ravi.staff_id, &decision).await.expect("a token");
     let bearer = bearer.expose_secret();
 

@@ -25,6 +25,9 @@ pub enum Error {
     /// The plan has no canonical JSON.
     #[error("the plan has no canonical JSON")]
     NotCanonical(#[source] serde_json::Error),
+    /// Not a reason.
+    #[error("there is no such reason: take too_much, wrong, unclear, not_now or not_expected")]
+    NoSuchReason,
     /// Not a plan's hash.
     #[error("the plan's hash is malformed: 64 hexadecimal digits")]
     BadPlanHash,

@@ -17,6 +17,7 @@
 //! - A yes ends with its giver: when she leaves, loses the role or takes it back, what was approved is pending again.
 //! - All this the database refuses by itself; the program says it in better words.
 
+mod desk;
 mod end_approval;
 mod error;
 mod model;
@@ -44,9 +45,10 @@ use crate::{
     vault::{Cell, Class, INSTALLATION, Vault},
 };
 
+pub use desk::{Desk, Seen, Standing, count_waiting, find_desk, show};
 pub use end_approval::EndApproval;
 pub use error::Error;
-pub use model::{Approval, ApprovalId, Kind, Line, Plan, PlanHash, State, Subject, Verdict, Vote, VoteId};
+pub use model::{Approval, ApprovalId, Kind, Line, Plan, PlanHash, Reason, State, Subject, Verdict, Vote, VoteId};
 pub use outside::{Followed, Invitation, Shown, decide_outside, invite, list_invited, revoke_invitation, show_outside};
 
 const TABLE: &str = "muneem.people_approvals";
@@ -167,6 +169,29 @@ pub async fn decide(
     verdict: Verdict,
     decision: &Decision<'_>,
 ) -> Result<Approval, Error> {
+    vote(db, approval_id, (seen, verdict, None), decision).await
+}
+
+/// Says no, as [`decide`] does, and why.
+///
+/// # Errors
+/// As [`decide`].
+pub async fn deny(
+    db: &mut PgConnection,
+    approval_id: ApprovalId,
+    seen: &PlanHash,
+    reason: Reason,
+    decision: &Decision<'_>,
+) -> Result<Approval, Error> {
+    vote(db, approval_id, (seen, Verdict::Deny, Some(reason)), decision).await
+}
+
+async fn vote(
+    db: &mut PgConnection,
+    approval_id: ApprovalId,
+    (seen, verdict, reason): (&PlanHash, Verdict, Option<Reason>),
+    decision: &Decision<'_>,
+) -> Result<Approval, Error> {
     let mut tx = db.begin().await?;
     let found = visible(&mut tx, approval_id, decision.by).await?;
     let person = decision.by.person().ok_or(Error::ForPeopleAlone(found.kind.scope()))?;
@@ -184,6 +209,7 @@ pub async fn decide(
         link_id: None,
         seen,
         verdict,
+        reason,
     };
     let approval = cast(&mut tx, approval, &vote, decision).await?;
     tx.commit().await?;
@@ -224,7 +250,10 @@ async fn cast(
         }
         Verdict::Approve => {}
     }
-    let details = json!({ "state": approval.state, "vote_id": vote.vote_id });
+    let mut details = json!({ "state": approval.state, "vote_id": vote.vote_id });
+    if let Some(reason) = vote.reason {
+        details["reason"] = json!(reason);
+    }
     record(tx, decision, verb, &approval, details).await?;
     Ok(approval)
 }

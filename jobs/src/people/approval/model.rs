@@ -334,6 +334,57 @@ impl Verdict {
     }
 }
 
+/// Why somebody says no, as one of a few words: free text may name a person, and stands in no log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reason {
+    /// It does more than it should.
+    TooMuch,
+    /// Something in it is wrong.
+    Wrong,
+    /// It does not say enough to decide on.
+    Unclear,
+    /// It should wait.
+    NotNow,
+    /// Nobody knows why this is asked.
+    NotExpected,
+}
+
+impl Reason {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::TooMuch, Self::Wrong, Self::Unclear, Self::NotNow, Self::NotExpected];
+
+    /// As it stands in rows.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TooMuch => "too_much",
+            Self::Wrong => "wrong",
+            Self::Unclear => "unclear",
+            Self::NotNow => "not_now",
+            Self::NotExpected => "not_expected",
+        }
+    }
+
+    /// For people: "it does more than it should".
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::TooMuch => "it does more than it should",
+            Self::Wrong => "something in it is wrong",
+            Self::Unclear => "it does not say enough to decide on",
+            Self::NotNow => "it should wait",
+            Self::NotExpected => "I do not know why this is asked",
+        }
+    }
+}
+
+impl FromStr for Reason {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == text).ok_or(Error::NoSuchReason)
+    }
+}
+
 /// One yes or no of one person.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Vote {
@@ -347,6 +398,8 @@ pub struct Vote {
     pub link_id: Option<LinkId>,
     /// Yes or no.
     pub verdict: Verdict,
+    /// Why not, where she said so.
+    pub reason: Option<Reason>,
     /// When.
     pub voted_at: DateTime<Utc>,
     /// When it ceased to count.

@@ -192,6 +192,7 @@ pub async fn decide_outside(
         link_id: Some(link_id),
         seen,
         verdict,
+        reason: None,
     };
     let by = Authority::of_outside(link_id);
     let decision = Decision { by: &by, ..*decision };

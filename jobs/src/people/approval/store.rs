@@ -1,7 +1,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::{Approval, ApprovalId, Error, Filter, PlanHash, State, Verdict, Vote, VoteId};
+use super::{Approval, ApprovalId, Error, Filter, PlanHash, Reason, State, Verdict, Vote, VoteId};
 use crate::people::{BusinessId, StaffId, links::LinkId};
 
 pub(super) async fn insert_approval(
@@ -215,6 +215,7 @@ pub(super) struct NewVote<'a> {
     pub(super) link_id: Option<LinkId>,
     pub(super) seen: &'a PlanHash,
     pub(super) verdict: Verdict,
+    pub(super) reason: Option<Reason>,
 }
 
 pub(super) async fn insert_vote(
@@ -225,8 +226,8 @@ pub(super) async fn insert_vote(
 ) -> Result<(), Error> {
     sqlx::query!(
         "insert into muneem.people_approval_votes
-             (vote_id, approval_id, business_id, version, plan_sha256, staff_id, link_id, verdict, voted_at)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+             (vote_id, approval_id, business_id, version, plan_sha256, staff_id, link_id, verdict, reason, voted_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
         vote.vote_id.0,
         approval.approval_id.0,
         approval.business_id as Option<BusinessId>,
@@ -235,6 +236,7 @@ pub(super) async fn insert_vote(
         vote.staff_id as Option<StaffId>,
         vote.link_id as Option<LinkId>,
         vote.verdict.as_str(),
+        vote.reason.map(Reason::as_str),
         now,
     )
     .execute(tx)
@@ -255,6 +257,21 @@ pub(super) async fn has_voted(tx: &mut PgConnection, approval: &Approval, vote: 
         vote.link_id as Option<LinkId>,
     )
     .fetch_one(tx)
+    .await?)
+}
+
+/// Open decisions on whose plan in force this person has said something that counts.
+pub(super) async fn list_voted(db: &mut PgConnection, staff: StaffId) -> Result<Vec<ApprovalId>, Error> {
+    Ok(sqlx::query_scalar!(
+        r#"select approval_id as "approval_id: ApprovalId"
+           from muneem.people_approval_votes v
+           join muneem.people_approvals a using (approval_id, version)
+           where v.staff_id = $1
+               and v.withdrawn_at is null
+               and a.ended_at is null"#,
+        staff.0,
+    )
+    .fetch_all(db)
     .await?)
 }
 
@@ -288,7 +305,7 @@ pub(super) async fn withdraw_votes(
 pub(super) async fn list_votes(db: &mut PgConnection, id: ApprovalId) -> Result<Vec<Vote>, Error> {
     let rows = sqlx::query!(
         r#"select vote_id as "vote_id: VoteId", version, staff_id as "staff_id: StaffId", link_id as "link_id: LinkId",
-                  verdict, voted_at, withdrawn_at
+                  verdict, reason, voted_at, withdrawn_at
            from muneem.people_approval_votes
            where approval_id = $1
            order by voted_at, vote_id"#,
@@ -301,6 +318,7 @@ pub(super) async fn list_votes(db: &mut PgConnection, id: ApprovalId) -> Result<
         version: row.version,
         staff_id: row.staff_id,
         link_id: row.link_id,
+        reason: row.reason.and_then(|reason| reason.parse().ok()),
         verdict: if row.verdict == "approve" { Verdict::Approve } else { Verdict::Deny },
         voted_at: row.voted_at,
         withdrawn_at: row.withdrawn_at,

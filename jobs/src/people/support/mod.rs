@@ -6,6 +6,7 @@
 //! instant is refused whether or not it has run.
 
 mod end_support;
+mod looks;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use crate::{
 };
 
 pub use end_support::EndSupport;
+pub use looks::{Deed, Look, Looks, read_looks};
 
 crate::id_type! {
     /// One time for which support is let in.
@@ -36,11 +38,12 @@ crate::id_type! {
 
 /// How long support stays unless somebody says otherwise.
 pub const USUAL: TimeDelta = TimeDelta::hours(2);
-/// Shortest and longest.
-const SHORTEST: TimeDelta = TimeDelta::minutes(15);
-const LONGEST: TimeDelta = TimeDelta::hours(24);
+/// Shortest time that it is let in for.
+pub const SHORTEST: TimeDelta = TimeDelta::minutes(15);
+/// The day that the database holds too.
+pub const LONGEST: TimeDelta = TimeDelta::hours(24);
 /// Most characters of a reason.
-const REASON_MAX: usize = 500;
+pub const REASON_MAX: usize = 500;
 
 /// One time for which support is let in, without the reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -51,6 +54,8 @@ pub struct Grant {
     pub business_id: BusinessId,
     /// Who let it in.
     pub granted_by: StaffId,
+    /// The one person of support whom she lets in; `None`: whoever takes it up.
+    pub only: Option<StaffId>,
     /// When.
     pub granted_at: DateTime<Utc>,
     /// When it ends by itself.
@@ -68,15 +73,25 @@ impl Grant {
     }
 }
 
-/// Lets support into the business of `decision.by` for `lasting`.
+/// How support is to be let in.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// Why, in the owner's words: at most [`REASON_MAX`] characters.
+    pub reason: &'a str,
+    /// For how long, [`SHORTEST`] to [`LONGEST`].
+    pub lasting: TimeDelta,
+    /// One person of support; `None`: whoever takes it up.
+    pub only: Option<StaffId>,
+}
+
+/// Lets support into the business of `decision.by`.
 ///
 /// # Errors
-/// `decision.by` is no person of the business, or may not; the reason or the time is off.
+/// `decision.by` is no person of the business, or may not; the reason or the time is off; the person is not of support.
 pub async fn grant(
     db: &mut PgConnection,
     vault: &Vault,
-    reason: &str,
-    lasting: TimeDelta,
+    wish: &Wish<'_>,
     decision: &Decision<'_>,
 ) -> Result<Grant, Error> {
     let (by, now) = (decision.by, decision.now.trunc_subsecs(6));
@@ -84,23 +99,27 @@ pub async fn grant(
     let (Some(granted_by), Some(business_id)) = (by.person(), by.business()) else {
         return Err(Error::NotOfBusiness);
     };
-    let reason = reason.trim();
+    let reason = wish.reason.trim();
     if reason.is_empty() || reason.chars().count() > REASON_MAX {
         return Err(Error::BadReason);
     }
-    if !(SHORTEST..=LONGEST).contains(&lasting) {
+    if !(SHORTEST..=LONGEST).contains(&wish.lasting) {
         return Err(Error::BadDuration);
     }
     let grant = Grant {
         grant_id: GrantId(decision.chance.uuid_v7(now)),
         business_id,
         granted_by,
+        only: wish.only,
         granted_at: now,
-        expires_at: now + lasting,
+        expires_at: now + wish.lasting,
         ended_at: None,
         ended_by: None,
     };
     let mut tx = db.begin().await?;
+    if let Some(only) = wish.only {
+        check_support(&mut tx, only).await?;
+    }
     let row = grant.grant_id.to_string();
     let sealed = vault.seal(&mut tx, Class::MessageBody, &cell(business_id, &row), reason.as_bytes()).await?;
     store::insert_grant(&mut tx, &grant, &sealed).await?;
@@ -109,7 +128,14 @@ pub async fn grant(
         &NewJob::of(business_id, &EndSupport { grant_id: grant.grant_id })?.run_at(grant.expires_at),
     )
     .await?;
-    record(&mut tx, decision, "people.support_granted", &grant, json!({ "expires_at": grant.expires_at })).await?;
+    record(
+        &mut tx,
+        decision,
+        "people.support_granted",
+        &grant,
+        json!({ "expires_at": grant.expires_at, "only": grant.only }),
+    )
+    .await?;
     tx.commit().await?;
     Ok(grant)
 }
@@ -199,12 +225,10 @@ pub async fn open_token(
     if !grant.is_live(decision.now) {
         return Err(Error::GrantEnded);
     }
-    // Held as she is: whoever is put out of support at this moment is refused, or her token ends with the rest.
-    staff_store::share_staff(&mut tx, staff_id).await?;
-    let staff = super::find_active_staff(&mut tx, staff_id).await?.ok_or(Error::NoSuchStaff(staff_id))?;
-    if staff.business_id.is_some() || !staff.roles.contains(&Role::Support) {
-        return Err(Error::NotSupport);
+    if grant.only.is_some_and(|only| only != staff_id) {
+        return Err(Error::GrantForAnother);
     }
+    check_support(&mut tx, staff_id).await?;
     let new = NewToken {
         label: "support".to_owned(),
         business_id: Some(grant.business_id),
@@ -220,6 +244,44 @@ pub async fn open_token(
     record(&mut tx, decision, "people.support_entered", &grant, details).await?;
     tx.commit().await?;
     Ok((token, minted.bearer))
+}
+
+/// Refuses whoever is not of the platform's support, and holds her as she is until the transaction ends: who is put out
+/// of support at this moment is refused, or her token ends with the rest.
+async fn check_support(tx: &mut PgConnection, staff_id: StaffId) -> Result<(), Error> {
+    staff_store::share_staff(tx, staff_id).await?;
+    let staff = super::find_active_staff(tx, staff_id).await?.ok_or(Error::NoSuchStaff(staff_id))?;
+    if staff.business_id.is_some() || !staff.roles.contains(&Role::Support) {
+        return Err(Error::NotSupport);
+    }
+    Ok(())
+}
+
+/// Who is of the platform's support, for whoever may let them in.
+///
+/// # Errors
+/// `by` may not let support in.
+pub async fn list_people(db: &mut PgConnection, by: &Authority) -> Result<Vec<StaffId>, Error> {
+    by.require(Scope::SupportGrant)?;
+    store::list_support(db).await
+}
+
+/// The grant with this id, if it exists for `by`; without its reason.
+///
+/// # Errors
+/// [`Error::NoSuchGrant`]; `by` may not see grants.
+pub async fn load(db: &mut PgConnection, grant_id: GrantId, by: &Authority) -> Result<Grant, Error> {
+    by.require(Scope::BusinessRead)?;
+    let found = store::find_grant(db, grant_id).await?.filter(|grant| by.sees(Some(grant.business_id)));
+    found.ok_or(Error::NoSuchGrant(grant_id))
+}
+
+/// The grants of a business by which support may look at `now`, the newest first.
+///
+/// # Errors
+/// The database fails.
+pub async fn list_live(db: &mut PgConnection, business: BusinessId, now: DateTime<Utc>) -> Result<Vec<Grant>, Error> {
+    store::list_live(db, business, now).await
 }
 
 /// Whether a token that stands on this grant opens anything at `now`.

@@ -7,14 +7,15 @@ use crate::people::{BusinessId, StaffId};
 pub(super) async fn insert_grant(tx: &mut PgConnection, grant: &Grant, reason_sealed: &[u8]) -> Result<(), Error> {
     sqlx::query!(
         "insert into muneem.people_support_grants
-             (grant_id, business_id, reason_sealed, granted_by, granted_at, expires_at)
-         values ($1, $2, $3, $4, $5, $6)",
+             (grant_id, business_id, reason_sealed, granted_by, granted_at, expires_at, only_staff)
+         values ($1, $2, $3, $4, $5, $6, $7)",
         grant.grant_id.0,
         grant.business_id.0,
         reason_sealed,
         grant.granted_by.0,
         grant.granted_at,
         grant.expires_at,
+        grant.only as Option<StaffId>,
     )
     .execute(tx)
     .await
@@ -30,7 +31,8 @@ pub(super) async fn find_grant(db: &mut PgConnection, grant_id: GrantId) -> Resu
     Ok(sqlx::query_as!(
         Grant,
         r#"select grant_id as "grant_id: GrantId", business_id as "business_id: BusinessId",
-                  granted_by as "granted_by: StaffId", granted_at, expires_at, ended_at, ended_by
+                  granted_by as "granted_by: StaffId", only_staff as "only: StaffId", granted_at, expires_at,
+                  ended_at, ended_by
            from muneem.people_support_grants
            where grant_id = $1"#,
         grant_id.0,
@@ -44,7 +46,8 @@ pub(super) async fn lock_grant(tx: &mut PgConnection, grant_id: GrantId) -> Resu
     Ok(sqlx::query_as!(
         Grant,
         r#"select grant_id as "grant_id: GrantId", business_id as "business_id: BusinessId",
-                  granted_by as "granted_by: StaffId", granted_at, expires_at, ended_at, ended_by
+                  granted_by as "granted_by: StaffId", only_staff as "only: StaffId", granted_at, expires_at,
+                  ended_at, ended_by
            from muneem.people_support_grants
            where grant_id = $1
            for update"#,
@@ -59,7 +62,8 @@ pub(super) async fn share_grant(tx: &mut PgConnection, grant_id: GrantId) -> Res
     Ok(sqlx::query_as!(
         Grant,
         r#"select grant_id as "grant_id: GrantId", business_id as "business_id: BusinessId",
-                  granted_by as "granted_by: StaffId", granted_at, expires_at, ended_at, ended_by
+                  granted_by as "granted_by: StaffId", only_staff as "only: StaffId", granted_at, expires_at,
+                  ended_at, ended_by
            from muneem.people_support_grants
            where grant_id = $1
            for share"#,
@@ -86,7 +90,8 @@ pub(super) async fn list_grants(
     Ok(sqlx::query_as!(
         Grant,
         r#"select grant_id as "grant_id: GrantId", business_id as "business_id: BusinessId",
-                  granted_by as "granted_by: StaffId", granted_at, expires_at, ended_at, ended_by
+                  granted_by as "granted_by: StaffId", only_staff as "only: StaffId", granted_at, expires_at,
+                  ended_at, ended_by
            from muneem.people_support_grants
            where ($1::uuid is null or business_id = $1)
                and ($2::uuid is null or grant_id < $2)
@@ -95,6 +100,42 @@ pub(super) async fn list_grants(
         business as Option<BusinessId>,
         before as Option<GrantId>,
         i64::from(limit),
+    )
+    .fetch_all(db)
+    .await?)
+}
+
+pub(super) async fn list_live(
+    db: &mut PgConnection,
+    business: BusinessId,
+    now: DateTime<Utc>,
+) -> Result<Vec<Grant>, Error> {
+    Ok(sqlx::query_as!(
+        Grant,
+        r#"select grant_id as "grant_id: GrantId", business_id as "business_id: BusinessId",
+                  granted_by as "granted_by: StaffId", only_staff as "only: StaffId", granted_at, expires_at,
+                  ended_at, ended_by
+           from muneem.people_support_grants
+           where business_id = $1
+               and ended_at is null
+               and expires_at > $2
+           order by grant_id desc"#,
+        business.0,
+        now,
+    )
+    .fetch_all(db)
+    .await?)
+}
+
+pub(super) async fn list_support(db: &mut PgConnection) -> Result<Vec<StaffId>, Error> {
+    Ok(sqlx::query_scalar!(
+        r#"select s.staff_id as "staff_id: StaffId"
+           from muneem.people_staff s
+           join muneem.people_staff_roles r using (staff_id)
+           where s.business_id is null
+               and s.removed_at is null
+               and r.role = 'support'
+           order by s.staff_id"#,
     )
     .fetch_all(db)
     .await?)

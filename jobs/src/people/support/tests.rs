@@ -7,10 +7,15 @@ use crate::people::{
 
 const WHY: &str = "Bills of yesterday do not go out";
 
+fn wish(reason: &str) -> Wish<'_> {
+    Wish { reason, lasting: USUAL, only: None }
+}
+
 impl House {
     async fn let_in(&self, owner: &Staff, lasting: TimeDelta) -> Result<Grant, Error> {
         let by = Authority::of_staff(owner);
-        grant(&mut *self.conn().await, &self.vault, WHY, lasting, &self.by(&by)).await
+        let wish = Wish { reason: WHY, lasting, only: None };
+        grant(&mut *self.conn().await, &self.vault, &wish, &self.by(&by)).await
     }
 
     async fn token_for(&self, grant: &Grant, support: &Staff) -> Result<(Token, Presented), Error> {
@@ -112,14 +117,14 @@ async fn atk_061_nobody_but_a_person_of_the_business_lets_support_in_and_for_a_d
     let mut db = house.conn().await;
     let refused = house.let_in(&manager, USUAL).await;
     assert!(matches!(refused, Err(Error::MissingScope(Scope::SupportGrant))), "{refused:?}");
-    let refused = grant(&mut db, &house.vault, WHY, USUAL, &house.by(&Authority::operator())).await;
+    let refused = grant(&mut db, &house.vault, &wish(WHY), &house.by(&Authority::operator())).await;
     assert!(matches!(refused, Err(Error::NotOfBusiness)), "nor whoever has the machine: {refused:?}");
     for lasting in [TimeDelta::hours(25), TimeDelta::minutes(1), TimeDelta::hours(-1)] {
         let refused = house.let_in(&owner, lasting).await;
         assert!(matches!(refused, Err(Error::BadDuration)), "{lasting}: {refused:?}");
     }
     let by = Authority::of_staff(&owner);
-    let refused = grant(&mut db, &house.vault, "  ", USUAL, &house.by(&by)).await;
+    let refused = grant(&mut db, &house.vault, &wish("  "), &house.by(&by)).await;
     assert!(matches!(refused, Err(Error::BadReason)), "{refused:?}");
     // The database refuses the same without the program.
     for (business, until, constraint) in [
@@ -163,4 +168,93 @@ async fn atk_061_nobody_but_a_person_of_the_business_lets_support_in_and_for_a_d
     let (_, presented) = house.token_for(&grant, &ravi).await.expect("a token");
     remove_staff(&mut db, ravi.staff_id, &house.by(&platform)).await.expect("removed");
     assert!(matches!(house.knock(&presented).await, Err(Refusal::Revoked)));
+}
+
+#[tokio::test]
+async fn the_owner_may_name_one_person_of_support_and_nobody_else_comes_in() {
+    let house = House::new().await;
+    let owner = house.staff(1, &[Role::Owner]).await;
+    let (ravi, other) =
+        (house.stranger(2, None, &[Role::Support]).await, house.stranger(3, None, &[Role::Support]).await);
+    let by = Authority::of_staff(&owner);
+    let mut db = house.conn().await;
+    let listed = list_people(&mut db, &by).await.expect("she lets them in");
+    assert_eq!(listed.len(), 2, "{listed:?}");
+    let manager = Authority::of_staff(&house.staff(4, &[Role::Manager]).await);
+    assert!(matches!(list_people(&mut db, &manager).await, Err(Error::MissingScope(Scope::SupportGrant))));
+    let operator = house.stranger(5, None, &[Role::Operator]).await;
+    for (nobody, why) in [(owner.staff_id, "her own"), (operator.staff_id, "of the platform, not of support")] {
+        let refused = grant(&mut db, &house.vault, &Wish { only: Some(nobody), ..wish(WHY) }, &house.by(&by)).await;
+        assert!(matches!(refused, Err(Error::NotSupport)), "{why}: {refused:?}");
+    }
+    let named = Wish { only: Some(ravi.staff_id), ..wish(WHY) };
+    let grant = grant(&mut db, &house.vault, &named, &house.by(&by)).await.expect("let in");
+    assert_eq!(list_live(&mut db, house.shop, house.now()).await.expect("listed"), std::slice::from_ref(&grant));
+    assert_eq!(list_live(&mut db, house.other, house.now()).await.expect("listed"), []);
+    assert!(matches!(house.token_for(&grant, &other).await, Err(Error::GrantForAnother)));
+    house.token_for(&grant, &ravi).await.expect("she is the one");
+    house.clock.forward(USUAL);
+    assert_eq!(list_live(&mut db, house.shop, house.now()).await.expect("listed"), [], "at its instant");
+}
+
+#[tokio::test]
+async fn atk_061_looks_are_read_from_the_evidence_across_whatever_else_happens() {
+    let house = House::new().await;
+    let owner = house.staff(1, &[Role::Owner]).await;
+    let ravi = house.stranger(2, None, &[Role::Support]).await;
+    let by = Authority::of_staff(&owner);
+    let before = house.let_in(&owner, USUAL).await.expect("let in");
+    house.clock.forward(TimeDelta::minutes(1));
+    let grant = house.let_in(&owner, USUAL).await.expect("let in");
+    let (_, presented) = house.token_for(&grant, &ravi).await.expect("a token");
+    let caller = house.knock(&presented).await.expect("opens");
+    let mut db = house.conn().await;
+    let look = async |db: &mut PgConnection, route: &str| {
+        let (caller, look) = ((&caller, grant.grant_id), ("GET", route));
+        note_look(db, caller, look, house.now(), &*house.chance).await.expect("on record");
+    };
+    look(&mut db, "/v1/first").await;
+    // More than a window of other things, and the same again by the clock of a later hour.
+    for business in [house.shop, house.other] {
+        let happened = |_| Event {
+            event_id: EventId::new(&*house.chance, house.now()),
+            business_id: Some(business),
+            actor: Actor::System,
+            verb: "test.happened",
+            object: Object { kind: "test", id: "one" },
+            details: Value::Null,
+        };
+        let events: Vec<_> = (0..1100).map(happened).collect();
+        evidence::record_many(&mut db, &events).await.expect("recorded");
+    }
+    look(&mut db, "/v1/{second}").await;
+    let read = async |db: &mut PgConnection, id, by: &Authority| read_looks(db, id, None, &house.by(by)).await;
+    assert_eq!(read(&mut db, grant.grant_id, &by).await.expect("read"), Looks::default(), "nothing has its number yet");
+
+    let signer = evidence::note::Signer25519::new(&[5; 32]);
+    let mut sealer = evidence::Sealer::new(signer, Vec::new(), "test".to_owned());
+    while evidence::load_standing(&mut db).await.expect("asked").unsealed_since.is_some() {
+        sealer.turn(&mut db, house.now()).await.expect("sealed");
+    }
+    let found = read(&mut db, grant.grant_id, &by).await.expect("read");
+    let looked = |route: &str| Deed::Looked { method: "GET".to_owned(), route: route.to_owned() };
+    let deeds: Vec<_> = found.looks.iter().map(|look| look.deed.clone()).collect();
+    assert_eq!(deeds, [Deed::Entered, looked("/v1/first"), looked("/v1/second")]);
+    assert!(found.looks.iter().all(|look| look.staff == Some(ravi.staff_id)), "{found:?}");
+    assert_eq!((found.next, found.retired), (None, 0));
+    assert_eq!(
+        read(&mut db, before.grant_id, &by).await.expect("read"),
+        Looks::default(),
+        "nobody came in by that one"
+    );
+    let late = read_looks(&mut db, grant.grant_id, Some(u64::MAX >> 2), &house.by(&by)).await.expect("read");
+    assert_eq!(late, Looks::default(), "there is nothing behind the end");
+    let told = house.told_of(grant.grant_id).await;
+    assert_eq!(told.iter().filter(|verb| *verb == "evidence.read").count(), 3, "{told:?}");
+
+    let manager = Authority::of_staff(&house.staff(4, &[Role::Manager]).await);
+    let refused = read(&mut db, grant.grant_id, &manager).await;
+    assert!(matches!(refused, Err(Error::MissingScope(Scope::EvidenceRead))), "{refused:?}");
+    let stranger = Authority::of_staff(&house.stranger(5, Some(house.other), &[Role::Owner]).await);
+    assert!(matches!(read(&mut db, grant.grant_id, &stranger).await, Err(Error::NoSuchGrant(_))));
 }

@@ -36,6 +36,8 @@ pub(super) struct Grant {
     business_id: uuid::Uuid,
     /// Id of the person who let it in.
     granted_by: uuid::Uuid,
+    /// Id of the one person of support who is let in; none: whoever takes it up.
+    only_staff_id: Option<uuid::Uuid>,
     /// When.
     granted_at: DateTime<Utc>,
     /// When it ends by itself.
@@ -55,6 +57,7 @@ impl Grant {
             grant_id: grant.grant_id.0,
             business_id: grant.business_id.0,
             granted_by: grant.granted_by.0,
+            only_staff_id: grant.only.map(|staff| staff.0),
             granted_at: grant.granted_at,
             expires_at: grant.expires_at,
             ended_at: grant.ended_at,
