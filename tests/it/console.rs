@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use sha1::Sha1;
 use tokio_util::sync::CancellationToken;
 
-const PASSWORD: &str = "four words in a row";
+pub(super) const PASSWORD: &str = "four words in a row";
 
 /// RFC 6238: the code of a secret in base 32, so many steps from now.
 fn totp(letters: &str, steps: u64) -> String {
@@ -44,11 +44,11 @@ fn totp(letters: &str, steps: u64) -> String {
     format!("{:06}", (u32::from_be_bytes(four) & 0x7fff_ffff) % 1_000_000)
 }
 
-struct House {
-    _db: TestDb,
-    home: tempfile::TempDir,
+pub(super) struct House {
+    pub(super) db: TestDb,
+    pub(super) home: tempfile::TempDir,
     _running: Running,
-    origin: String,
+    pub(super) origin: String,
     mails: String,
     end: CancellationToken,
 }
@@ -60,7 +60,7 @@ impl Drop for House {
 }
 
 impl House {
-    async fn open() -> Self {
+    pub(super) async fn open() -> Self {
         let db = TestDb::new(&MIGRATOR).await;
         muneem_jobs::schema::migrate(&mut db.pool().acquire().await.unwrap()).await.unwrap();
         let end = CancellationToken::new();
@@ -87,10 +87,10 @@ impl House {
             client.get(format!("{origin}/console/sign-in")).send().await.is_ok_and(|answer| answer.status() == 200)
         })
         .await;
-        Self { _db: db, home, _running: running, origin, mails, end }
+        Self { db, home, _running: running, origin, mails, end }
     }
 
-    fn link(&self) -> String {
+    pub(super) fn link(&self) -> String {
         let file = self.home.path().join(".local/share/muneem/first-owner");
         std::fs::read_to_string(file).expect("the first owner's link").trim().to_owned()
     }
@@ -115,7 +115,7 @@ impl House {
 }
 
 /// Keeps pictures for whoever looks at them: `MUNEEM_SCREENSHOTS` names the directory.
-async fn picture(chromium: &mut Chromium, tab: &Tab, name: &str) {
+pub(super) async fn picture(chromium: &mut Chromium, tab: &Tab, name: &str) {
     use base64::{Engine, engine::general_purpose::STANDARD};
     // Nothing that has to be scrolled sideways on the smallest phone.
     let size = json!({ "width": 360, "height": 800, "deviceScaleFactor": 1, "mobile": true });

@@ -18,6 +18,8 @@ pub enum Crumb {
     Code,
     /// What binds a way to an identity provider and back to this browser, for its ten minutes.
     Provider,
+    /// A token that was just made, sealed for its session, on the way to the page that shows it.
+    Made,
 }
 
 impl Crumb {
@@ -31,6 +33,8 @@ impl Crumb {
             (Self::Code, false) => "muneem-code",
             (Self::Provider, true) => "__Host-muneem-oidc",
             (Self::Provider, false) => "muneem-oidc",
+            (Self::Made, true) => "__Host-muneem-made",
+            (Self::Made, false) => "muneem-made",
         }
     }
 
@@ -39,6 +43,7 @@ impl Crumb {
             Self::Session => "",
             Self::Device => "; Max-Age=31536000",
             Self::Code | Self::Provider => "; Max-Age=600",
+            Self::Made => "; Max-Age=120",
         }
     }
 }

@@ -21,7 +21,7 @@ use muneem_jobs::{
     vault,
 };
 
-use super::{Console, cookies::Crumb, pages, visitor::wants_page};
+use super::{Console, cookies::Crumb, frame, pages, visitor::wants_page};
 use crate::refusals::{Asker, Known, Reason};
 
 /// Somebody who is signed in, both factors where two are asked for, and has set up what is demanded of her. As an
@@ -196,6 +196,30 @@ fn broken(error: &(dyn std::error::Error + 'static)) -> Turned {
     Turned::Broken
 }
 
+/// A refusal of the rules about people, as a page; anything else failed inside.
+pub(super) fn may_not(error: people::Error) -> Turned {
+    match error {
+        people::Error::NoSuchStaff(_)
+        | people::Error::NoSuchBusiness(_)
+        | people::Error::NoSuchToken(_)
+        | people::Error::NoSuchGrant(_) => Turned::NotFound,
+        people::Error::BeyondOwn(_)
+        | people::Error::MissingScope(_)
+        | people::Error::ForPeopleAlone(_)
+        | people::Error::LastOwner
+        | people::Error::NotOfBusiness
+        | people::Error::RoleNotHere(..) => Turned::MayNot(sentence(&error)),
+        error => error.into(),
+    }
+}
+
+/// What an error says, as a sentence of a page.
+pub(super) fn sentence(error: &impl std::error::Error) -> String {
+    let text = error.to_string();
+    let mut letters = text.chars();
+    letters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
+}
+
 macro_rules! breaks {
     ($($error:ty),* $(,)?) => {$(
         impl From<$error> for Turned {
@@ -211,6 +235,7 @@ breaks![
     sqlx::Error,
     people::Error,
     people::oidc::Error,
+    people::approval::Error,
     vault::Error,
     messaging::Error,
     muneem_jobs::evidence::Error
@@ -279,7 +304,10 @@ impl FromRequestParts<Arc<Console>> for Enrolling {
         let next = next_of(parts, console);
         let HalfWay { session, staff, standing } = session(parts, console, next.clone()).await?;
         match session.level {
-            Level::Full => Ok(Self(SignedIn { session, staff, standing })),
+            Level::Full => {
+                frame::note_support(console, &staff).await?;
+                Ok(Self(SignedIn { session, staff, standing }))
+            }
             Level::First => Err(Turned::SecondFactorNeeded(next)),
         }
     }

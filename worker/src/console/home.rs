@@ -7,20 +7,19 @@ use axum::{
     extract::State,
     response::{Redirect, Response},
 };
-use chrono::{DateTime, Utc};
-use chrono_tz::Asia::Kolkata;
 use muneem_jobs::people::{
-    Scope, StaffId, find_business_by_id, open_contact,
+    Scope, StaffId, approval, find_business_by_id,
     signin::{demand_second_factor, find_open_reset, list_open_resets},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use sqlx::{Connection, PgConnection};
+use sqlx::Connection;
 use uuid::Uuid;
 
 use super::{
     Console, enter,
     guard::{SignedIn, StepUp, Turned},
+    names::{name_of, shown},
     pages::{Page, draw},
 };
 
@@ -35,6 +34,11 @@ struct Home {
     decides: bool,
     demanded: bool,
     sees_staff: bool,
+    sees_tokens: bool,
+    sees_support: bool,
+    sees_approvals: bool,
+    /// Decisions that wait for her.
+    waiting: usize,
     /// Somebody wants to take her own second factor away.
     own_reset: Option<Reset>,
     /// What others lost and she may approve.
@@ -56,9 +60,11 @@ pub(super) async fn show(State(console): State<Arc<Console>>, who: SignedIn) -> 
         Some(id) => find_business_by_id(&mut db, id).await?,
         None => None,
     };
+    let scopes = who.staff.scopes();
+    let may = |scope| scopes.contains(&scope);
     let mine = find_open_reset(&mut db, who.session.staff_id).await?;
     let mut resets = Vec::new();
-    if who.staff.scopes().contains(&Scope::StaffWrite) {
+    if may(Scope::StaffWrite) {
         for reset in list_open_resets(&mut db, who.staff.business_id).await? {
             if reset.staff_id != who.session.staff_id && reset.asked_by != who.session.staff_id {
                 let name = name_of(&console, &mut db, StaffId(reset.staff_id)).await?;
@@ -73,9 +79,13 @@ pub(super) async fn show(State(console): State<Arc<Console>>, who: SignedIn) -> 
         business: business.map(|business| business.legal_name),
         roles: who.staff.roles.iter().map(|role| role.as_str().replace('_', " ")).collect(),
         has_second_factor: who.standing.has_second_factor(),
-        decides: who.staff.business_id.is_some() && who.staff.scopes().contains(&Scope::BusinessWrite),
+        decides: who.staff.business_id.is_some() && may(Scope::BusinessWrite),
         demanded: who.standing.second_factor_demanded,
-        sees_staff: who.staff.scopes().contains(&Scope::StaffRead),
+        sees_staff: may(Scope::StaffRead),
+        sees_tokens: may(Scope::TokenRead),
+        sees_support: may(Scope::BusinessRead),
+        sees_approvals: may(Scope::ApprovalRead),
+        waiting: approval::count_waiting(&mut db, &who.staff, console.clock.now()).await?,
         own_reset: mine.map(|reset| Reset {
             id: reset.reset_id,
             name: String::new(),
@@ -85,11 +95,6 @@ pub(super) async fn show(State(console): State<Arc<Console>>, who: SignedIn) -> 
         resets,
     };
     Ok(draw("home", &Page { title: "Home", inside: true, script: false, body }))
-}
-
-async fn name_of(console: &Console, db: &mut PgConnection, staff: StaffId) -> Result<String, Turned> {
-    let contact = open_contact(db, &console.vault, staff).await?;
-    Ok(contact.map_or_else(|| "Somebody who has left".to_owned(), |contact| contact.name.to_string()))
 }
 
 #[derive(Deserialize)]
@@ -115,8 +120,4 @@ pub(super) async fn demand(
     enter::note(&console, &mut tx, &who.staff, "people.second_factor_demanded", details).await?;
     tx.commit().await?;
     Ok(Redirect::to("/console"))
-}
-
-fn shown(at: DateTime<Utc>) -> String {
-    at.with_timezone(&Kolkata).format("%-d %B %Y, %H:%M").to_string()
 }

@@ -9,15 +9,18 @@
 //! without it. Nothing comes from elsewhere. What changes something is a POST that a page of ours made: [`guard`] says
 //! how that is known.
 
+mod approvals;
 mod attempt;
 mod confirm;
 pub mod cookies;
 mod departures;
 mod enter;
+mod frame;
 pub mod guard;
 mod home;
 mod invitation;
 mod lost;
+mod names;
 pub mod oidc;
 #[cfg(test)]
 mod oidc_tests;
@@ -28,8 +31,10 @@ mod security;
 mod sessions;
 mod sign_in;
 mod staff;
+mod support;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod totp;
 mod visitor;
 
@@ -134,6 +139,20 @@ pub fn routes(console: Arc<Console>) -> Router {
         .route("/console/staff/{id}/grant", post(staff::grant))
         .route("/console/staff/{id}/withdraw", post(staff::withdraw))
         .route("/console/staff/{id}/remove", post(staff::remove))
+        .route("/console/tokens", get(tokens::show).post(tokens::make))
+        .route("/console/tokens/new", get(tokens::ask))
+        .route("/console/tokens/made", get(tokens::made))
+        .route("/console/tokens/{id}/revoke", get(tokens::ask_revoke).post(tokens::revoke))
+        .route("/console/approvals", get(approvals::list))
+        .route("/console/approvals/{id}", get(approvals::show))
+        .route("/console/approvals/{id}/approve", post(approvals::approve))
+        .route("/console/approvals/{id}/deny", post(approvals::deny))
+        .route("/console/approvals/{id}/take-back", post(approvals::take_back))
+        .route("/console/approvals/{id}/withdraw", post(approvals::withdraw))
+        .route("/console/support", get(support::list).post(support::let_in))
+        .route("/console/support/new", get(support::ask))
+        .route("/console/support/{id}", get(support::show))
+        .route("/console/support/{id}/end", post(support::end))
         .route("/console/sessions", get(sessions::list))
         .route("/console/sessions/{id}/end", post(sessions::end))
         .route("/console/sessions/end-others", post(sessions::end_others));
@@ -155,6 +174,7 @@ pub(crate) fn guarded(pages: Router<Arc<Console>>, console: &Arc<Console>) -> Ro
         .layer(middleware::from_fn_with_state(Arc::clone(console), guard::from_our_pages))
         .layer(CsrfLayer::new())
         .layer(middleware::from_fn_with_state(Arc::clone(console), guard::note_refusals))
+        .layer(middleware::from_fn(frame::scoped))
         .layer(middleware::from_fn(closed))
 }
 

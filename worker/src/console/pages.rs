@@ -9,6 +9,8 @@ use axum::{
 use handlebars::Handlebars;
 use serde::Serialize;
 
+use super::frame;
+
 /// What a page of the console is drawn from: the frame, and its own part.
 #[derive(Serialize)]
 pub(super) struct Page<T> {
@@ -32,6 +34,8 @@ macro_rules! templates {
 
 templates![
     "layout",
+    "approval",
+    "approvals",
     "choose",
     "code",
     "confirm",
@@ -49,6 +53,13 @@ templates![
     "sign_in",
     "staff",
     "staff_added",
+    "support",
+    "support_grant",
+    "support_new",
+    "token_made",
+    "token_new",
+    "token_revoke",
+    "tokens",
     "totp",
 ];
 
@@ -64,7 +75,7 @@ static PAGES: LazyLock<Handlebars<'static>> = LazyLock::new(|| {
 
 /// Draws a page.
 pub(super) fn draw(name: &str, page: &impl Serialize) -> Response {
-    match PAGES.render(name, page) {
+    match PAGES.render(name, &frame::around(page)) {
         Ok(html) => Html(html).into_response(),
         Err(error) => {
             tracing::error!(error = &error as &dyn std::error::Error, page = name, "a page cannot be drawn");
@@ -84,7 +95,7 @@ pub(super) fn draw_again(name: &str, page: &impl Serialize) -> Response {
 #[derive(Serialize)]
 struct Refusal<'a> {
     words: &'a str,
-    back: &'static str,
+    back: &'a str,
 }
 
 /// A page that says why something was not done, and how to go on.
@@ -92,6 +103,14 @@ pub(super) fn refuse(status: StatusCode, title: &'static str, words: &str, insid
     let back = if inside { "/console" } else { "/console/sign-in" };
     let body = Refusal { words, back };
     let mut response = draw("refusal", &Page { title, inside, script: false, body });
+    *response.status_mut() = status;
+    response
+}
+
+/// As [`refuse`] for somebody who is signed in, and on to a page of ours.
+pub(super) fn refuse_to(status: StatusCode, title: &'static str, words: &str, back: &str) -> Response {
+    let body = Refusal { words, back };
+    let mut response = draw("refusal", &Page { title, inside: true, script: false, body });
     *response.status_mut() = status;
     response
 }

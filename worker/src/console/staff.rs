@@ -24,7 +24,7 @@ use sqlx::{Connection, PgConnection};
 use super::{
     Console,
     attempt::Who,
-    guard::{SignedIn, StepUp, Turned},
+    guard::{SignedIn, StepUp, Turned, may_not},
     pages::{Page, draw, draw_again},
 };
 
@@ -132,24 +132,6 @@ async fn person(
         roles: staff.roles.iter().copied().map(Choice::of).collect(),
         others: others.map(Choice::of).collect(),
     })
-}
-
-/// A refusal of the rules, as a page; anything else failed inside.
-fn may_not(error: people::Error) -> Turned {
-    match error {
-        people::Error::NoSuchStaff(_) | people::Error::NoSuchBusiness(_) => Turned::NotFound,
-        people::Error::BeyondOwn(_)
-        | people::Error::MissingScope(_)
-        | people::Error::LastOwner
-        | people::Error::RoleNotHere(..) => Turned::MayNot(sentence(&error)),
-        error => error.into(),
-    }
-}
-
-fn sentence(error: &people::Error) -> String {
-    let text = error.to_string();
-    let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| format!("{}{}.", first.to_uppercase(), letters.as_str()))
 }
 
 #[derive(Default, Deserialize)]

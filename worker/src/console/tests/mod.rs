@@ -1,8 +1,12 @@
 //! The console in process, over a real database, as browsers meet it.
 
+mod access;
+mod approvals;
 mod factors;
 mod house;
 mod staff;
+mod support;
+mod tokens;
 mod ways_in;
 
 use axum::{

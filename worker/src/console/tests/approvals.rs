@@ -1,0 +1,211 @@
+//! Decisions that take a second person, as people meet them on the pages.
+
+use chrono::TimeDelta;
+use muneem_jobs::people::{
+    Authority, BusinessId, ContactKind, Decision, Role, Staff,
+    approval::{self, Approval, Ask, Kind, Line, Plan, State as Stands, Subject},
+    mark_verified,
+};
+use serde_json::json;
+
+use super::*;
+
+pub(super) const APPROVALS: &str = "/console/approvals";
+
+fn plan(rows: &str) -> Plan {
+    let summary = vec![Line { label: "Records <i>kept</i>".to_owned(), value: rows.to_owned() }];
+    Plan { content: json!({ "rows": rows }), summary }
+}
+
+impl House {
+    /// Somebody with a password and a verified mail address.
+    pub(super) async fn colleague(&self, name: &str, email: &str, role: Role) -> (Staff, Browser<'_>) {
+        let staff = self.join(Some(self.sharma), name, email, role).await;
+        self.give_password(&staff).await;
+        mark_verified(&mut *self.conn().await, staff.staff_id, ContactKind::Email, self.now()).await.expect("noted");
+        let mut browser = self.browser();
+        browser.sign_in(email, PASSWORD).await;
+        (staff, browser)
+    }
+
+    pub(super) async fn asked(&self, business: BusinessId, by: &Authority, id: &str) -> Approval {
+        let decision = Decision { by, now: self.now(), chance: &OsChance };
+        let ask = Ask {
+            subject: Subject { business_id: Some(business), kind: Kind::RightsPlan, id },
+            plan: &plan("1,204 rows in 7 tables"),
+            approvers_needed: 2,
+            expires_at: self.now() + TimeDelta::days(2),
+        };
+        approval::ask(&mut *self.conn().await, &self.console.vault, &ask, &decision).await.expect("asked")
+    }
+
+    async fn stands(&self, approval: &Approval) -> Stands {
+        let mut db = self.conn().await;
+        approval::load(&mut db, approval.approval_id, &Authority::operator()).await.expect("it is there").state
+    }
+}
+
+/// The hash in the form of a decision's page.
+fn seen_on(page: &str) -> &str {
+    house::between(page, "name=\"seen\" value=\"", "\"")
+}
+
+#[tokio::test]
+async fn a_decision_is_looked_at_on_record_and_given_by_two_people() {
+    let house = House::new().await;
+    let (_, mut meera) = house.colleague("Meera", "meera@example.in", Role::Approver).await;
+    let (_, mut dev) = house.colleague("Dev", "dev@example.in", Role::Approver).await;
+    assert!(meera.get(APPROVALS).await.body.contains("Nothing waits, and nothing was decided"));
+    let asked = house.asked(house.sharma, &Authority::of_staff(&house.asha), "R-2026-000123").await;
+    let there = format!("{APPROVALS}/{}", asked.approval_id);
+
+    assert!(meera.get("/console").await.body.contains("1 for you"));
+    let list = meera.get(APPROVALS).await.body;
+    for part in
+        ["Waits for you", "R-2026-000123", "Carry out a request", "Asha &lt;b&gt;Verma", "0 of 2 say yes", &there]
+    {
+        assert!(list.contains(part), "{part}: {list}");
+    }
+    assert!(!list.contains("1,204 rows"), "what the plan says is shown on its own page, on record");
+    assert_eq!(house.recorded("people.approval_shown").await, 0);
+    let page = meera.get(&there).await.body;
+    assert!(page.contains("1,204 rows in 7 tables") && page.contains("Records &lt;i&gt;kept"), "{page}");
+    assert!(page.contains(&asked.plan_sha256.short()) && seen_on(&page) == asked.plan_sha256.to_string(), "{page}");
+    assert_eq!(house.recorded("people.approval_shown").await, 1);
+
+    let seen = seen_on(&page).to_owned();
+    let approve = format!("{there}/approve");
+    for word in ["", "yes", "approve it"] {
+        let again = meera.post(&approve, &[("seen", &seen), ("word", word)]).await;
+        assert_eq!(again.status, StatusCode::UNPROCESSABLE_ENTITY, "{word:?}");
+        assert!(again.body.contains("Nothing was decided"), "{}", again.body);
+    }
+    assert_eq!(house.recorded("people.approval_given").await, 0);
+    let given = meera.post(&approve, &[("seen", &seen), ("word", " Approve ")]).await;
+    assert_eq!(given.to.as_deref(), Some(there.as_str()), "{}", given.body);
+    let page = meera.get(&there).await.body;
+    assert!(
+        page.contains("1 of 2 says yes") && page.contains("Take it back") && !page.contains("name=\"word\""),
+        "{page}"
+    );
+    let list = meera.get(APPROVALS).await.body;
+    assert!(list.contains("Nothing waits for you") && list.contains("Under way"), "{list}");
+    assert!(!meera.get("/console").await.body.contains("for you"));
+    let twice = meera.post(&approve, &[("seen", &seen), ("word", "approve")]).await;
+    assert_eq!(twice.status, StatusCode::FORBIDDEN, "{}", twice.body);
+
+    // She takes it back and gives it again; then the second person.
+    assert_eq!(meera.post(&format!("{there}/take-back"), &[]).await.to.as_deref(), Some(there.as_str()));
+    assert!(meera.get(&there).await.body.contains("taken back"));
+    meera.post(&approve, &[("seen", &seen), ("word", "approve")]).await;
+    house.later(301);
+    let page = dev.get(&there).await.body;
+    assert!(page.contains("asks for a fresh proof") && !page.contains("name=\"word\""), "{page}");
+    let led = dev.post(&approve, &[("seen", &seen), ("word", "approve")]).await;
+    assert_eq!(led.to.as_deref(), Some("/console/confirm?next=/console"));
+    let proved = dev.post("/console/confirm", &[("password", PASSWORD), ("next", &there)]).await;
+    assert_eq!(proved.to.as_deref(), Some(there.as_str()));
+    dev.post(&approve, &[("seen", &seen), ("word", "approve")]).await;
+    assert_eq!(house.stands(&asked).await, Stands::Approved);
+    let page = dev.get(&there).await.body;
+    assert!(page.contains("2 of 2 say yes") && page.contains("Meera"), "{page}");
+}
+
+#[tokio::test]
+async fn atk_063_a_plan_that_changed_between_look_and_click_is_not_approved() {
+    let house = House::new().await;
+    let (_, mut meera) = house.colleague("Meera", "meera@example.in", Role::Approver).await;
+    let by = Authority::of_staff(&house.asha);
+    let asked = house.asked(house.sharma, &by, "R-2026-000123").await;
+    let there = format!("{APPROVALS}/{}", asked.approval_id);
+    let seen = seen_on(&meera.get(&there).await.body).to_owned();
+
+    let decision = Decision { by: &by, now: house.now(), chance: &OsChance };
+    let wider = plan("9,999 rows in 12 tables");
+    let mut db = house.conn().await;
+    approval::change_plan(&mut db, &house.console.vault, asked.approval_id, &wider, &decision).await.expect("changed");
+    let fields = [("seen", seen.as_str()), ("word", "approve")];
+    let refused = meera.post(&format!("{there}/approve"), &fields).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT, "{}", refused.body);
+    assert!(refused.body.contains("The plan has changed") && refused.body.contains(&format!("href=\"{there}\"")));
+    let refused = meera.post(&format!("{there}/deny"), &[("seen", &seen), ("reason", "wrong")]).await;
+    assert_eq!(refused.status, StatusCode::CONFLICT, "{}", refused.body);
+    assert_eq!(house.recorded("people.approval_given").await + house.recorded("people.approval_denied").await, 0);
+
+    let page = meera.get(&there).await.body;
+    assert!(page.contains("9,999 rows in 12 tables") && page.contains("version 2") && seen_on(&page) != seen, "{page}");
+    for strange in ["", "abc", &"g".repeat(64)] {
+        let refused = meera.post(&format!("{there}/approve"), &[("seen", strange), ("word", "approve")]).await;
+        assert_eq!(refused.status, StatusCode::FORBIDDEN, "{strange:?}: {}", refused.body);
+    }
+    assert_eq!(house.stands(&asked).await, Stands::Pending);
+}
+
+#[tokio::test]
+async fn one_no_ends_it_and_whoever_asked_sees_why() {
+    let house = House::new().await;
+    let (_, mut meera) = house.colleague("Meera", "meera@example.in", Role::Approver).await;
+    let mut asha = house.signed_in().await;
+    let asked = house.asked(house.sharma, &Authority::of_staff(&house.asha), "R-2026-000123").await;
+    let there = format!("{APPROVALS}/{}", asked.approval_id);
+    let list = asha.get(APPROVALS).await.body;
+    assert!(list.contains("You asked for") && list.contains("Nothing waits for you"), "{list}");
+    let page = meera.get(&there).await.body;
+    let (seen, deny) = (seen_on(&page).to_owned(), format!("{there}/deny"));
+    for reason in [&[("seen", seen.as_str())][..], &[("seen", seen.as_str()), ("reason", "she is a friend")]] {
+        let again = meera.post(&deny, reason).await;
+        assert_eq!(again.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", again.body);
+        assert!(again.body.contains("choose why"), "{}", again.body);
+    }
+    let denied = meera.post(&deny, &[("seen", &seen), ("reason", "too_much")]).await;
+    assert_eq!(denied.to.as_deref(), Some(there.as_str()), "{}", denied.body);
+    assert_eq!(house.stands(&asked).await, Stands::Denied);
+    let page = asha.get(&there).await.body;
+    assert!(page.contains("it does more than it should") && page.contains("Meera"), "{page}");
+    assert!(asha.get(APPROVALS).await.body.contains("Ended in the last thirty days"));
+    // Nothing more can be said about it.
+    let late = meera.post(&format!("{there}/approve"), &[("seen", &seen), ("word", "approve")]).await;
+    assert_eq!(late.status, StatusCode::CONFLICT, "{}", late.body);
+    let late = asha.post(&format!("{there}/withdraw"), &[]).await;
+    assert_eq!(late.status, StatusCode::CONFLICT, "{}", late.body);
+}
+
+#[tokio::test]
+async fn atk_064_whoever_asked_approves_nothing_on_the_page_and_withdraws_it() {
+    let house = House::new().await;
+    let (priya, mut priyas) = house.colleague("Priya", "priya@example.in", Role::PrivacyOfficer).await;
+    let (_, mut meera) = house.colleague("Meera", "meera@example.in", Role::Approver).await;
+    let mut asha = house.signed_in().await;
+    mark_verified(&mut *house.conn().await, house.asha.staff_id, ContactKind::Email, house.now()).await.expect("noted");
+    let own = house.asked(house.sharma, &Authority::of_staff(&house.asha), "R-1").await;
+    let there = format!("{APPROVALS}/{}", own.approval_id);
+    let page = asha.get(&there).await.body;
+    assert!(page.contains("1,204 rows") && !page.contains("name=\"word\""), "she sees it, and is not asked: {page}");
+    let seen = own.plan_sha256.to_string();
+    let refused = asha.post(&format!("{there}/approve"), &[("seen", &seen), ("word", "approve")]).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.body);
+    assert!(refused.body.contains("Whoever asks for something does not approve it"), "{}", refused.body);
+
+    // Who may not approve such a thing is not asked either; who neither asked nor owns withdraws nothing.
+    let page = priyas.get(&there).await.body;
+    assert!(!page.contains("1,204 rows") && !page.contains("name=\"word\""), "{page}");
+    let refused = priyas.post(&format!("{there}/approve"), &[("seen", &seen), ("word", "approve")]).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN, "{}", refused.body);
+    assert_eq!(meera.post(&format!("{there}/withdraw"), &[]).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(house.stands(&own).await, Stands::Pending);
+    // She withdraws what she asked for; an owner what anybody did.
+    let hers = house.asked(house.sharma, &Authority::of_staff(&priya), "R-2").await;
+    let withdraw = format!("{APPROVALS}/{}/withdraw", hers.approval_id);
+    assert_eq!(priyas.post(&withdraw, &[]).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(house.stands(&hers).await, Stands::Withdrawn);
+    assert_eq!(asha.post(&format!("{there}/withdraw"), &[]).await.status, StatusCode::SEE_OTHER);
+    assert_eq!(house.recorded("people.approval_withdrawn").await, 2);
+    // An address that nobody verified decides nothing.
+    let (mut unknown, third) = (house.browser(), house.asked(house.sharma, &Authority::of_staff(&priya), "R-3").await);
+    house.give_password(&house.join(Some(house.sharma), "New", "new@example.in", Role::Approver).await).await;
+    unknown.sign_in("new@example.in", PASSWORD).await;
+    let (there, seen) = (format!("{APPROVALS}/{}", third.approval_id), third.plan_sha256.to_string());
+    let refused = unknown.post(&format!("{there}/approve"), &[("seen", &seen), ("word", "approve")]).await;
+    assert_eq!(refused.status, StatusCode::FORBIDDEN);
+    assert!(refused.body.contains("not verified"), "{}", refused.body);
+}

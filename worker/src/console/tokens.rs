@@ -1,0 +1,389 @@
+//! Tokens that programs speak with: seen, made, shown this once, ended.
+//!
+//! The secret goes from the answer that made it to the page that shows it in a cookie that our vault sealed for this one
+//! session, and is gone with that page: neither an address nor a reload brings it back.
+
+use std::sync::Arc;
+
+use axum::{
+    Form,
+    extract::{Path, State},
+    http::HeaderMap,
+    response::{IntoResponse, Redirect, Response},
+};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
+use chrono::{DateTime, TimeDelta, Utc};
+use muneem_jobs::{
+    people::{
+        self, Authority, BusinessId, Decision, NewToken, Scope, StaffId, Token, create_token_by, list_businesses,
+        list_staff, list_tokens_by, read_network, revoke_token_by,
+    },
+    vault::{self, Cell, Class, INSTALLATION},
+};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use sqlx::PgConnection;
+
+use super::{
+    Console,
+    cookies::Crumb,
+    enter,
+    guard::{SignedIn, StepUp, Turned, may_not, sentence},
+    names::{name_of, shown},
+    pages::{Page, draw, draw_again},
+};
+
+const HERE: &str = "/console/tokens";
+/// What is offered for a life, in days; nothing: no end.
+const LIVES: [(&str, &str, Option<i64>); 4] = [
+    ("30", "30 days", Some(30)),
+    ("90", "90 days", Some(90)),
+    ("365", "A year", Some(365)),
+    ("none", "It does not end by itself", None),
+];
+/// Taken unless somebody says otherwise.
+const USUAL_LIFE: &str = "90";
+
+#[derive(Serialize)]
+struct TokensPage {
+    /// Whether she may make and end tokens.
+    decides: bool,
+    usable: Vec<Row>,
+    ended: Vec<Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    id: String,
+    name: String,
+    /// `in use`, `revoked`, `ended by itself`.
+    state: &'static str,
+    /// It stood in a URL, where logs keep it.
+    exposed: Option<String>,
+    /// Whose it is, for staff of the platform.
+    business: Option<String>,
+    holder: String,
+    may: Vec<&'static str>,
+    networks: Vec<String>,
+    made: String,
+    expires: Option<String>,
+    used: Option<String>,
+    is_hers_to_end: bool,
+}
+
+/// `GET /console/tokens`
+pub(super) async fn show(State(console): State<Arc<Console>>, who: SignedIn) -> Result<Response, Turned> {
+    let mut db = console.db.acquire().await?;
+    let by = Authority::of_staff(&who.staff);
+    let tokens = list_tokens_by(&mut db, who.staff.business_id, &by).await.map_err(may_not)?;
+    let businesses = businesses(&mut db, &who).await?;
+    let (mut usable, mut ended) = (Vec::new(), Vec::new());
+    for token in &tokens {
+        let row = row(&console, &mut db, (&who, &by), token, &businesses).await?;
+        if token.is_usable(console.clock.now()) { usable.push(row) } else { ended.push(row) }
+    }
+    let body = TokensPage { decides: by.require(Scope::TokenWrite).is_ok(), usable, ended };
+    Ok(draw("tokens", &Page { title: "Tokens", inside: true, script: false, body }))
+}
+
+/// All businesses by id and name, for staff of the platform; nobody else is shown any.
+async fn businesses(db: &mut PgConnection, who: &SignedIn) -> Result<Vec<(BusinessId, String)>, Turned> {
+    if who.staff.business_id.is_some() {
+        return Ok(Vec::new());
+    }
+    let all = list_businesses(db).await?;
+    Ok(all.into_iter().map(|business| (business.business_id, business.legal_name)).collect())
+}
+
+async fn row(
+    console: &Console,
+    db: &mut PgConnection,
+    (who, by): (&SignedIn, &Authority),
+    token: &Token,
+    businesses: &[(BusinessId, String)],
+) -> Result<Row, Turned> {
+    let state = match (token.is_usable(console.clock.now()), token.revoked_at) {
+        (true, _) => "in use",
+        (false, Some(_)) => "revoked",
+        (false, None) => "ended by itself",
+    };
+    let named = |id| businesses.iter().find(|(known, _)| *known == id).map(|(_, name)| name.clone());
+    let business = match (who.staff.business_id, token.business_id) {
+        (Some(_), _) => None,
+        (None, Some(id)) => named(id),
+        (None, None) => Some("All businesses".to_owned()),
+    };
+    let holder = match (token.support_grant_id, token.staff_id) {
+        (Some(_), _) => "Support, while it is let in".to_owned(),
+        (None, Some(staff)) if staff == who.staff.staff_id => "You".to_owned(),
+        (None, Some(staff)) if by.require(Scope::StaffWrite).is_ok() => name_of(console, db, staff).await?,
+        (None, Some(staff)) => format!("Staff {staff}"),
+        (None, None) => "A program".to_owned(),
+    };
+    Ok(Row {
+        id: token.public_id.clone(),
+        name: token.label.clone(),
+        state,
+        exposed: token.exposed_at.map(shown),
+        business,
+        holder,
+        may: token.scopes.iter().map(|scope| scope.words()).collect(),
+        networks: token.networks.iter().map(ToString::to_string).collect(),
+        made: shown(token.created_at),
+        expires: token.expires_at.map(shown),
+        used: token.last_used_at.map(shown),
+        is_hers_to_end: by.require(Scope::TokenWrite).is_ok() && by.covers(&token.scopes).is_ok(),
+    })
+}
+
+#[derive(Serialize)]
+struct NewPage {
+    problem: Option<String>,
+    name: String,
+    networks: String,
+    groups: Vec<Group>,
+    lives: Vec<Choice>,
+    holders: Vec<Choice>,
+    /// Only for staff of the platform.
+    businesses: Vec<Choice>,
+}
+
+/// Scopes of one resource.
+#[derive(Serialize)]
+struct Group {
+    name: String,
+    scopes: Vec<Choice>,
+}
+
+#[derive(Serialize)]
+struct Choice {
+    value: String,
+    words: String,
+    chosen: bool,
+}
+
+/// What was typed into the form.
+#[derive(Default)]
+struct Typed {
+    name: String,
+    networks: String,
+    scopes: Vec<String>,
+    life: String,
+    holder: String,
+    business: String,
+}
+
+impl Typed {
+    /// A box that is ticked is a pair of its own, so that the form is read as pairs.
+    fn read(pairs: Vec<(String, String)>) -> Result<Self, Turned> {
+        let mut typed = Self::default();
+        for (field, value) in pairs {
+            match field.as_str() {
+                "name" => typed.name = value,
+                "networks" => typed.networks = value,
+                "scope" => typed.scopes.push(value),
+                "life" => typed.life = value,
+                "holder" => typed.holder = value,
+                "business" => typed.business = value,
+                _ => return Err(Turned::NotOurs("the form holds a field that it does not have here")),
+            }
+        }
+        Ok(typed)
+    }
+
+    /// What the token is made from, or what is wrong with the form.
+    fn checked(&self, who: &SignedIn, now: DateTime<Utc>) -> Result<NewToken, String> {
+        let scopes = self.scopes.iter().map(|scope| scope.parse()).collect::<Result<Vec<Scope>, _>>();
+        let lines = self.networks.split([',', '\n', '\r', ' ', '\t']).filter(|text| !text.is_empty());
+        let networks = lines.map(read_network).collect::<Result<Vec<_>, _>>().map_err(|error| sentence(&error))?;
+        let life = LIVES.iter().find(|(value, ..)| *value == self.life).ok_or("Choose when the token ends.")?;
+        let holder: Option<StaffId> = match self.holder.as_str() {
+            "" => None,
+            id => Some(id.parse().map_err(|_| "Choose who holds the token.")?),
+        };
+        let business: Option<BusinessId> = match (who.staff.business_id, self.business.as_str()) {
+            (Some(own), _) => Some(own),
+            (None, "") => None,
+            (None, id) => Some(BusinessId(id.parse().map_err(|_| "Choose a business.")?)),
+        };
+        Ok(NewToken {
+            label: self.name.clone(),
+            business_id: business,
+            staff_id: holder,
+            scopes: scopes.map_err(|_| "Choose what the token may do from the list.")?,
+            networks,
+            expires_at: life.2.map(|days| now + TimeDelta::days(days)),
+        })
+    }
+}
+
+/// `GET /console/tokens/new`
+pub(super) async fn ask(State(console): State<Arc<Console>>, StepUp(who): StepUp) -> Result<Response, Turned> {
+    let mut db = console.db.acquire().await?;
+    let typed = Typed { life: USUAL_LIFE.to_owned(), ..Typed::default() };
+    Ok(draw("token_new", &form(&console, &mut db, &who, &typed, None).await?))
+}
+
+async fn form(
+    console: &Console,
+    db: &mut PgConnection,
+    who: &SignedIn,
+    typed: &Typed,
+    problem: Option<String>,
+) -> Result<Page<NewPage>, Turned> {
+    let by = Authority::of_staff(&who.staff);
+    by.require(Scope::TokenWrite).map_err(may_not)?;
+    let mut groups: Vec<Group> = Vec::new();
+    for scope in Scope::ALL.iter().copied().filter(|scope| !scope.is_for_people_alone() && by.require(*scope).is_ok()) {
+        let value = scope.to_string();
+        let choice = Choice { chosen: typed.scopes.contains(&value), words: scope.words().to_owned(), value };
+        match groups.last_mut().filter(|group| group.name == scope.resource()) {
+            Some(group) => group.scopes.push(choice),
+            None => groups.push(Group { name: scope.resource().to_owned(), scopes: vec![choice] }),
+        }
+    }
+    let lives = LIVES.iter().map(|(value, words, _)| Choice {
+        value: (*value).to_owned(),
+        words: (*words).to_owned(),
+        chosen: typed.life == *value,
+    });
+    let mut holders = Vec::new();
+    if let Some(business) = who.staff.business_id {
+        for staff in list_staff(db, Some(business), &by).await.map_err(may_not)? {
+            if staff.removed_at.is_none() {
+                let value = staff.staff_id.to_string();
+                let words = name_of(console, db, staff.staff_id).await?;
+                holders.push(Choice { chosen: typed.holder == value, words, value });
+            }
+        }
+    }
+    let businesses = businesses(db, who).await?.into_iter().map(|(id, words)| {
+        let value = id.to_string();
+        Choice { chosen: typed.business == value, words, value }
+    });
+    let body = NewPage {
+        problem,
+        name: typed.name.clone(),
+        networks: typed.networks.clone(),
+        groups,
+        lives: lives.collect(),
+        holders,
+        businesses: businesses.collect(),
+    };
+    Ok(Page { title: "A new token", inside: true, script: false, body })
+}
+
+/// `POST /console/tokens`: makes it and leads to the page that shows it.
+pub(super) async fn make(
+    State(console): State<Arc<Console>>,
+    StepUp(who): StepUp,
+    Form(pairs): Form<Vec<(String, String)>>,
+) -> Result<Response, Turned> {
+    let typed = Typed::read(pairs)?;
+    let mut db = console.db.acquire().await?;
+    let by = Authority::of_staff(&who.staff);
+    by.require(Scope::TokenWrite).map_err(may_not)?;
+    let problem = match typed.checked(&who, console.clock.now()) {
+        Err(problem) => problem,
+        Ok(new) => match create_token_by(&mut db, new, &by, &*console.clock, &*console.chance).await {
+            Ok((_, bearer)) => return handed(&console, &mut db, &who, &bearer).await,
+            Err(
+                error @ (people::Error::BadLabel
+                | people::Error::NoScopes
+                | people::Error::TooManyNetworks
+                | people::Error::BeyondHolder(_)),
+            ) => sentence(&error),
+            Err(error) => return Err(may_not(error)),
+        },
+    };
+    Ok(draw_again("token_new", &form(&console, &mut db, &who, &typed, Some(problem)).await?))
+}
+
+/// Where the secret stands between two pages: in the cookie of one session, and in no table.
+fn cell<'a>(who: &SignedIn, session: &'a str) -> Cell<'a> {
+    let business_id = who.staff.business_id.unwrap_or(INSTALLATION);
+    Cell { business_id, table: "muneem.people_tokens", column: "shown_once", row: session }
+}
+
+async fn handed(
+    console: &Console,
+    db: &mut PgConnection,
+    who: &SignedIn,
+    bearer: &SecretString,
+) -> Result<Response, Turned> {
+    let session = who.session.session_id.to_string();
+    let plain = bearer.expose_secret().as_bytes();
+    let sealed = console.vault.seal(db, Class::Credential, &cell(who, &session), plain).await?;
+    let mut response = Redirect::to("/console/tokens/made").into_response();
+    enter::add(&mut response, console.keep(Crumb::Made, &BASE64.encode(sealed).into()));
+    Ok(response)
+}
+
+#[derive(Serialize)]
+struct Made<'a> {
+    token: &'a str,
+}
+
+/// `GET /console/tokens/made`: shows it and lets go of it.
+pub(super) async fn made(
+    State(console): State<Arc<Console>>,
+    who: SignedIn,
+    headers: HeaderMap,
+) -> Result<Response, Turned> {
+    let back = || Redirect::to(HERE).into_response();
+    let held = console.crumb(&headers, Crumb::Made).and_then(|held| BASE64.decode(held).ok());
+    let Some(sealed) = held else { return Ok(back()) };
+    let session = who.session.session_id.to_string();
+    let mut db = console.db.acquire().await?;
+    let opened = match console.vault.open(&mut db, &cell(&who, &session), &sealed).await {
+        Ok(opened) => Some(opened),
+        // Of another session, or not of ours at all.
+        Err(vault::Error::Unreadable { .. }) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let mut response = match opened.as_deref().map(|plain| std::str::from_utf8(plain)) {
+        Some(Ok(token)) => {
+            let body = Made { token };
+            draw("token_made", &Page { title: "Keep this token", inside: true, script: false, body })
+        }
+        _ => back(),
+    };
+    enter::add(&mut response, console.forget(Crumb::Made));
+    Ok(response)
+}
+
+/// The token with this id, if she may end it.
+async fn hers(console: &Console, db: &mut PgConnection, who: &SignedIn, id: &str) -> Result<Row, Turned> {
+    let by = Authority::of_staff(&who.staff);
+    by.require(Scope::TokenWrite).map_err(may_not)?;
+    let tokens = list_tokens_by(db, who.staff.business_id, &by).await.map_err(may_not)?;
+    let token = tokens.iter().find(|token| token.public_id == id).ok_or(Turned::NotFound)?;
+    row(console, db, (who, &by), token, &[]).await
+}
+
+/// `GET /console/tokens/{id}/revoke`: asks whether she means it.
+pub(super) async fn ask_revoke(
+    State(console): State<Arc<Console>>,
+    who: SignedIn,
+    Path(id): Path<String>,
+) -> Result<Response, Turned> {
+    let mut db = console.db.acquire().await?;
+    let body = hers(&console, &mut db, &who, &id).await?;
+    if body.state != "in use" {
+        return Ok(Redirect::to(HERE).into_response());
+    }
+    Ok(draw("token_revoke", &Page { title: "End this token?", inside: true, script: false, body }))
+}
+
+/// `POST /console/tokens/{id}/revoke`
+pub(super) async fn revoke(
+    State(console): State<Arc<Console>>,
+    StepUp(who): StepUp,
+    Path(id): Path<String>,
+) -> Result<Response, Turned> {
+    let by = Authority::of_staff(&who.staff);
+    let decision = Decision { by: &by, now: console.clock.now(), chance: &*console.chance };
+    let mut db = console.db.acquire().await?;
+    revoke_token_by(&mut db, &id, &decision).await.map_err(may_not)?;
+    Ok(Redirect::to(HERE).into_response())
+}
