@@ -183,3 +183,47 @@ async fn atk_075_a_restored_log_is_not_forked() {
     assert!(matches!(another.turn(&mut db, noon() + Duration::days(1)).await, Err(Error::Forked(_))));
     assert_eq!(anchor.notes().iter().map(|(size, _)| *size).max(), Some(4));
 }
+
+#[tokio::test]
+async fn a_batch_costs_what_it_holds_though_nobody_analyzed_the_log() {
+    let test = TestDb::new(&crate::MIGRATOR).await;
+    let anchor = Arc::new(MemoryAnchor::default());
+    let mut sealer = sealer(&anchor, "one");
+    let mut db = test.pool().acquire().await.expect("a connection");
+    write(&mut db, None, 0..1000).await;
+    seal_up_to(&mut sealer, &mut db, 1000, noon()).await;
+    for thousand in 1..30 {
+        write(&mut db, None, thousand * 1000..thousand * 1000 + 1000).await;
+    }
+    let fence: i64 =
+        sqlx::query_scalar("select fence from muneem.evidence_head").fetch_one(&mut *db).await.expect("one");
+    // What this session read of the events so far, whole and by an index.
+    let read = async |db: &mut PgConnection| -> (i64, i64) {
+        sqlx::query_as(
+            "select sum(seq_tup_read)::bigint, sum(idx_tup_fetch)::bigint
+             from pg_stat_xact_all_tables
+             where schemaname = 'muneem' and relname like 'evidence\\_events%'",
+        )
+        .fetch_one(db)
+        .await
+        .expect("counted")
+    };
+    let mut tx = sqlx::Connection::begin(&mut *db).await.expect("begun");
+    let patience = std::time::Instant::now();
+    let (whole, by_index) = loop {
+        let before = read(&mut tx).await;
+        let sealed: i32 = sqlx::query_scalar("select muneem.evidence_seal($1, 4096)")
+            .bind(fence)
+            .fetch_one(&mut *tx)
+            .await
+            .expect("sealed");
+        let after = read(&mut tx).await;
+        if sealed == 4096 {
+            break (after.0 - before.0, after.1 - before.1);
+        }
+        assert!(patience.elapsed().as_secs() < 60, "other tests of this server hold the line");
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(whole, 0, "no table is read whole");
+    assert!(by_index <= 8192, "{by_index} rows for a batch of 4096");
+}

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use chrono::{DateTime, TimeDelta, Utc};
 use muneem_jobs::{
     evidence::{self, Actor, Event, EventId, Object, Sealer, note::Signer25519, words},
     outbound::{Chance, Clock},
@@ -65,12 +66,13 @@ pub(super) async fn measure(scratch: &Scratch, tell: &mut (dyn FnMut(&Figure) + 
     tell(&Figure::at_least("evidence.append", "events/s", median(ours), median(plain), 0.85));
 
     let mut conn = db.acquire().await?;
-    seal_all(&mut conn, &mut sealer).await?;
+    let mut at = SystemClock.now();
+    seal_all(&mut conn, &mut sealer, &mut at).await?;
     let before = evidence::load_standing(&mut conn).await?.size;
     let rate = write_batches(db, VERIFIED.saturating_sub(before)).await?;
     tell(&Figure::least("evidence.append_batch", "events/s", rate, 15_000.0));
     let begun = Instant::now();
-    let sealed = seal_all(&mut conn, &mut sealer).await?;
+    let sealed = seal_all(&mut conn, &mut sealer, &mut at).await?;
     tell(&Figure::least("evidence.seal", "events/s", sealed as f64 / begun.elapsed().as_secs_f64(), 20_000.0));
 
     let folder = tempfile::tempdir().context("no temporary folder")?;
@@ -177,15 +179,13 @@ async fn write_batches(db: &PgPool, events: u64) -> anyhow::Result<f64> {
     Ok((batches * BATCH) as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// Until nothing waits and a head stands over all; how many were sealed.
-async fn seal_all(conn: &mut PgConnection, sealer: &mut Sealer) -> anyhow::Result<u64> {
-    let standing = evidence::load_standing(conn).await?;
-    let (before, now) = (standing.size, SystemClock.now());
-    // Two hours behind the last head, which may lie ahead of the clock for the same reason: so that one is due.
-    let mut at = standing.signed_at.map_or(now, |signed_at| signed_at.max(now));
+/// Until nothing waits and a head stands over all; how many were sealed. Each turn is two hours after the one before, so
+/// that a head is due.
+async fn seal_all(conn: &mut PgConnection, sealer: &mut Sealer, at: &mut DateTime<Utc>) -> anyhow::Result<u64> {
+    let before = evidence::load_standing(conn).await?.size;
     loop {
-        at += chrono::TimeDelta::hours(2);
-        sealer.turn(conn, at).await?;
+        *at += TimeDelta::hours(2);
+        sealer.turn(conn, *at).await?;
         let standing = evidence::load_standing(conn).await?;
         if standing.unsealed_since.is_none() {
             return Ok(standing.size - before);

@@ -92,11 +92,12 @@ async fn play(stage: &mut Stage, story: &Story<'_>) -> Result<Played, Error> {
     if let Some(read) = bills.iter().filter_map(|bill| bill.read_at).max() {
         story.at(read, "The last of the invoices is read");
     }
-    // A finished job leaves the queue a moment after its last effect.
-    let quiet = async || watch::queue(&stage.house).await.map(|queue| (queue.waiting == 0).then_some(()));
-    until(Duration::from_secs(15), quiet).await.map_err(Error::database("look at the queue"))?;
+    // A finished job leaves the queue a moment after its last effect. Empty once is enough: a look at what became of an
+    // attempt may fall due at any later moment.
+    let quiet = async || watch::queue(&stage.house).await.map(|queue| (queue.waiting == 0).then_some(queue));
+    let quiet = until(Duration::from_secs(15), quiet).await.map_err(Error::database("look at the queue"))?;
 
-    let mut checks = checks::all(stage, &orders).await?;
+    let mut checks = checks::all(stage, &orders, quiet).await?;
     checks.push(checks::kill(stage, killed).await?);
     story.line("");
     for check in &checks {
