@@ -67,26 +67,36 @@ pub async fn read_looks(
     decision.by.require(Scope::EvidenceRead)?;
     let mut tx = db.begin().await?;
     let grant = load(&mut tx, grant_id, decision.by).await?;
-    let business = grant.business_id;
-    let first = evidence::find_first_at(&mut tx, business, grant.granted_at).await?;
-    // Before its grant there is nothing of it, whatever number is asked for.
-    let next = first.map(|first| first.max(from.unwrap_or(first)));
-    let mut looks = Looks { next, ..Looks::default() };
-    for _ in 0..WINDOWS_MAX {
-        let Some(from) = looks.next else { break };
-        let before = from.saturating_add(WINDOW.into());
-        let mut window = evidence::list_newest(&mut tx, Some(business), Some(before), WINDOW).await?;
-        window.retain(|sealed| sealed.leaf.business_seq >= from);
-        window.reverse();
-        let is_last = window.len() < WINDOW.into() || window.iter().any(|sealed| is_after(&grant, sealed));
-        for sealed in &window {
-            looks.take(&grant, sealed);
-        }
-        looks.next = (!is_last).then_some(before);
-    }
+    let looks = read_windows(&mut tx, &grant, from, WINDOWS_MAX).await?;
     let details = json!({ "count": looks.looks.len() });
     record(&mut tx, decision, "evidence.read", &grant, details).await?;
     tx.commit().await?;
+    Ok(looks)
+}
+
+pub(super) async fn read_windows(
+    db: &mut PgConnection,
+    grant: &Grant,
+    from: Option<u64>,
+    windows: usize,
+) -> Result<Looks, Error> {
+    let business = grant.business_id;
+    let first = evidence::find_first_at(db, business, grant.granted_at).await?;
+    // Before its grant there is nothing of it, whatever number is asked for.
+    let next = first.map(|first| first.max(from.unwrap_or(first)));
+    let mut looks = Looks { next, ..Looks::default() };
+    for _ in 0..windows {
+        let Some(from) = looks.next else { break };
+        let before = from.saturating_add(WINDOW.into());
+        let mut window = evidence::list_newest(db, Some(business), Some(before), WINDOW).await?;
+        window.retain(|sealed| sealed.leaf.business_seq >= from);
+        window.reverse();
+        let is_last = window.len() < WINDOW.into() || window.iter().any(|sealed| is_after(grant, sealed));
+        for sealed in &window {
+            looks.take(grant, sealed);
+        }
+        looks.next = (!is_last).then_some(before);
+    }
     Ok(looks)
 }
 

@@ -247,6 +247,11 @@ async fn atk_061_looks_are_read_from_the_evidence_across_whatever_else_happens()
         Looks::default(),
         "nobody came in by that one"
     );
+    // Whoever stops after a window is told where to read on.
+    let part = looks::read_windows(&mut db, &grant, None, 1).await.expect("read");
+    assert_eq!(part.looks, found.looks[..2]);
+    let rest = looks::read_windows(&mut db, &grant, part.next, 1).await.expect("read");
+    assert_eq!((rest.looks.as_slice(), rest.next), (&found.looks[2..], None));
     let late = read_looks(&mut db, grant.grant_id, Some(u64::MAX >> 2), &house.by(&by)).await.expect("read");
     assert_eq!(late, Looks::default(), "there is nothing behind the end");
     let told = house.told_of(grant.grant_id).await;

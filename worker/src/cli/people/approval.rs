@@ -108,7 +108,9 @@ pub(super) async fn run(app: &App, command: Approval) -> anyhow::Result<()> {
                     (None, None) => String::new(),
                 };
                 let gone = if vote.withdrawn_at.is_some() { ", taken back" } else { "" };
-                fields.push(("vote", format!("{} on version {} by {who}{gone}", word(&vote.verdict), vote.version)));
+                let why = vote.reason.map_or_else(String::new, |reason| format!(": {}", reason.words()));
+                let said = format!("{} on version {} by {who}{gone}{why}", word(&vote.verdict), vote.version);
+                fields.push(("vote", said));
             }
             output.item(&one, &fields)
         }

@@ -156,6 +156,25 @@ async fn who_looks_on_sees_that_support_was_let_in_and_not_why_nor_what_it_saw()
     assert!(list.contains("Support is not let in") && list.contains("ran out"), "{list}");
 }
 
+#[tokio::test]
+async fn past_times_of_support_are_leafed_through_from_the_newest_to_the_first() {
+    let house = House::new().await;
+    let owner = Authority::of_staff(&house.asha);
+    let mut grants = Vec::new();
+    for _ in 0..23 {
+        grants.push(house.let_in(&owner).await.grant_id.to_string());
+    }
+    let mut asha = house.signed_in().await;
+    let first = asha.get(SUPPORT).await.body;
+    assert!(grants[3..].iter().all(|grant| first.contains(grant)) && !first.contains(&grants[1]), "{first}");
+    let older = format!("{SUPPORT}?before={}", grants[3]);
+    assert!(first.contains(&format!("href=\"{older}\"")), "{first}");
+    let rest = asha.get(&older).await.body;
+    assert!(grants[..3].iter().all(|grant| rest.contains(grant)) && !rest.contains("Older ones"), "{rest}");
+    // Several run at once: the line leads to the list of them.
+    assert!(rest.contains(&format!("<a href=\"{SUPPORT}\">See what it looks at")), "{rest}");
+}
+
 /// For the test of the other business.
 pub(super) async fn of_another(house: &House, owner: &Authority, business: BusinessId) -> Grant {
     let grant = house.let_in(owner).await;

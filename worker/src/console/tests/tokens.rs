@@ -1,6 +1,9 @@
 //! Tokens, as owners make and end them.
 
-use muneem_jobs::people::{Presented, Refusal, authenticate, list_tokens};
+use muneem_jobs::{
+    evidence::By,
+    people::{Presented, Refusal, authenticate, list_tokens, note_exposed},
+};
 
 use super::*;
 
@@ -65,6 +68,10 @@ async fn a_token_is_made_shown_once_and_revoked() {
     for part in ["Till &lt;b&gt;1&lt;/b&gt;", "203.0.113.0/24", "198.51.100.7/32", &caller.token_id, "A program"] {
         assert!(page.contains(part), "{part}: {page}");
     }
+
+    let seen = By::system(house.now(), &OsChance);
+    assert!(note_exposed(&mut db, &presented, &seen).await.expect("noted"));
+    assert!(asha.get(TOKENS).await.body.contains("seen in the address of a request"));
 
     let revoke = format!("{TOKENS}/{}/revoke", caller.token_id);
     let asked = asha.get(&revoke).await;

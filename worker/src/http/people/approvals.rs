@@ -9,7 +9,7 @@ use axum::{
 use chrono::{DateTime, Utc};
 use muneem_jobs::people::{
     Authority,
-    approval::{self, ApprovalId, Verdict},
+    approval::{self, ApprovalId, Reason, Verdict},
 };
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -131,6 +131,9 @@ pub(super) struct Vote {
     /// approve or deny.
     #[schema(value_type = String)]
     verdict: Verdict,
+    /// Why not: too_much, wrong, unclear, not_now or not_expected.
+    #[schema(value_type = Option<String>)]
+    reason: Option<Reason>,
     /// When.
     voted_at: DateTime<Utc>,
     /// When it ceased to count.
@@ -188,6 +191,7 @@ pub(super) async fn show(
         staff_id: vote.staff_id.map(|staff| staff.0),
         link_id: vote.link_id.map(|link| link.0),
         verdict: vote.verdict,
+        reason: vote.reason,
         voted_at: vote.voted_at,
         withdrawn_at: vote.withdrawn_at,
     });
