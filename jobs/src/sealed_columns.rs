@@ -61,6 +61,7 @@ mod tests {
         ("people_sign_in_codes.code_sha256", "a digest under a secret of the browser"),
         ("people_sign_in_failures.account", "a blind index that lives for hours"),
         ("people_sign_in_failures.place", "a blind index that lives for hours"),
+        ("people_staff.phone_proved_on", "a digest of chance"),
         ("people_tokens.secret_sha256", "a digest of chance"),
         ("vault_keys.wrapped", "a key, wrapped"),
         ("vault_subject_keys.wrapped", "a key, wrapped"),

@@ -123,3 +123,24 @@ async fn who_may_do_more_than_serve_does_not_serve() {
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(said.contains("create role muneem_serve login password"), "{said}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_owners_link_names_the_port_that_the_system_chose() {
+    let db = TestDb::new(&MIGRATOR).await;
+    muneem_jobs::schema::migrate(&mut db.pool().acquire().await.unwrap()).await.unwrap();
+    let home = tempfile::tempdir().unwrap();
+    let running = Running::start(
+        &["serve"],
+        home.path(),
+        &[("DATABASE_URL", db.app_url()), ("MUNEEM__SERVER__LISTEN", "127.0.0.1:0".to_owned())],
+    );
+    let file = home.path().join(".local/share/muneem/first-owner");
+    let link = || std::fs::read_to_string(&file).unwrap_or_default();
+    until("the link is there", || async { link().ends_with('\n') }).await;
+    let link = link().trim().replace("http://localhost:", "http://127.0.0.1:");
+    assert!(!link.starts_with("http://127.0.0.1:0/"), "{link}");
+    // Over the address it is led to the name, on the same port: there the pages of this console are.
+    until("its pages are there", || async { get(link.clone()).await.is_some_and(|(code, _)| code == 200) }).await;
+    let (in_peace, said) = running.terminate();
+    assert!(in_peace, "{said}");
+}

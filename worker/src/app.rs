@@ -370,13 +370,12 @@ impl App {
         By::operator(self.deps.clock.now(), &*self.deps.chance)
     }
 
-    /// The pages for staff.
+    /// The pages for staff, at `origin`.
     ///
     /// # Errors
     /// The list of breached passwords cannot be opened.
-    pub fn console(&self) -> anyhow::Result<Arc<Console>> {
+    pub fn console(&self, origin: String) -> anyhow::Result<Arc<Console>> {
         let (config, deps) = (&self.config, &self.deps);
-        let origin = config.console_origin();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let breached = config.people.breached_passwords_file.clone();
         let passwords = Passwords::new(cores, breached, Arc::clone(&deps.chance))
@@ -428,16 +427,6 @@ impl App {
     pub async fn tick(&self, shutdown: CancellationToken) {
         let longest = if self.moved_clock.is_some() { Duration::from_millis(500) } else { self.config.schedule.poll };
         crate::schedule::run(Arc::clone(&self.deps), longest, shutdown).await;
-    }
-
-    /// Records, until `shutdown`, refusals whose minute is over and that nobody repeated.
-    pub async fn settle_refusals(&self, shutdown: CancellationToken) {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(30)) => self.refusals.settle(false).await,
-                () = shutdown.cancelled() => return,
-            }
-        }
     }
 
     /// Seals the evidence log until `shutdown`.

@@ -342,7 +342,13 @@ impl Config {
 
     /// What stands in the address bar of a browser that shows the console, before the path.
     pub fn console_origin(&self) -> String {
-        let here = || format!("http://localhost:{}", self.server.listen.port());
+        self.console_origin_at(self.server.listen.port())
+    }
+
+    /// As [`Self::console_origin`], for a process that listens on `port`: where `server.listen` names none, the system
+    /// chose it.
+    pub fn console_origin_at(&self, port: u16) -> String {
+        let here = || format!("http://localhost:{port}");
         self.console.origin.clone().map_or_else(here, |origin| origin.trim_end_matches('/').to_ascii_lowercase())
     }
 

@@ -8,6 +8,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::Duration,
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -18,6 +19,7 @@ use muneem_jobs::{
 };
 use serde_json::json;
 use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 /// Between two events of the same sort.
@@ -100,6 +102,16 @@ impl Refusals {
             let written = tokio::spawn(async move { this.write(due).await }).await;
             if let Err(error) = written {
                 tracing::error!(%error, "a refusal could not be put on record");
+            }
+        }
+    }
+
+    /// Records, until `shutdown`, refusals whose minute is over and that nobody repeated.
+    pub async fn settle_until(&self, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(30)) => self.settle(false).await,
+                () = shutdown.cancelled() => return,
             }
         }
     }

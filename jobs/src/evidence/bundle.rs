@@ -27,12 +27,13 @@ use super::{
     note::Verifier,
     timestamp::{self, Roots, Stamp},
     tree::{Frontier, Hash, verify_consistency, verify_inclusion},
+    words,
 };
 
 /// The form of bundles that this version writes and reads.
 pub const FORM: &str = "muneem-evidence-bundle/1";
 /// Verb of the event that says which bodies were let go.
-pub const RETIRED: &str = "evidence.bodies_retired";
+const RETIRED: &str = words::BODIES_RETIRED.as_str();
 
 /// What a bundle says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

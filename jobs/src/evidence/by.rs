@@ -76,7 +76,7 @@ impl<'a> By<'a> {
             event_id: EventId::new(self.chance, self.now),
             business_id: act.business,
             actor: self.actor.clone(),
-            verb: act.word.as_str(),
+            verb: act.word,
             object: act.object,
             details: act.details,
         }

@@ -2,7 +2,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{Error, screen};
+use super::{Error, Word, screen};
 use crate::{outbound::Chance, people::BusinessId};
 
 /// Most bytes of an event's canonical JSON.
@@ -76,8 +76,8 @@ pub struct Event<'a> {
     pub business_id: Option<BusinessId>,
     /// Who did it.
     pub actor: Actor,
-    /// What was done, `<word>.<past>`: `vault.opened`.
-    pub verb: &'a str,
+    /// What was done.
+    pub verb: Word,
     /// To what.
     pub object: Object<'a>,
     /// Numbers, ids, states, digests. No free text and no personal values: what a person wrote is kept sealed where
@@ -91,7 +91,7 @@ impl Event<'_> {
     /// # Errors
     /// [`Error::BadWord`], [`Error::Personal`], [`Error::TooLarge`].
     pub fn body(&self) -> Result<Vec<u8>, Error> {
-        let verb = screen::word(self.verb, "verb")?;
+        let verb = screen::word(self.verb.as_str(), "verb")?;
         screen::details(verb, &self.details)?;
         let body = json!({
             "v": 1,
@@ -114,13 +114,14 @@ impl Event<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evidence::words;
 
     fn event(details: Value) -> Event<'static> {
         Event {
             event_id: EventId(Uuid::nil()),
             business_id: None,
             actor: Actor::Token("0123456789abcdef".to_owned()),
-            verb: "people.token_revoked",
+            verb: words::TOKEN_REVOKED,
             object: Object { kind: "token", id: "0123456789abcdef" },
             details,
         }

@@ -322,6 +322,8 @@ async fn bodies_go_month_by_month_after_the_time_of_every_law_and_proofs_stay() 
     seal_up_to(&mut sealer, &mut db, 22, noon() + Duration::seconds(20)).await;
     sealer.turn(&mut db, noon() + Duration::seconds(40)).await.expect("signed");
     let all = list_sealed(&mut db, None, 0, 100).await.expect("listed");
+    let verb = words::BODIES_RETIRED.as_str();
+    assert!(String::from_utf8_lossy(all[20].body.as_deref().expect("kept")).contains(verb));
     let said = bundle::retired_before(all[20].body.as_deref().expect("the record is kept")).expect("says until when");
     assert!(all[..20].iter().all(|sealed| sealed.leaf.at < said));
     // A business has it on its own record as well.

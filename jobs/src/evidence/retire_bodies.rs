@@ -2,7 +2,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::{Actor, Error, Event, EventId, Object, bundle, record_many, store};
+use super::{Actor, Error, Event, EventId, Object, record_many, store, words};
 use crate::{
     law, people,
     queue::{Done, Job, JobContext, Lane},
@@ -36,7 +36,7 @@ impl Job for RetireBodies {
                     event_id: EventId::new(&*ctx.deps.chance, ctx.now()),
                     business_id,
                     actor: Actor::Job { kind: Self::KIND, job_id: ctx.job.0 },
-                    verb: bundle::RETIRED,
+                    verb: words::BODIES_RETIRED,
                     object: Object { kind: "evidence", id: "bodies" },
                     details: json!({ "before": before, "law": kept.code }),
                 })

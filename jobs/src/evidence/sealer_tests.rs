@@ -24,7 +24,7 @@ pub(super) async fn write(db: &mut PgConnection, business: Option<BusinessId>, n
             event_id: EventId(Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0000 + u128::from(number))),
             business_id: business,
             actor: Actor::System,
-            verb: "test.happened",
+            verb: words::PROBED,
             object: Object { kind: "test", id: "one" },
             details: json!({ "number": number }),
         })

@@ -10,7 +10,7 @@ fn event(number: u32) -> Event<'static> {
         event_id: EventId(Uuid::from_u128(0x0192_0000_0000_7000_8000_0000_0000_0000 + u128::from(number))),
         business_id: None,
         actor: Actor::System,
-        verb: "test.happened",
+        verb: words::PROBED,
         object: Object { kind: "test", id: "one" },
         details: json!({ "number": number }),
     }

@@ -1,6 +1,5 @@
-//! The words of the acts that are recorded by [`super::By`], one list: `<duty>.<thing>_<done>`. A [`Word`] is made here
-//! alone, and each names the test that causes it. Staff, sign-in, keys and the log's own reading still say theirs where
-//! they do it.
+//! The words of the acts that are on record, one list: `<duty>.<thing>_<done>`, or what was done where the duty says to
+//! what. A [`Word`] is made here alone, an [`super::Event`] takes nothing else, and each names the test that causes it.
 
 /// What an event says was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -101,6 +100,194 @@ words! {
     atk_061_who_is_refused_is_counted_and_on_record_once_a_minute {
         /// Somebody who is known was refused something, so often since the last such event.
         REQUEST_REFUSED = "people.request_refused",
+    }
+    removing_somebody_ends_her_roles_tokens_and_name_at_once {
+        /// Somebody works here from now on, in these roles.
+        STAFF_ADDED = "people.staff_added",
+        /// She has another role.
+        ROLE_GRANTED = "people.role_granted",
+        /// She has a role less.
+        ROLE_WITHDRAWN = "people.role_withdrawn",
+        /// She works here no more.
+        STAFF_REMOVED = "people.staff_removed",
+    }
+    a_profile_is_set_field_by_field_and_shown_in_hints {
+        /// Fields of a business's profile were set: which.
+        BUSINESS_CHANGED = "people.business_changed",
+    }
+    a_provider_is_kept_with_its_secret_sealed_until_it_is_removed {
+        /// An identity provider may sign people in.
+        PROVIDER_ADDED = "people.oidc_provider_added",
+        /// It may no more.
+        PROVIDER_REMOVED = "people.oidc_provider_removed",
+    }
+    the_provider_is_asked_as_the_protocol_says_and_the_person_is_signed_in {
+        /// A provider said who somebody is.
+        PROVIDER_VOUCHED = "people.provider_vouched",
+    }
+    support_looks_while_the_owner_lets_it_and_every_look_is_on_record_first {
+        /// An owner let support in, until when.
+        SUPPORT_GRANTED = "people.support_granted",
+        /// A person of support has a token that stands on the grant.
+        SUPPORT_ENTERED = "people.support_entered",
+        /// Support looks, before it is answered.
+        SUPPORT_LOOKED = "people.support_looked",
+        /// The grant is over.
+        SUPPORT_ENDED = "people.support_ended",
+    }
+    enough_people_say_yes_and_the_plan_is_carried_out_once {
+        /// A decision was asked for.
+        APPROVAL_ASKED = "people.approval_asked",
+        /// Somebody said yes.
+        APPROVAL_GIVEN = "people.approval_given",
+        /// What was approved is done.
+        APPROVAL_CARRIED_OUT = "people.approval_carried_out",
+    }
+    one_no_ends_it {
+        /// Somebody said no.
+        APPROVAL_DENIED = "people.approval_denied",
+    }
+    atk_063_a_changed_plan_asks_everybody_anew {
+        /// Another plan took the place of the one that was asked for.
+        APPROVAL_PLAN_CHANGED = "people.approval_plan_changed",
+    }
+    a_yes_ends_with_its_giver_and_a_question_with_its_asker {
+        /// A yes counts no more.
+        APPROVAL_TAKEN_BACK = "people.approval_taken_back",
+        /// Whoever asked took it back, or left.
+        APPROVAL_WITHDRAWN = "people.approval_withdrawn",
+    }
+    what_has_run_out_is_neither_approved_nor_carried_out_whether_or_not_the_job_has_run {
+        /// Its time ran out.
+        APPROVAL_EXPIRED = "people.approval_expired",
+    }
+    the_second_person_of_a_one_person_business_decides_once {
+        /// Somebody outside looked at what she decides on.
+        APPROVAL_SHOWN = "people.approval_shown",
+    }
+    an_invitation_ends_with_its_decision_and_when_it_is_taken_back {
+        /// Somebody outside was invited to one decision.
+        APPROVER_INVITED = "people.approver_invited",
+        /// She is no more.
+        APPROVER_UNINVITED = "people.approver_uninvited",
+    }
+    a_link_lets_the_first_owner_in_once_and_looking_at_it_uses_nothing_up {
+        /// A link into the console was made.
+        INVITED = "people.invited",
+        /// Somebody came in by it.
+        INVITATION_USED = "people.invitation_used",
+    }
+    a_new_browser_and_a_new_country_are_told {
+        /// Somebody is signed in, by which factor.
+        SIGNED_IN = "people.signed_in",
+    }
+    atk_054_a_stolen_cookie_is_worth_nothing_after_signing_out_or_leaving {
+        /// Somebody signed out.
+        SIGNED_OUT = "people.signed_out",
+    }
+    sessions_are_listed_and_ended_from_the_page {
+        /// Somebody ended sessions of hers.
+        SESSIONS_ENDED = "people.sessions_ended",
+    }
+    atk_051_strangers_do_not_lock_the_owner_out {
+        /// There were so many wrong attempts that the next ones wait.
+        SIGN_IN_SLOWED = "people.sign_in_slowed",
+    }
+    a_password_is_set_by_whoever_has_proved_a_factor_and_ends_other_sessions {
+        /// Somebody has another password.
+        PASSWORD_SET = "people.password_set",
+    }
+    a_recovery_code_lets_in_once_and_is_told {
+        /// Somebody has an authenticator app.
+        TOTP_SET = "people.totp_set",
+        /// Somebody has other recovery codes.
+        RECOVERY_CODES_MADE = "people.recovery_codes_made",
+        /// One of them was used up.
+        RECOVERY_CODE_USED = "people.recovery_code_used",
+    }
+    where_a_second_factor_is_demanded_nothing_else_is_open_until_it_is_set_up {
+        /// A business demands a second factor of everybody.
+        SECOND_FACTOR_DEMANDED = "people.second_factor_demanded",
+    }
+    atk_062_a_lost_factor_goes_by_a_second_person_who_may_and_its_owner_can_stop_it {
+        /// Somebody has lost her second factor.
+        RESET_ASKED = "people.factor_reset_asked",
+        /// A second person lets it go.
+        RESET_APPROVED = "people.factor_reset_approved",
+        /// It stays.
+        RESET_CANCELLED = "people.factor_reset_cancelled",
+    }
+    crash_at_every_step_takes_a_factor_away_once_and_tells {
+        /// It is gone.
+        RESET_DONE = "people.factor_reset_done",
+    }
+    a_passkey_is_on_record_when_it_comes_and_when_it_goes {
+        /// Somebody has a passkey.
+        PASSKEY_ADDED = "people.passkey_added",
+        /// It opens nothing any more.
+        PASSKEY_REMOVED = "people.passkey_removed",
+    }
+    atk_058_a_passkey_whose_counter_goes_back_is_put_out_of_use_and_on_record {
+        /// There are two of a passkey: it was put out of use.
+        PASSKEY_COPIED = "people.passkey_copied",
+    }
+    the_root_key_of_a_first_start_is_made_once_and_is_on_record {
+        /// A root key was made.
+        ROOT_MADE = "vault.root_made",
+    }
+    a_key_is_retired_when_nothing_and_no_backup_refers_to_it {
+        /// A key was made.
+        KEY_MADE = "vault.key_made",
+        /// Another key is made in the place of one.
+        KEY_PREPARED = "vault.key_prepared",
+        /// It seals from now on.
+        KEY_ACTIVATED = "vault.key_activated",
+        /// A key opens nothing any more.
+        KEY_RETIRED = "vault.key_retired",
+    }
+    a_replaced_key_opens_what_it_sealed_and_seals_no_more {
+        /// A key was made in the place of one, at once.
+        KEY_REPLACED = "vault.key_replaced",
+    }
+    stopped_anywhere_it_goes_on_and_nothing_is_unreadable_in_between {
+        /// A business's key is wrapped by another root key.
+        KEY_REWRAPPED = "vault.key_rewrapped",
+    }
+    atk_076_what_a_shredded_person_had_never_opens_again_and_she_may_come_back {
+        /// The key of one person is gone, and with it what it sealed.
+        SUBJECT_SHREDDED = "vault.subject_shredded",
+    }
+    atk_100_a_look_at_a_columns_shape_closes_it_and_opens_only_what_is_sealed {
+        /// It is not what it was, and closed.
+        COLUMN_DRIFTED = "vault.column_drifted",
+        /// It is what it was again, and open.
+        COLUMN_SOUND = "vault.column_sound",
+    }
+    atk_078_openings_and_searches_need_their_scope_and_are_on_record {
+        /// Values were opened, before they are answered.
+        OPENED = "vault.opened",
+        /// A value was looked for.
+        SEARCHED = "vault.searched",
+    }
+    an_event_comes_with_a_proof_that_leads_to_a_signed_head {
+        /// Somebody read the log.
+        READ = "evidence.read",
+    }
+    bodies_go_month_by_month_after_the_time_of_every_law_and_proofs_stay {
+        /// Bodies of events were let go: of before when, by which law.
+        BODIES_RETIRED = "evidence.bodies_retired",
+    }
+    what_cannot_be_walked_is_not_registered {
+        /// A column of the frontend's was registered.
+        COLUMN_ADDED = "vault.column_added",
+        /// It is registered no more.
+        COLUMN_REMOVED = "vault.column_removed",
+    }
+    who_was_removed_or_unlinked_is_not_found {
+        /// Somebody is known by an identity of a provider.
+        PROVIDER_LINKED = "people.oidc_linked",
+        /// She is no more.
+        PROVIDER_UNLINKED = "people.oidc_unlinked",
     }
 }
 

@@ -152,8 +152,8 @@ struct Origin<'a> {
 }
 
 async fn load_refused(ctx: &JobContext, id: RefusalId) -> Result<HandedOver, Error> {
-    let mut conn = ctx.deps.db.acquire().await?;
-    store::find_refused(&mut conn, &ctx.deps.vault, ctx.business, id).await?.ok_or(Error::NoRefusal(id))
+    let mut tx = ctx.begin_to_read().await?;
+    store::find_refused(&mut tx, &ctx.deps.vault, ctx.business, id).await?.ok_or(Error::NoRefusal(id))
 }
 
 /// Records the document, has it rendered, clears the job and ends it, in one transaction.

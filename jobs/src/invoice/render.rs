@@ -36,8 +36,8 @@ impl Job for Render {
     async fn run(self, ctx: &JobContext) -> Result<Done, Error> {
         let id = self.invoice_id;
         let draft = {
-            let mut conn = ctx.deps.db.acquire().await?;
-            store::load_draft(&mut conn, &ctx.deps.vault, ctx.business, id).await?
+            let mut tx = ctx.begin_to_read().await?;
+            store::load_draft(&mut tx, &ctx.deps.vault, ctx.business, id).await?
         };
         if draft.issued.is_some() {
             return Ok(Done::Ack(Some(json!({ "invoice_id": id }))));

@@ -33,6 +33,9 @@ impl Job for ApplyWebhook {
         let mut conn = ctx.deps.db.acquire().await?;
         let (body, received_at) = store::load_webhook(&mut conn, self.webhook_id).await?;
         let body = sealed::open_webhook(&mut conn, &ctx.deps.vault, self.webhook_id, &body).await?;
+        drop(conn);
+        // The body is of whoever the carrier had something to say to; what it is about is read as this business alone.
+        let mut conn = ctx.begin_to_read().await?;
         let mut updates = webhook::read(&body).unwrap_or_default();
         let numbers: Vec<_> = updates.iter().map(|update| update.number.clone()).collect();
         let owners = store::owners_of(&mut conn, &numbers).await?;

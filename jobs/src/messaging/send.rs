@@ -51,7 +51,7 @@ impl Job for Send {
 
     async fn run(self, ctx: &JobContext) -> Result<Done, Error> {
         let id = self.message_id;
-        let mut conn = ctx.deps.db.acquire().await?;
+        let mut conn = ctx.begin_to_read().await?;
         let envelope = store::load_envelope(&mut conn, ctx.business, id).await?;
         let last = store::find_last_attempt(&mut conn, id).await?;
         drop(conn);
@@ -93,7 +93,7 @@ async fn outgoing(
     reference: &Reference,
     header: Option<DocumentHeader>,
 ) -> Result<OutgoingMessage, Error> {
-    let mut conn = ctx.deps.db.acquire().await?;
+    let mut conn = ctx.begin_to_read().await?;
     let (to, content) = sealed::open_message(&mut conn, &ctx.deps.vault, (ctx.business, id), envelope).await?;
     let language: Language = envelope.language.parse().map_err(|_| Error::Unreadable(id, "language"))?;
     Ok(OutgoingMessage { to, reference: reference.0.clone(), template: content.fill(language, header) })
@@ -111,7 +111,7 @@ async fn upload(ctx: &JobContext, id: MessageId, envelope: &Envelope) -> Result<
         return Ok(Uploaded::Nothing);
     };
     let header = |media: MediaId| Uploaded::Media(DocumentHeader { media, filename: filename.clone() });
-    let mut conn = ctx.deps.db.acquire().await?;
+    let mut conn = ctx.begin_to_read().await?;
     if let Some(media) = store::find_media(&mut conn, &envelope.number, digest, ctx.now()).await? {
         return Ok(header(media));
     }

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::{Authority, BusinessId, Decision, Error, Scope, business_store as store, enrol, hints, model};
 use crate::{
-    evidence::{self, Event, EventId, Object},
+    evidence::{self, Event, EventId, Object, words},
     outbound::{Email, Phone},
     vault::{BlindIndex, Cell, Class, INSTALLATION, IndexColumn, Vault, canonical},
 };
@@ -200,7 +200,7 @@ pub async fn change_business(
         event_id: EventId::new(decision.chance, decision.now),
         business_id: Some(business),
         actor: by.actor().clone(),
-        verb: "people.business_changed",
+        verb: words::BUSINESS_CHANGED,
         object: Object { kind: "business", id: &business.to_string() },
         details: json!({ "fields": changes.fields(), "plan": changes.plan }),
     };

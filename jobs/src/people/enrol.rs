@@ -1,5 +1,6 @@
 //! People of staff as somebody types them in: checked, sealed for their cells, and indexed for sign-in.
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use sqlx::{Connection, PgConnection};
 
@@ -106,6 +107,14 @@ pub struct Known {
     pub phone: Option<String>,
     /// Her mail address, shortened.
     pub email: Option<String>,
+}
+
+impl Known {
+    /// As [`Staff::phone_stale_since`], of somebody who works here and has a phone.
+    pub fn phone_stale_since(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        self.phone.as_ref().filter(|_| self.staff.removed_at.is_none())?;
+        self.staff.phone_stale_since(now)
+    }
 }
 
 /// Hints of who `staff` is. Whoever calls has checked that she may be seen.

@@ -55,9 +55,9 @@ pub use model::{Answer, Business, Caller, Claim, NewToken, Refusal, Request, Sco
 pub use roles::{Role, scopes_of};
 pub use sealed::{INDEXED, SEALED};
 pub use staff::{
-    Authority, ContactKind, Decision, NewStaff, SealedContact, Staff, StaffId, add_staff, find_active_staff,
-    find_staff_by_contact, grant_role, list_staff, load_staff, mark_verified, new_staff_id, remove_staff,
-    withdraw_role,
+    Authority, ContactKind, Decision, NewStaff, PHONE_TRUSTED, SealedContact, Staff, StaffId, add_staff,
+    find_active_staff, find_staff_by_contact, grant_role, list_staff, load_staff, mark_verified, new_staff_id,
+    remove_staff, withdraw_role,
 };
 
 pub use store::list_handles;
@@ -367,6 +367,15 @@ pub async fn authenticate(
         support: token.support_grant_id,
         scopes: token.scopes,
     })
+}
+
+/// Holds the token of `caller` until her transaction ends: what was ended since [`authenticate`] does nothing more, and
+/// what is about to be ended waits for what is being done. The first thing of a transaction that does something.
+///
+/// # Errors
+/// [`Refusal::Revoked`]: it ended meanwhile.
+pub async fn hold_token(tx: &mut PgConnection, caller: &Caller, now: DateTime<Utc>) -> Result<(), Refusal> {
+    if store::hold_token(tx, &caller.token_id, now).await? { Ok(()) } else { Err(Refusal::Revoked) }
 }
 
 /// The public id of a presented token and whose it is, where its secret is right, whether or not it opens anything: for

@@ -2,10 +2,11 @@
 
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
+use sqlx::Connection;
 
 use super::{
-    Authority, Error, NewToken, Presented, Role, Scope, add_business_by, create_token_by, list_handles, list_tokens,
-    note_exposed, remove_staff, revoke_token_by, testing::House,
+    Authority, Error, NewToken, Presented, Refusal, Role, Scope, add_business_by, authenticate, create_token_by,
+    hold_token, list_handles, list_tokens, note_exposed, remove_staff, revoke_token, revoke_token_by, testing::House,
 };
 use crate::evidence::{By, words};
 
@@ -82,4 +83,71 @@ async fn atk_054_a_token_made_while_its_holder_leaves_does_not_outlive_her() {
         let alive = alive.iter().filter(|one| one.staff_id == Some(leaver.staff_id) && one.revoked_at.is_none());
         assert_eq!(alive.count(), 0, "round {round}: {made:?}");
     }
+}
+
+#[tokio::test]
+async fn atk_054_a_token_that_acts_and_is_ended_at_the_same_moment_does_one_after_the_other() {
+    let house = House::new().await;
+    let owner = house.staff(1, &[Role::Owner]).await;
+    let by_owner = Authority::of_staff(&owner);
+    // What ends a token: somebody, and the leaving of the person it was made for.
+    for leaves in [false, true] {
+        let person = house.staff(if leaves { 3 } else { 2 }, &[Role::Manager]).await;
+        let new = NewToken { business_id: Some(house.shop), staff_id: Some(person.staff_id), ..till() };
+        let mut db = house.conn().await;
+        let (token, bearer) =
+            create_token_by(&mut db, new, &by_owner, &*house.clock, &*house.chance).await.expect("made");
+        let presented = Presented::parse(bearer.expose_secret()).expect("well formed");
+        let caller = authenticate(&mut db, &presented, None, house.now()).await.expect("opens");
+        let mut ending = house.conn().await;
+        let process = house.process_of(&mut ending).await;
+        let end = async {
+            if leaves {
+                remove_staff(&mut ending, person.staff_id, &house.by(&by_owner)).await.map(drop)
+            } else {
+                let by = By::operator(house.now(), &*house.chance);
+                revoke_token(&mut ending, &token.public_id, &by).await
+            }
+        };
+        // It acts first: its end waits until that is done.
+        let mut tx = db.begin().await.expect("begun");
+        hold_token(&mut tx, &caller, house.now()).await.expect("it opens still");
+        let act = async {
+            house.until_waiting(process).await;
+            let mut beside = house.conn().await;
+            assert!(authenticate(&mut beside, &presented, None, house.now()).await.is_ok(), "not ended yet");
+            tx.commit().await
+        };
+        let (ended, acted) = tokio::join!(end, act);
+        ended.expect("ended");
+        acted.expect("committed");
+        // From then on it does nothing, whoever was let in before.
+        let mut tx = db.begin().await.expect("begun");
+        let late = hold_token(&mut tx, &caller, house.now()).await;
+        assert!(matches!(late, Err(Refusal::Revoked)), "{late:?}");
+    }
+}
+
+#[tokio::test]
+async fn atk_054_who_acts_while_a_token_is_being_ended_waits_and_is_refused() {
+    let house = House::new().await;
+    let owner = Authority::of_staff(&house.staff(1, &[Role::Owner]).await);
+    let mut db = house.conn().await;
+    let new = NewToken { business_id: Some(house.shop), ..till() };
+    let (token, bearer) = create_token_by(&mut db, new, &owner, &*house.clock, &*house.chance).await.expect("made");
+    let presented = Presented::parse(bearer.expose_secret()).expect("well formed");
+    let caller = authenticate(&mut db, &presented, None, house.now()).await.expect("opens");
+    let mut ending = db.begin().await.expect("begun");
+    let by = By::operator(house.now(), &*house.chance);
+    revoke_token(&mut ending, &token.public_id, &by).await.expect("ended, not committed");
+    let mut acting = house.conn().await;
+    let process = house.process_of(&mut acting).await;
+    let mut tx = acting.begin().await.expect("begun");
+    let act = hold_token(&mut tx, &caller, house.now());
+    let end = async {
+        house.until_waiting(process).await;
+        ending.commit().await.expect("ended");
+    };
+    let (acted, ()) = tokio::join!(act, end);
+    assert!(matches!(acted, Err(Refusal::Revoked)), "{acted:?}");
 }

@@ -1,7 +1,7 @@
 //! People who work here: added, given roles, removed. Every change asks an [`Authority`] what it may itself: nobody
 //! gives away more than she has, nobody takes away from somebody who has more, and the last owner stays.
 
-use chrono::{DateTime, SubsecRound, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use serde::Serialize;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
@@ -11,7 +11,7 @@ use super::{
     wall,
 };
 use crate::{
-    evidence::{self, Actor, By, Event, EventId, Object},
+    evidence::{self, Actor, By, Event, EventId, Object, Word, words},
     id::JobId,
     outbound::Chance,
 };
@@ -81,7 +81,21 @@ pub struct Staff {
     pub removed_at: Option<DateTime<Utc>>,
 }
 
+/// How long a phone lets its owner in by itself after she last proved to hold it. A number that is given up lies idle for
+/// some ninety days in India and is then somebody else's (numbering practice of the telecom operators under TRAI and the
+/// Department of Telecommunications): from then on whoever reads a code may be another person. A policy of ours, no
+/// statute's number.
+pub const PHONE_TRUSTED: TimeDelta = TimeDelta::days(90);
+
 impl Staff {
+    /// Since when nobody has proved to hold her phone, or since when it stands here unproved, if that is
+    /// [`PHONE_TRUSTED`] ago or more at `now`: the number may be somebody else's by now. Of somebody who has no phone it
+    /// means nothing.
+    pub fn phone_stale_since(&self, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let since = self.phone_verified_at.unwrap_or(self.created_at);
+        (now - since >= PHONE_TRUSTED).then_some(since)
+    }
+
     /// Everything she may do by herself; nothing, once she was removed. Support may look at nothing by itself, only where
     /// and while a business lets it in ([`super::support`]).
     pub fn scopes(&self) -> Vec<Scope> {
@@ -230,7 +244,7 @@ pub struct Decision<'a> {
 
 impl Decision<'_> {
     /// Writes into the evidence what was decided about `staff`, in the transaction that does it.
-    async fn record(&self, tx: &mut PgConnection, verb: &str, staff: &Staff, details: Value) -> Result<(), Error> {
+    async fn record(&self, tx: &mut PgConnection, verb: Word, staff: &Staff, details: Value) -> Result<(), Error> {
         let event = Event {
             event_id: EventId::new(self.chance, self.now),
             business_id: staff.business_id,
@@ -269,7 +283,7 @@ pub async fn add_staff(db: &mut PgConnection, new: &NewStaff, decision: &Decisio
         store::insert_role(&mut tx, new.staff_id, *role, by.name(), now).await?;
     }
     let staff = load(&mut tx, new.staff_id).await?;
-    decision.record(&mut tx, "people.staff_added", &staff, json!({ "roles": staff.roles })).await?;
+    decision.record(&mut tx, words::STAFF_ADDED, &staff, json!({ "roles": staff.roles })).await?;
     tx.commit().await?;
     Ok(staff)
 }
@@ -357,7 +371,7 @@ pub async fn grant_role(
     check_grant(role, staff.business_id, by)?;
     store::insert_role(&mut tx, staff_id, role, by.name(), now).await?;
     let staff = load(&mut tx, staff_id).await?;
-    decision.record(&mut tx, "people.role_granted", &staff, json!({ "role": role })).await?;
+    decision.record(&mut tx, words::ROLE_GRANTED, &staff, json!({ "role": role })).await?;
     tx.commit().await?;
     Ok(staff)
 }
@@ -385,7 +399,7 @@ pub async fn withdraw_role(
     // A token made for her may hold what she may no longer do.
     store::revoke_tokens_beyond(&mut tx, staff_id, &scopes_of(&staff.roles), now).await?;
     approval::forget_person(&mut tx, &staff, false, decision).await?;
-    decision.record(&mut tx, "people.role_withdrawn", &staff, json!({ "role": role })).await?;
+    decision.record(&mut tx, words::ROLE_WITHDRAWN, &staff, json!({ "role": role })).await?;
     tx.commit().await?;
     Ok(staff)
 }
@@ -421,7 +435,7 @@ pub async fn remove_staff(db: &mut PgConnection, staff_id: StaffId, decision: &D
     oidc::forget_staff(&mut tx, staff_id).await?;
     wall::step_in(&mut tx, inside).await?;
     let staff = load(&mut tx, staff_id).await?;
-    decision.record(&mut tx, "people.staff_removed", &staff, Value::Null).await?;
+    decision.record(&mut tx, words::STAFF_REMOVED, &staff, Value::Null).await?;
     tx.commit().await?;
     Ok(staff)
 }

@@ -251,6 +251,7 @@ pub(super) async fn empty_staff(tx: &mut PgConnection, staff_id: StaffId, now: D
         "update muneem.people_staff
          set removed_at = $2, name_sealed = null,
              phone_sealed = null, phone_index = null, phone_index_version = null, phone_verified_at = null,
+             phone_proved_at = null, phone_proved_on = null,
              email_sealed = null, email_index = null, email_index_version = null, email_verified_at = null
          where staff_id = $1",
         staff_id.0,

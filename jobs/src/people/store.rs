@@ -186,6 +186,13 @@ pub(super) async fn note_exposed(db: &mut PgConnection, public_id: &str, now: Da
     Ok(outcome.rows_affected() == 1)
 }
 
+/// Whether it opens anything; if so, it is not ended before the transaction is over.
+pub(super) async fn hold_token(tx: &mut PgConnection, public_id: &str, now: DateTime<Utc>) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar!(r#"select muneem.people_hold_token($1, $2) as "held!""#, public_id, now)
+        .fetch_one(tx)
+        .await?)
+}
+
 /// Number of tokens with this id that were not revoked before: none or one.
 pub(super) async fn revoke_token(db: &mut PgConnection, public_id: &str, now: DateTime<Utc>) -> Result<u64, Error> {
     let outcome = sqlx::query!(

@@ -193,6 +193,19 @@ impl House {
         bodies.iter().map(|body| serde_json::from_slice(body).expect("JSON")).collect()
     }
 
+    /// What a handler of this business is given, for a job that nobody holds.
+    pub(super) fn context(&self, business: BusinessId) -> JobContext {
+        JobContext {
+            deps: Arc::clone(&self.deps),
+            job: crate::id::JobId(0),
+            attempt: 1,
+            worker: 0,
+            business,
+            cancelled: CancellationToken::new(),
+            steps: Arc::new(Unheard),
+        }
+    }
+
     /// Runs one job of this kind, now, whenever its forerunner is due.
     pub(super) async fn run<J: Job>(&self, payload: &J) -> Result<(), JobFailure> {
         let mut conn = self.db.pool().acquire().await.expect("a connection");
@@ -206,15 +219,8 @@ impl House {
                 break claimed;
             }
         };
-        let context = JobContext {
-            deps: Arc::clone(&self.deps),
-            job: claimed.job,
-            attempt: claimed.attempt,
-            worker,
-            business: claimed.business,
-            cancelled: CancellationToken::new(),
-            steps: Arc::new(Unheard),
-        };
+        let context =
+            JobContext { job: claimed.job, attempt: claimed.attempt, worker, ..self.context(claimed.business) };
         let payload = claimed.open(&mut conn, &self.vault).await.expect("it opens");
         match Kind::of::<J>().run(&payload, &context).await? {
             Done::Acked => {}
@@ -224,6 +230,31 @@ impl House {
             }
         }
         Ok(())
+    }
+
+    /// The server process behind a connection, for [`Self::until_waiting`].
+    pub(super) async fn process_of(&self, conn: &mut sqlx::PgConnection) -> i32 {
+        sqlx::query_scalar("select pg_backend_pid()").fetch_one(conn).await.expect("a process")
+    }
+
+    /// Comes back once this process waits for a lock that somebody else holds.
+    pub(super) async fn until_waiting(&self, process: i32) {
+        let pool = self.db.pool();
+        let waits = async {
+            loop {
+                let waits: bool = sqlx::query_scalar(
+                    "select exists (select from pg_stat_activity where pid = $1 and wait_event_type = 'Lock')",
+                )
+                .bind(process)
+                .fetch_one(&pool)
+                .await
+                .expect("asked");
+                if waits {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), waits).await.expect("it does not wait");
     }
 
     /// Payloads of the jobs of this kind that wait.

@@ -324,3 +324,25 @@ async fn atk_060_remembered_answers_of_another_business_do_not_exist_behind_the_
         assert_eq!(seen, [number.repeat(16)]);
     }
 }
+
+#[tokio::test]
+async fn atk_059_a_handler_reads_its_own_business_alone_and_writes_nothing_while_it_reads() {
+    let house = super::testing::House::new().await;
+    let own = house.stranger(1, Some(house.shop), &[]).await;
+    let foreign = house.stranger(2, Some(house.other), &[]).await;
+    let mut tx = house.context(house.shop).begin_to_read().await.expect("begun");
+    let seen: Vec<uuid::Uuid> = sqlx::query_scalar("select staff_id from muneem.people_staff where staff_id = any($1)")
+        .bind([own.staff_id.0, foreign.staff_id.0])
+        .fetch_all(&mut *tx)
+        .await
+        .expect("read");
+    assert_eq!(seen, [own.staff_id.0]);
+    let written = sqlx::query("update muneem.people_staff set language = 'hi'").execute(&mut *tx).await;
+    let code =
+        written.expect_err("refused").as_database_error().and_then(|error| error.code()).map(|code| code.into_owned());
+    assert_eq!(code.as_deref(), Some("25006"), "read only");
+    drop(tx);
+    // The connection goes back as nobody's.
+    let mut db = house.pool.acquire().await.expect("a connection");
+    assert!(is_nobodys(&mut db).await.expect("asked"));
+}

@@ -89,6 +89,22 @@ impl JobContext {
         if held.held { Ok(tx) } else { Err(LostLease::Lost(self.job, self.attempt)) }
     }
 
+    /// For what a handler reads before it writes: a transaction behind the same wall that can write nothing, and does not
+    /// ask for the lease. Drop it before anything outside is waited for.
+    ///
+    /// # Errors
+    /// The database fails.
+    pub async fn begin_to_read(&self) -> sqlx::Result<Transaction<'static, Postgres>> {
+        let mut tx = self.deps.db.begin_with("begin read only").await?;
+        sqlx::query!(
+            "select set_config('muneem.business', $1, true) as business, set_config('role', 'muneem_business', true) as role",
+            self.business.to_string(),
+        )
+        .fetch_one(&mut *tx)
+        .await?;
+        Ok(tx)
+    }
+
     /// As [`Self::begin`], and sees the rows of all businesses: for work of the house itself, whose jobs are filed under
     /// one business and concern each ([`crate::schedule::Scope::House`]), and for what concerns staff, who may be the
     /// platform's.

@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 
 use super::{Class, Error, Vault, canonical, canonical::NotCanonical, host_store as store, strays, walk::Place};
 use crate::{
-    evidence::{self, Actor, Event, EventId, Object},
+    evidence::{self, Actor, Event, EventId, Object, Word, words},
     outbound::Chance,
     people::BusinessId,
     queue::{Done, Job, JobContext, Lane, Settings, Slots},
@@ -302,7 +302,7 @@ impl Vault {
         }
         let name = column.name();
         let told = (column.business_id, name.as_str(), column.class.as_str());
-        record(&mut tx, (&*self.chance, now), told, actor, "vault.column_added").await?;
+        record(&mut tx, (&*self.chance, now), told, actor, words::COLUMN_ADDED).await?;
         tx.commit().await?;
         Ok(column)
     }
@@ -328,7 +328,7 @@ impl Vault {
         strays::forget(&mut tx, business, name).await?;
         let now = self.clock.now().trunc_subsecs(6);
         let told = (business, name, class.as_str());
-        record(&mut tx, (&*self.chance, now), told, actor, "vault.column_removed").await?;
+        record(&mut tx, (&*self.chance, now), told, actor, words::COLUMN_REMOVED).await?;
         tx.commit().await?;
         Ok(())
     }
@@ -350,7 +350,7 @@ impl Vault {
             let name = column.name();
             let mut tx = db.begin().await?;
             if store::set_state(&mut tx, &column, now).await? {
-                let verb = if column.sound { "vault.column_sound" } else { "vault.column_drifted" };
+                let verb = if column.sound { words::COLUMN_SOUND } else { words::COLUMN_DRIFTED };
                 let told = (column.business_id, name.as_str(), column.class.as_str());
                 record(&mut tx, (&*self.chance, now), told, actor.clone(), verb).await?;
             }
@@ -430,7 +430,7 @@ async fn record(
     (chance, now): (&dyn Chance, DateTime<Utc>),
     (business, column, class): (BusinessId, &str, &str),
     actor: Actor,
-    verb: &'static str,
+    verb: Word,
 ) -> Result<(), Error> {
     let event = Event {
         event_id: EventId::new(chance, now),

@@ -272,4 +272,12 @@ async fn what_cannot_be_walked_is_not_registered() {
     vault.add_column(&mut db, &registration(), Actor::Operator).await.expect("registered");
     vault.remove_column(&mut db, SHARMA, "public.customers.phone", Actor::Operator).await.expect("removed");
     assert_eq!(floor.house.count("select count(*) from muneem.vault_columns").await, 0);
+    let told: Vec<Vec<u8>> = sqlx::query_scalar("select body from muneem.evidence_events")
+        .fetch_all(&floor.house.db.pool())
+        .await
+        .expect("events");
+    for verb in ["vault.column_added", "vault.column_removed"] {
+        let told = told.iter().filter(|body| String::from_utf8_lossy(body).contains(verb));
+        assert_eq!(told.count(), 1, "{verb}");
+    }
 }

@@ -18,7 +18,7 @@ use super::{
     rotation_store as store, store as keys,
 };
 use crate::{
-    evidence::{self, Actor, Event, EventId, Object},
+    evidence::{self, Actor, Event, EventId, Object, Word, words},
     outbound::{Chance, kms::KeyContext},
     people::BusinessId,
     queue::{self, Done, Job, JobContext, Lane, NewJob, Settings, Slots},
@@ -117,7 +117,7 @@ impl Vault {
             return Err(rotating());
         }
         let wanted = (class, purpose);
-        record(db, (&*self.chance, now), (business, i64::from(key_id), wanted), actor, "vault.key_prepared").await?;
+        record(db, (&*self.chance, now), (business, i64::from(key_id), wanted), actor, words::KEY_PREPARED).await?;
         Ok(Some(key_id))
     }
 
@@ -134,7 +134,7 @@ impl Vault {
             if store::activate(&mut tx, key, now).await? {
                 let wanted = (key.class.as_str(), key.purpose.as_str());
                 let told = (key.business, key.key_id, wanted);
-                record(&mut tx, (&*ctx.deps.chance, now), told, actor(ctx), "vault.key_activated").await?;
+                record(&mut tx, (&*ctx.deps.chance, now), told, actor(ctx), words::KEY_ACTIVATED).await?;
                 tx.commit().await?;
                 activated += 1;
             }
@@ -241,7 +241,7 @@ impl Vault {
             } else if store::retire(&mut tx, key.key_id, now).await? {
                 let wanted = (key.class.as_str(), key.purpose.as_str());
                 let told = (key.business, key.key_id, wanted);
-                record(&mut tx, (&*ctx.deps.chance, now), told, actor(ctx), "vault.key_retired").await?;
+                record(&mut tx, (&*ctx.deps.chance, now), told, actor(ctx), words::KEY_RETIRED).await?;
                 retired += 1;
             }
             tx.commit().await?;
@@ -259,7 +259,7 @@ async fn record(
     (chance, now): (&dyn Chance, DateTime<Utc>),
     (business, key, (class, column)): (BusinessId, i64, (&str, &str)),
     actor: Actor,
-    verb: &'static str,
+    verb: Word,
 ) -> Result<(), Error> {
     let event = Event {
         event_id: EventId::new(chance, now),

@@ -294,7 +294,7 @@ async fn a_key_is_retired_when_nothing_and_no_backup_refers_to_it() {
         .fetch_all(&mut *floor.house.db.pool().acquire().await.expect("a connection"))
         .await
         .expect("events");
-    for verb in ["vault.key_prepared", "vault.key_activated", "vault.key_retired"] {
+    for verb in ["vault.key_made", "vault.key_prepared", "vault.key_activated", "vault.key_retired"] {
         assert!(told.iter().any(|body| String::from_utf8_lossy(body).contains(verb)), "{verb} is not on record");
     }
 }

@@ -16,7 +16,7 @@ use super::{
     ring, unreadable,
 };
 use crate::{
-    evidence::{self, Actor, Event, EventId, Object},
+    evidence::{self, Actor, Event, EventId, Object, words},
     outbound::kms::KeyBytes,
     people::BusinessId,
 };
@@ -154,7 +154,7 @@ impl Vault {
             event_id: EventId::new(&*self.chance, now),
             business_id: (business != INSTALLATION).then_some(business),
             actor,
-            verb: "vault.subject_shredded",
+            verb: words::SUBJECT_SHREDDED,
             object: Object { kind: "principal", id: &principal.to_string() },
             details: json!({ "key": key_id, "proved": proved }),
         };

@@ -457,4 +457,12 @@ async fn a_replaced_key_opens_what_it_sealed_and_seals_no_more() {
     let states: Vec<_> =
         list_keys(&mut db, Some(SHARMA)).await.expect("listed").into_iter().map(|key| key.state).collect();
     assert_eq!(states, ["active", "decrypt_only", "active"], "of the business, the old one, the new one");
+    let told: i64 = sqlx::query_scalar(
+        "select count(*) from muneem.evidence_events
+         where convert_from(body, 'UTF8')::jsonb ->> 'verb' = 'vault.key_replaced'",
+    )
+    .fetch_one(&house.db.pool())
+    .await
+    .expect("counted");
+    assert_eq!(told, 1);
 }

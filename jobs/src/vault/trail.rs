@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 
 use super::{Error, INSTALLATION, store::NewKey};
 use crate::{
-    evidence::{self, Actor, Event, EventId, Object},
+    evidence::{self, Actor, Event, EventId, Object, words},
     outbound::Chance,
     people::BusinessId,
 };
@@ -32,7 +32,7 @@ pub async fn record_root(tx: &mut PgConnection, made: &RootMade<'_>, chance: &dy
         event_id: EventId::new(chance, made.now),
         business_id: None,
         actor: made.by.clone(),
-        verb: "vault.root_made",
+        verb: words::ROOT_MADE,
         object: Object { kind: "root", id: &root },
         details: json!({}),
     };
@@ -52,7 +52,7 @@ pub(super) async fn made(
         event_id: EventId::new(chance, key.now),
         business_id: owner(key.business),
         actor: by.clone(),
-        verb: if instead_of.is_some() { "vault.key_replaced" } else { "vault.key_made" },
+        verb: if instead_of.is_some() { words::KEY_REPLACED } else { words::KEY_MADE },
         object: Object { kind: "key", id: &key.key_id.to_string() },
         details: json!({
             "class": key.class,
@@ -86,7 +86,7 @@ pub(super) async fn handed_over(
         event_id: EventId::new(chance, now),
         business_id: owner(key.business),
         actor: by.clone(),
-        verb: "vault.key_rewrapped",
+        verb: words::KEY_REWRAPPED,
         object: Object { kind: "key", id: &key.key_id.to_string() },
         details: json!({ "from": root_word(key.from), "to": root_word(key.to) }),
     };

@@ -39,7 +39,7 @@ fn event(number: u64) -> Event<'static> {
         event_id: EventId::new(&OsChance as &dyn Chance, TestClock::default().now()),
         business_id: number.is_multiple_of(2).then_some(BUSINESS),
         actor: Actor::System,
-        verb: words::PROBED.as_str(),
+        verb: words::PROBED,
         object: Object { kind: "test", id: "one" },
         details: json!({ "number": number }),
     }

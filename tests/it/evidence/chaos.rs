@@ -130,7 +130,7 @@ fn event(business_id: Option<BusinessId>, number: u32) -> Event<'static> {
         event_id: EventId::new(&OsChance as &dyn Chance, TestClock::default().now()),
         business_id,
         actor: Actor::System,
-        verb: words::PROBED.as_str(),
+        verb: words::PROBED,
         object: Object { kind: "round", id: "chaos" },
         details: json!({ "number": number }),
     }

@@ -91,7 +91,7 @@ fn event(business_id: Option<BusinessId>) -> Event<'static> {
         event_id: EventId::new(&OsChance as &dyn Chance, SystemClock.now()),
         business_id,
         actor: Actor::Job { kind: "messaging.send", job_id: 4711 },
-        verb: words::PROBED.as_str(),
+        verb: words::PROBED,
         object: Object { kind: "message", id: "01932c0e-7a10-7000-8000-0123456789ab" },
         details: json!({ "attempt": 1, "told_by": "answer", "held": false }),
     }

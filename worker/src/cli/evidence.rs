@@ -3,7 +3,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Context;
 use clap::Subcommand;
 use muneem_jobs::{
-    evidence::{self, Actor, Event, EventId, Object, Sealed, bundle::Stamped, note::Verifier},
+    evidence::{self, Actor, Event, EventId, Object, Sealed, bundle::Stamped, note::Verifier, words},
     people::{self, BusinessId},
 };
 use serde_json::json;
@@ -217,7 +217,7 @@ pub(super) async fn run(args: Args, config: impl FnOnce() -> Result<Config, Prob
                 event_id: EventId::new(&*app.deps.chance, app.deps.clock.now()),
                 business_id: sealed.leaf.business_id.map(BusinessId),
                 actor: Actor::Operator,
-                verb: "evidence.read",
+                verb: words::READ,
                 object: Object { kind: "event", id: &event.to_string() },
                 details: json!({ "count": 1 }),
             };

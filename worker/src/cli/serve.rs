@@ -103,7 +103,7 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
     if does(Part::Api) {
         let (app, stop) = (Arc::clone(&app), stop.clone());
         parts.spawn(async move {
-            app.settle_refusals(stop).await;
+            app.refusals.settle_until(stop).await;
             Ok(())
         });
     }
@@ -137,8 +137,9 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
                 tracing::warn!("sandbox mode, and not on loopback: whoever reaches {at} may move the clock");
             }
             show_first_token(&app, at).await?;
-            show_first_invitation(&app).await?;
-            routes(&app, shown)?
+            let origin = app.config.console_origin_at(at.port());
+            show_first_invitation(&app, &origin).await?;
+            routes(&app, shown, origin)?
         } else {
             http::router_for_watchers(shown)
         };
@@ -221,7 +222,7 @@ async fn show_first_token(app: &App, at: SocketAddr) -> anyhow::Result<()> {
 }
 
 /// Where nobody works yet, shows the link with which the first owner comes in, in the same way as the first token.
-async fn show_first_invitation(app: &App) -> anyhow::Result<()> {
+async fn show_first_invitation(app: &App, origin: &str) -> anyhow::Result<()> {
     let deps = &app.deps;
     let mut db = deps.db.acquire().await?;
     // With a business set up already, its first owner is meant.
@@ -232,7 +233,7 @@ async fn show_first_invitation(app: &App) -> anyhow::Result<()> {
     };
     let first = signin::invite_first(&mut db, business, deps.clock.now(), &*deps.chance).await?;
     let Some((_, token)) = first else { return Ok(()) };
-    let link = format!("{}/console/invitation/{}", app.config.console_origin(), token.expose_secret());
+    let link = format!("{origin}/console/invitation/{}", token.expose_secret());
     if std::io::stdout().is_terminal() {
         return output::text(&format!(
             "Nobody works here yet. Who opens this link within a day becomes the owner:\n\n  {link}\n\n\
@@ -273,9 +274,9 @@ fn shown(app: &App, metrics: metrics_exporter_prometheus::PrometheusHandle, has_
     })
 }
 
-fn routes(app: &App, api: Arc<Api>) -> anyhow::Result<Router> {
+fn routes(app: &App, api: Arc<Api>, origin: String) -> anyhow::Result<Router> {
     let deps = &app.deps;
-    let console = app.console()?;
+    let console = app.console(origin)?;
     let room = console::oidc::Room::new(Arc::clone(&deps.vault)).context("identity providers cannot be spoken to")?;
     let mut others = console::oidc_routes(Arc::clone(&console), Arc::new(room)).merge(console::routes(console));
     if let Some(credentials) = &app.credentials {

@@ -275,9 +275,12 @@ fn refused(error: approval::Error) -> Turned {
     use approval::Error as E;
     match error {
         E::NoSuchApproval(_) => Turned::NotFound,
-        E::SecondPersonNeeded | E::SamePerson | E::NotVerified | E::AlreadyVoted | E::ForPeopleAlone(_) => {
-            Turned::MayNot(sentence(&error))
-        }
+        E::SecondPersonNeeded
+        | E::SamePerson
+        | E::NotVerified
+        | E::AlreadyVoted
+        | E::ForPeopleAlone(_)
+        | E::Swapped(_) => Turned::MayNot(sentence(&error)),
         E::People(error) => may_not(error),
         error => error.into(),
     }
@@ -334,7 +337,7 @@ pub(super) async fn approve(
     }
     let by = Authority::of_staff(&who.staff);
     let decision = Decision { by: &by, now: console.clock.now(), chance: &*console.chance };
-    answered(id, approval::decide(&mut db, id, &seen, Verdict::Approve, &decision).await)
+    answered(id, approval::decide(&mut db, &console.vault, id, &seen, Verdict::Approve, &decision).await)
 }
 
 fn seen_in(text: &str) -> Result<PlanHash, Turned> {
@@ -364,7 +367,7 @@ pub(super) async fn deny(
     };
     let by = Authority::of_staff(&who.staff);
     let decision = Decision { by: &by, now: console.clock.now(), chance: &*console.chance };
-    answered(id, approval::deny(&mut db, id, &seen, reason, &decision).await)
+    answered(id, approval::deny(&mut db, &console.vault, id, &seen, reason, &decision).await)
 }
 
 /// `POST /console/approvals/{id}/take-back`: her own yes, before it is carried out.

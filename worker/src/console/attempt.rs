@@ -1,7 +1,7 @@
 //! Counting attempts before they are looked at.
 
 use muneem_jobs::{
-    evidence::Actor,
+    evidence::{Actor, words},
     outbound::{Email, Phone},
     people::{
         Staff, StaffId, find_staff_by_email, find_staff_by_phone,
@@ -97,7 +97,7 @@ pub(super) async fn begin(
     let deed = Deed {
         // Whoever it is has not said who she is.
         actor: Actor::System,
-        verb: "people.sign_in_slowed",
+        verb: words::SIGN_IN_SLOWED,
         staff_id: staff.staff_id,
         business_id: staff.business_id,
         details: Value::Null,

@@ -11,13 +11,14 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use muneem_jobs::{
+    evidence::words,
     people::{
         Staff,
         signin::{
             self, Channel, Entered, Standing, Warning, clear_attempts, load_credentials,
             passkey::{ChallengeId, Proof},
             password::Checked,
-            totp, use_recovery_code, use_totp_step,
+            settle_stale_phone, totp, use_recovery_code, use_totp_step,
         },
     },
     vault::{Cell, INSTALLATION},
@@ -129,7 +130,12 @@ pub(super) async fn prove_second(
 ) -> Result<Response, Turned> {
     let next = own_path(&form.next);
     match prove(&console, &visitor, (&who.staff, &who.standing), &form).await? {
-        Some(factor) => complete(&console, &visitor, (&who.staff, &headers), factor, next).await,
+        Some(factor) => {
+            let mut db = console.db.acquire().await?;
+            settle_stale_phone(&mut db, who.staff.staff_id.0, &visitor.device, console.clock.now()).await?;
+            drop(db);
+            complete(&console, &visitor, (&who.staff, &headers), factor, next).await
+        }
         None => Ok(draw_again("second_factor", &page(&console, &who.standing, (true, false), next, Some(WRONG)))),
     }
 }
@@ -219,7 +225,7 @@ async fn code(
         return Ok(None);
     }
     let left = standing.recovery_codes_left - 1;
-    enter::note(console, &mut tx, staff, "people.recovery_code_used", json!({ "left": left })).await?;
+    enter::note(console, &mut tx, staff, words::RECOVERY_CODE_USED, json!({ "left": left })).await?;
     enter::tell(console, &mut tx, staff, Warning::RecoveryCodeUsed).await?;
     tx.commit().await?;
     Ok(Some("recovery_code"))
@@ -243,7 +249,7 @@ async fn passkey(
         Proof::Wrong => Ok(None),
         Proof::Copied(_) => {
             let mut tx = db.begin().await?;
-            enter::note(console, &mut tx, staff, "people.passkey_copied", Value::Null).await?;
+            enter::note(console, &mut tx, staff, words::PASSKEY_COPIED, Value::Null).await?;
             enter::tell(console, &mut tx, staff, Warning::PasskeyCopied).await?;
             tx.commit().await?;
             Ok(None)

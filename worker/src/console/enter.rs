@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use muneem_jobs::{
-    evidence::Actor,
+    evidence::{Actor, Word, words},
     people::{
         Staff,
         signin::{
@@ -112,7 +112,7 @@ async fn signed_in(
 ) -> Result<(), Turned> {
     let session_id = opened.session.session_id;
     let details = json!({ "session": session_id, "factor": factor, "new_device": opened.new_device });
-    note(console, tx, staff, "people.signed_in", details).await?;
+    note(console, tx, staff, words::SIGNED_IN, details).await?;
     let abroad = match &visitor.country {
         Some(country) => see_country(tx, staff.staff_id.0, &visitor.device, country).await?,
         None => false,
@@ -150,7 +150,7 @@ pub(super) async fn note(
     console: &Console,
     tx: &mut PgConnection,
     staff: &Staff,
-    verb: &str,
+    verb: Word,
     details: Value,
 ) -> Result<(), Turned> {
     let deed = Deed {

@@ -297,6 +297,22 @@ impl FromRequestParts<Arc<Console>> for HalfWay {
     }
 }
 
+/// Somebody with a session of whatever level: for leaving.
+#[derive(Clone, Debug)]
+pub(super) struct Leaving {
+    pub(super) session: Session,
+    pub(super) staff: Staff,
+}
+
+impl FromRequestParts<Arc<Console>> for Leaving {
+    type Rejection = Turned;
+
+    async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, Turned> {
+        let HalfWay { session, staff, .. } = session(parts, console, next_of(parts, console)).await?;
+        Ok(Self { session, staff })
+    }
+}
+
 impl FromRequestParts<Arc<Console>> for Enrolling {
     type Rejection = Turned;
 

@@ -7,9 +7,12 @@ use axum::{
     extract::State,
     response::{Redirect, Response},
 };
-use muneem_jobs::people::{
-    Scope, StaffId, approval, find_business_by_id,
-    signin::{demand_second_factor, find_open_reset, list_open_resets},
+use muneem_jobs::{
+    evidence::words,
+    people::{
+        Scope, StaffId, approval, find_business_by_id,
+        signin::{demand_second_factor, find_open_reset, list_open_resets},
+    },
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -117,7 +120,7 @@ pub(super) async fn demand(
     let mut tx = db.begin().await?;
     demand_second_factor(&mut tx, business, form.demanded).await?;
     let details = json!({ "demanded": form.demanded });
-    enter::note(&console, &mut tx, &who.staff, "people.second_factor_demanded", details).await?;
+    enter::note(&console, &mut tx, &who.staff, words::SECOND_FACTOR_DEMANDED, details).await?;
     tx.commit().await?;
     Ok(Redirect::to("/console"))
 }

@@ -10,6 +10,7 @@ use axum::{
     response::Response,
 };
 use muneem_jobs::{
+    evidence::words,
     outbound::{Email, Phone},
     people::{
         self, Authority, Business, BusinessId, Decision, Enrolment, Role, Staff, add_business, enrol_staff,
@@ -148,7 +149,7 @@ pub(super) async fn accept(
     };
     set_password(&mut tx, staff.staff_id.0, &hash, None, console.clock.now()).await?;
     let details = json!({ "invitation": invitation.invitation_id });
-    enter::note(&console, &mut tx, &staff, "people.invitation_used", details).await?;
+    enter::note(&console, &mut tx, &staff, words::INVITATION_USED, details).await?;
     let opened = enter::open(&console, &mut tx, &visitor, &staff, First::of("invitation")).await?;
     tx.commit().await?;
     let to = match opened.session.level {

@@ -8,6 +8,7 @@ use axum::{
     response::{Redirect, Response},
 };
 use muneem_jobs::{
+    evidence::words,
     people::{
         Authority, Scope, StaffId, find_active_staff,
         signin::{
@@ -51,7 +52,7 @@ pub(super) async fn ask(State(console): State<Arc<Console>>, who: HalfWay) -> Re
         Err(signin::Error::ResetUnderWay) => {}
         asked => {
             let details = json!({ "reset": asked?.reset_id });
-            enter::note(&console, &mut tx, &who.staff, "people.factor_reset_asked", details).await?;
+            enter::note(&console, &mut tx, &who.staff, words::RESET_ASKED, details).await?;
             enter::tell(&console, &mut tx, &who.staff, Warning::FactorResetAsked).await?;
             tx.commit().await?;
         }
@@ -87,7 +88,7 @@ pub(super) async fn approve(
     let job = job.key(id.to_string()).run_at(approved.due_at.unwrap_or(now));
     queue::enqueue(&mut tx, &job).await.map_err(signin::Error::from)?;
     let details = json!({ "reset": id, "of": hers.staff_id });
-    enter::note(&console, &mut tx, &who.staff, "people.factor_reset_approved", details).await?;
+    enter::note(&console, &mut tx, &who.staff, words::RESET_APPROVED, details).await?;
     enter::tell(&console, &mut tx, &hers, Warning::FactorResetApproved).await?;
     tx.commit().await?;
     Ok(Redirect::to("/console"))
@@ -111,7 +112,7 @@ pub(super) async fn cancel(
     }
     cancel_reset(&mut tx, id, now).await.map_err(|error| Turned::of(error, now))?;
     let details = json!({ "reset": id, "of": reset.staff_id });
-    enter::note(&console, &mut tx, &who.staff, "people.factor_reset_cancelled", details).await?;
+    enter::note(&console, &mut tx, &who.staff, words::RESET_CANCELLED, details).await?;
     tx.commit().await?;
     Ok(Redirect::to("/console"))
 }

@@ -27,6 +27,7 @@ mod oidc_tests;
 mod pages;
 mod passkeys;
 mod password;
+mod places;
 mod security;
 mod sessions;
 mod sign_in;

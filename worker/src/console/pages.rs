@@ -61,6 +61,7 @@ templates![
     "token_revoke",
     "tokens",
     "totp",
+    "whose",
 ];
 
 static PAGES: LazyLock<Handlebars<'static>> = LazyLock::new(|| {

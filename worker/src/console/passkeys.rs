@@ -7,12 +7,15 @@ use axum::{
     extract::{Path, State},
     response::{IntoResponse, Redirect, Response},
 };
-use muneem_jobs::people::{
-    open_contact,
-    signin::{
-        self, Warning,
-        passkey::{ChallengeId, remove_passkey},
-        replace_recovery_codes,
+use muneem_jobs::{
+    evidence::words,
+    people::{
+        open_contact,
+        signin::{
+            self, Warning,
+            passkey::{ChallengeId, remove_passkey},
+            replace_recovery_codes,
+        },
     },
 };
 use serde::Deserialize;
@@ -83,7 +86,7 @@ pub(super) async fn finish(
         0 => Some(replace_recovery_codes(&mut tx, staff, now, &*console.chance).await?),
         _ => None,
     };
-    enter::note(&console, &mut tx, &who.staff, "people.passkey_added", Value::Null).await?;
+    enter::note(&console, &mut tx, &who.staff, words::PASSKEY_ADDED, Value::Null).await?;
     enter::tell(&console, &mut tx, &who.staff, Warning::FactorChanged).await?;
     tx.commit().await?;
     Ok(match codes {
@@ -107,7 +110,7 @@ pub(super) async fn remove(
     if !remove_passkey(&mut tx, who.staff.staff_id.0, &id).await? {
         return Err(Turned::NotFound);
     }
-    enter::note(&console, &mut tx, &who.staff, "people.passkey_removed", Value::Null).await?;
+    enter::note(&console, &mut tx, &who.staff, words::PASSKEY_REMOVED, Value::Null).await?;
     enter::tell(&console, &mut tx, &who.staff, Warning::FactorChanged).await?;
     tx.commit().await?;
     Ok(Redirect::to("/console/security").into_response())

@@ -7,7 +7,10 @@ use axum::{
     extract::State,
     response::{IntoResponse, Redirect, Response},
 };
-use muneem_jobs::people::signin::{Warning, set_password};
+use muneem_jobs::{
+    evidence::words,
+    people::signin::{Warning, set_password},
+};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -59,7 +62,7 @@ pub(super) async fn set(
     let mut tx = db.begin().await?;
     let (staff, here) = (who.staff.staff_id.0, who.session.session_id);
     set_password(&mut tx, staff, &hash, Some(here), console.clock.now()).await?;
-    enter::note(&console, &mut tx, &who.staff, "people.password_set", Value::Null).await?;
+    enter::note(&console, &mut tx, &who.staff, words::PASSWORD_SET, Value::Null).await?;
     enter::tell(&console, &mut tx, &who.staff, Warning::PasswordChanged).await?;
     tx.commit().await?;
     Ok(Redirect::to("/console/security").into_response())

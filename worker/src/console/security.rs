@@ -5,9 +5,12 @@ use std::sync::Arc;
 use axum::{extract::State, http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
 use chrono_tz::Asia::Kolkata;
-use muneem_jobs::people::{
-    oidc::list_providers,
-    signin::{Warning, passkey::list_passkeys, replace_recovery_codes},
+use muneem_jobs::{
+    evidence::words,
+    people::{
+        oidc::list_providers,
+        signin::{Warning, passkey::list_passkeys, replace_recovery_codes},
+    },
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
@@ -101,7 +104,7 @@ pub(super) async fn renew_codes(
     let mut db = console.db.acquire().await?;
     let mut tx = db.begin().await?;
     let codes = replace_recovery_codes(&mut tx, who.staff.staff_id.0, now, &*console.chance).await?;
-    enter::note(&console, &mut tx, &who.staff, "people.recovery_codes_made", Value::Null).await?;
+    enter::note(&console, &mut tx, &who.staff, words::RECOVERY_CODES_MADE, Value::Null).await?;
     enter::tell(&console, &mut tx, &who.staff, Warning::FactorChanged).await?;
     tx.commit().await?;
     Ok(shown_once(&codes))

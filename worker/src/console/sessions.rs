@@ -8,7 +8,10 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use chrono_tz::Asia::Kolkata;
-use muneem_jobs::people::signin::{self, Session};
+use muneem_jobs::{
+    evidence::words,
+    people::signin::{self, Session},
+};
 use serde::Serialize;
 use serde_json::json;
 use sqlx::Connection;
@@ -18,7 +21,7 @@ use super::{
     Console,
     cookies::Crumb,
     enter,
-    guard::{Enrolling, SignedIn, Turned},
+    guard::{Leaving, SignedIn, Turned},
     pages::{Page, draw},
 };
 
@@ -57,7 +60,7 @@ pub(super) async fn end(
     if !signin::end_session(&mut tx, who.session.staff_id, id, console.clock.now()).await? {
         return Err(Turned::NotFound);
     }
-    enter::note(&console, &mut tx, &who.staff, "people.sessions_ended", json!({ "session": id })).await?;
+    enter::note(&console, &mut tx, &who.staff, words::SESSIONS_ENDED, json!({ "session": id })).await?;
     tx.commit().await?;
     Ok(Redirect::to("/console/sessions"))
 }
@@ -68,21 +71,18 @@ pub(super) async fn end_others(State(console): State<Arc<Console>>, who: SignedI
     let mut tx = db.begin().await?;
     let keep = Some(who.session.session_id);
     let ended = signin::end_all_sessions(&mut tx, who.session.staff_id, keep, console.clock.now()).await?;
-    enter::note(&console, &mut tx, &who.staff, "people.sessions_ended", json!({ "count": ended })).await?;
+    enter::note(&console, &mut tx, &who.staff, words::SESSIONS_ENDED, json!({ "count": ended })).await?;
     tx.commit().await?;
     Ok(Redirect::to("/console/sessions"))
 }
 
-/// `POST /console/sign-out`
-pub(super) async fn sign_out(
-    State(console): State<Arc<Console>>,
-    Enrolling(who): Enrolling,
-) -> Result<Response, Turned> {
+/// `POST /console/sign-out`: also before the second factor.
+pub(super) async fn sign_out(State(console): State<Arc<Console>>, who: Leaving) -> Result<Response, Turned> {
     let (staff, session) = (who.session.staff_id, who.session.session_id);
     let mut db = console.db.acquire().await?;
     let mut tx = db.begin().await?;
     if signin::end_session(&mut tx, staff, session, console.clock.now()).await? {
-        enter::note(&console, &mut tx, &who.staff, "people.signed_out", json!({ "session": session })).await?;
+        enter::note(&console, &mut tx, &who.staff, words::SIGNED_OUT, json!({ "session": session })).await?;
     }
     tx.commit().await?;
     let mut response = Redirect::to("/console/sign-in").into_response();

@@ -14,10 +14,10 @@ use axum::{
 use muneem_jobs::{
     messaging,
     people::{
-        ContactKind, Staff, StaffId, find_business_by_id, mark_verified, open_contact,
+        ContactKind, Staff, StaffId, find_active_staff, mark_verified, open_contact,
         signin::{
-            self, Channel, CodeId, Entered, clear_attempts, find_session, load_credentials, make_code, new_token,
-            password::Checked,
+            self, Channel, CodeId, Entered, clear_attempts, find_session, find_standing, load_credentials, make_code,
+            new_token, note_stale_phone, password::Checked, settle_stale_phone,
         },
     },
 };
@@ -34,10 +34,19 @@ use super::{
     guard::{Turned, own_path},
     oidc,
     pages::{Page, draw, draw_again},
+    places,
     visitor::Visitor,
 };
+use crate::refusals::Reason;
 
 const WRONG: &str = "The mail address or phone, or the password, is not right.";
+/// Passwords that are checked for each attempt, whether or not there are so many: how long it takes tells nothing.
+const CHECKED: usize = 2;
+const STALE: &str = "Nobody has confirmed this number for 90 days or more, and numbers that are given up go to other people: a code to it \
+                     alone opens nothing. Sign in with your mail address, a password or an identity provider, or ask \
+                     whoever added you for a new link.";
+const STALE_MAIL: &str = "Nobody has confirmed this number for 90 days or more, and numbers that are given up go to other people. Another \
+                          code is on its way to your mail address: enter that one.";
 const WRONG_CODE: &str = "This code is not right, or does not work any more. A new code ends the one before.";
 
 /// Where to go afterwards.
@@ -63,21 +72,6 @@ struct Code<'a> {
     next: &'a str,
     problem: Option<&'a str>,
     by_phone: bool,
-}
-
-#[derive(Serialize)]
-struct Choose<'a> {
-    who: &'a str,
-    next: &'a str,
-    code: &'a str,
-    choices: Vec<Choice>,
-}
-
-#[derive(Serialize)]
-struct Choice {
-    staff_id: StaffId,
-    name: String,
-    roles: String,
 }
 
 /// `GET /console/sign-in`
@@ -144,16 +138,14 @@ async fn check_password(
     next: &str,
 ) -> Result<Response, Turned> {
     let mut db = console.db.acquire().await?;
-    // Somebody who works for several businesses may have a password for each; one is checked, that of the oldest.
-    let found = who.find(console, &mut db).await?;
-    let mut candidate = None;
-    for staff in found {
+    // Somebody who works for several businesses may have a password for each.
+    let mut candidates = Vec::new();
+    for staff in who.find(console, &mut db).await? {
         if let Some(hash) = load_credentials(&mut db, staff.staff_id.0).await?.password_hash {
-            candidate = Some((staff, hash));
-            break;
+            candidates.push((staff, hash));
         }
     }
-    let staff = candidate.as_ref().map(|(staff, _)| staff);
+    let staff = candidates.first().map(|(staff, _)| staff);
     let counted = (
         who.account(console, &mut db).await?,
         attempt::place(console, &mut db, staff.map(|staff| staff.staff_id), visitor).await?,
@@ -161,19 +153,33 @@ async fn check_password(
     attempt::begin(console, &mut db, counted, staff).await?;
     // Nobody's connection is held while a password is hashed.
     drop(db);
-    let hash = candidate.as_ref().map(|(_, hash)| hash.as_str());
-    let checked = console.passwords.check(&form.password, hash).await;
-    let checked = checked.map_err(|error| Turned::of(error.into(), console.clock.now()))?;
-    let (Some((staff, hash)), Checked::Right | Checked::RightButOld(_)) = (&candidate, &checked) else {
+    let mut right = Vec::new();
+    for at in 0..CHECKED {
+        let candidate = candidates.get(at);
+        let checked = console.passwords.check(&form.password, candidate.map(|(_, hash)| hash.as_str())).await;
+        let checked = checked.map_err(|error| Turned::of(error.into(), console.clock.now()))?;
+        right.extend(candidate.filter(|_| checked != Checked::Wrong).map(|(staff, hash)| (staff, hash, checked)));
+    }
+    if right.is_empty() {
         return drawn(console, &form.who, next, Some(WRONG)).await;
-    };
+    }
     let mut db = console.db.acquire().await?;
     clear_attempts(&mut db, counted.0, counted.1).await?;
-    if let Checked::RightButOld(new) = &checked {
-        signin::refresh_hash(&mut db, staff.staff_id.0, hash, new).await?;
+    for (staff, hash, checked) in &right {
+        if let Checked::RightButOld(new) = checked {
+            signin::refresh_hash(&mut db, staff.staff_id.0, hash, new).await?;
+        }
     }
-    drop(db);
-    enter::enter(console, visitor, staff, First::of("password"), next).await
+    let right: Vec<Staff> = right.into_iter().map(|(staff, ..)| staff.clone()).collect();
+    match right.as_slice() {
+        [staff] => {
+            drop(db);
+            enter::enter(console, visitor, staff, First::of("password"), next).await
+        }
+        // Where the same password opens both, and no other place: a row elsewhere with her address may be somebody's
+        // invention, and its password is not hers.
+        several => places::choose_after_password(console, &mut db, several, (&form.who, next)).await,
+    }
 }
 
 /// Sends a code if there is somebody to send it to. The answer is the same in any case, and so is its cookie.
@@ -214,10 +220,20 @@ pub(super) async fn send_code_to(
     staff: &Staff,
     wanted: Channel,
 ) -> Result<Option<SecretString>, Turned> {
+    send_code_by(console, db, staff, (wanted, false)).await
+}
+
+/// As [`send_code_to`]; with `only`, in no other way than the one that is wanted.
+async fn send_code_by(
+    console: &Console,
+    db: &mut PgConnection,
+    staff: &Staff,
+    (wanted, only): (Channel, bool),
+) -> Result<Option<SecretString>, Turned> {
     let mut tx = db.begin().await?;
     let Some(contact) = open_contact(&mut tx, &console.vault, staff.staff_id).await? else { return Ok(None) };
     let ways = messaging::way_to(&mut tx, &contact, console.mails, wanted).await?;
-    let Some(way) = ways.first() else {
+    let Some(way) = ways.first().filter(|way| !only || way.channel() == wanted) else {
         tracing::warn!(people.staff_id = %staff.staff_id, "no way to send somebody a code");
         return Ok(None);
     };
@@ -252,6 +268,9 @@ pub(super) struct EnterCode {
     /// Who works for several businesses chose one.
     #[serde(default)]
     staff: Option<StaffId>,
+    /// Who shares the phone or the address with others said who she is.
+    #[serde(default)]
+    name: String,
 }
 
 /// `POST /console/sign-in/code`
@@ -270,7 +289,17 @@ pub(super) async fn enter_code(
     let mut db = console.db.acquire().await?;
     let digits: String = form.code.expose_secret().chars().filter(|character| !character.is_whitespace()).collect();
     let entered = signin::enter_code(&mut db, code_id, binding.expose_secret(), &digits, console.clock.now()).await?;
-    let Entered::Right { staff: proved, channel } = entered else { return Ok(again()) };
+    let (proved, channel) = match entered {
+        Entered::Right { staff, channel } => (staff, channel),
+        Entered::Choice { places } => {
+            let chosen = form.staff.filter(|chosen| places.contains(&chosen.0));
+            let Some(chosen) = chosen else { return Ok(again()) };
+            let Some(staff) = find_active_staff(&mut db, chosen).await? else { return Ok(again()) };
+            drop(db);
+            return enter::enter(&console, &visitor, &staff, First::of("password"), next).await;
+        }
+        Entered::Wrong { .. } | Entered::Void => return Ok(again()),
+    };
     let found = who.find(&console, &mut db).await?;
     let Some(first) = found.iter().find(|staff| staff.staff_id.0 == proved) else { return Ok(again()) };
     let place = attempt::place(&console, &mut db, Some(first.staff_id), &visitor).await?;
@@ -278,45 +307,68 @@ pub(super) async fn enter_code(
     clear_attempts(&mut db, account, place).await?;
 
     // The code proves the phone or the address that it went to, and so whoever of hers has the same.
+    let proof = Proof { staff: proved, channel, who: &form.who, next };
     let mut hers = if channel == who.channel() { found.clone() } else { vec![first.clone()] };
+    if hers.len() > 1 {
+        match places::of_person(&console, &mut db, hers, &form.name).await? {
+            Some(of_hers) => hers = of_hers,
+            None if form.name.trim().is_empty() => return places::ask_name(&console, &mut db, &proof).await,
+            None => return Ok(again()),
+        }
+    }
+    let now = console.clock.now();
+    // Of one person the place counts where she proved it last.
+    let is_stale = channel == Channel::Phone && hers.iter().all(|staff| staff.phone_stale_since(now).is_some());
     if let Some(chosen) = form.staff {
         hers.retain(|staff| staff.staff_id == chosen);
     }
     match hers.as_slice() {
         [] => Ok(again()),
+        // Which business somebody works for is not shown either to whoever has her number now.
+        [staff, ..] if is_stale => half_proved(&console, &visitor, &mut db, staff, &proof).await,
         [staff] => {
             let kind = if channel == Channel::Phone { ContactKind::Phone } else { ContactKind::Email };
-            mark_verified(&mut db, staff.staff_id, kind, console.clock.now()).await?;
+            mark_verified(&mut db, staff.staff_id, kind, now).await?;
+            if channel == Channel::Email {
+                settle_stale_phone(&mut db, staff.staff_id.0, &visitor.device, now).await?;
+            }
             drop(db);
             enter::enter(&console, &visitor, staff, First::of("code"), next).await
         }
-        several => choose(&console, &mut db, (proved, channel), several, (&form.who, next)).await,
+        several => places::choose_after_code(&console, &mut db, several, &proof, &form.name).await,
     }
 }
 
-/// Asks which business it is to be. The proof goes along as a code that nobody was sent, bound to this browser too.
-async fn choose(
+/// What a code proved.
+pub(super) struct Proof<'a> {
+    /// To whom it was sent.
+    pub(super) staff: uuid::Uuid,
+    pub(super) channel: Channel,
+    /// What she typed to say who she is.
+    pub(super) who: &'a str,
+    pub(super) next: &'a str,
+}
+
+/// A code to a phone that may be somebody else's by now was right: on by way of the second factor, or of a code to her
+/// mail address, and no further where there is neither.
+async fn half_proved(
     console: &Console,
+    visitor: &Visitor,
     db: &mut PgConnection,
-    (proved, channel): (uuid::Uuid, Channel),
-    several: &[Staff],
-    (who, next): (&str, &str),
+    staff: &Staff,
+    proof: &Proof<'_>,
 ) -> Result<Response, Turned> {
-    let now = console.clock.now();
-    let code = make_code(db, proved, channel, now, &*console.chance).await.map_err(|error| Turned::of(error, now))?;
-    let mut choices = Vec::new();
-    for staff in several {
-        let business = match staff.business_id {
-            Some(id) => find_business_by_id(db, id).await?.map(|business| business.legal_name),
-            None => Some("The platform itself".to_owned()),
-        };
-        let roles: Vec<_> = staff.roles.iter().map(|role| role.as_str().replace('_', " ")).collect();
-        let name = business.unwrap_or_else(|| "A business".to_owned());
-        choices.push(Choice { staff_id: staff.staff_id, name, roles: roles.join(", ") });
+    note_stale_phone(db, staff.staff_id.0, &visitor.device, console.clock.now()).await?;
+    let standing = find_standing(db, staff.staff_id.0).await?;
+    if standing.is_some_and(|standing| standing.has_second_factor()) {
+        return enter::enter(console, visitor, staff, First::of("code"), proof.next).await;
     }
-    let body = Choose { who, next, code: code.code.expose_secret(), choices };
-    let mut response = draw("choose", &Page { title: "Where to?", inside: false, script: false, body });
-    let held = format!("{}.{}", code.code_id, code.binding.expose_secret()).into();
+    let Some(held) = send_code_by(console, db, staff, (Channel::Email, true)).await? else {
+        let mut refused = draw_again("code", &code_page(proof.who, proof.next, Some(STALE), proof.channel));
+        refused.extensions_mut().insert(Reason("console.stale_phone"));
+        return Ok(refused);
+    };
+    let mut response = draw("code", &code_page(proof.who, proof.next, Some(STALE_MAIL), Channel::Email));
     enter::add(&mut response, console.keep(Crumb::Code, &held));
     Ok(response)
 }

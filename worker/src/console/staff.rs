@@ -48,6 +48,8 @@ struct Person {
     name: String,
     is_you: bool,
     has_second_factor: bool,
+    /// Since which day her phone may be somebody else's.
+    phone_stale_since: Option<String>,
     /// Somebody who may do more than she who looks is not hers to change.
     is_hers_to_change: bool,
     roles: Vec<Choice>,
@@ -122,12 +124,15 @@ async fn person(
         _ => format!("Staff {}", staff.staff_id),
     };
     let standing = find_standing(db, staff.staff_id.0).await?;
+    let known = people::describe_staff(db, &console.vault, staff.clone()).await?;
+    let stale = known.phone_stale_since(console.clock.now());
     let others = gives(by, staff.business_id).filter(|role| decides && !staff.roles.contains(role));
     Ok(Person {
         id: staff.staff_id,
         name,
         is_you,
         has_second_factor: standing.is_some_and(|standing| standing.has_second_factor()),
+        phone_stale_since: stale.map(|at| at.with_timezone(&Kolkata).format("%-d %B %Y").to_string()),
         is_hers_to_change: decides && by.covers(&staff.scopes()).is_ok(),
         roles: staff.roles.iter().copied().map(Choice::of).collect(),
         others: others.map(Choice::of).collect(),

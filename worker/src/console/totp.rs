@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Redirect, Response},
 };
 use muneem_jobs::{
+    evidence::words,
     people::{
         open_contact,
         signin::{self, Warning, begin_totp, confirm_totp, end_all_sessions, load_credentials, totp},
@@ -96,7 +97,7 @@ pub(super) async fn confirm(
         codes => codes?,
     };
     end_all_sessions(&mut tx, staff, Some(who.session.session_id), now).await?;
-    enter::note(&console, &mut tx, &who.staff, "people.totp_set", Value::Null).await?;
+    enter::note(&console, &mut tx, &who.staff, words::TOTP_SET, Value::Null).await?;
     enter::tell(&console, &mut tx, &who.staff, Warning::FactorChanged).await?;
     tx.commit().await?;
     Ok(security::shown_once(&codes))

@@ -13,6 +13,7 @@ use muneem_jobs::{
         self, Actor, Event, EventId, Object, Sealer,
         bundle::{Broken, Verdict},
         note::{Signer25519, Verifier},
+        words,
     },
     outbound::{Anchor, Chance},
     people::BusinessId,
@@ -59,7 +60,7 @@ impl Log {
                 event_id: EventId::new(&OsChance as &dyn Chance, noon()),
                 business_id: (number % 2 == 0).then_some(BUSINESS),
                 actor: Actor::System,
-                verb: "test.happened",
+                verb: words::PROBED,
                 object: Object { kind: "test", id: "one" },
                 details: json!({ "number": number }),
             };
@@ -319,7 +320,7 @@ async fn retire_event(db: &mut PgConnection) {
         event_id: EventId::new(&OsChance as &dyn Chance, noon()),
         business_id: None,
         actor: Actor::System,
-        verb: evidence::bundle::RETIRED,
+        verb: words::BODIES_RETIRED,
         object: Object { kind: "evidence", id: "bodies" },
         details: json!({ "before": before }),
     };

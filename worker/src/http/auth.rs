@@ -68,7 +68,18 @@ impl Caller {
 
     /// A transaction that sees what this caller may see: for a token of one business, row-level security stands around it.
     pub(super) async fn enter(&self, api: &Api) -> Result<Transaction<'static, Postgres>, Problem> {
+        let tx = api.db.begin().await?;
+        self.entered(tx).await
+    }
+
+    /// As [`Self::enter`], to do something: a token that was ended since it came in does nothing more.
+    pub(super) async fn enter_to_act(&self, api: &Api) -> Result<Transaction<'static, Postgres>, Problem> {
         let mut tx = api.db.begin().await?;
+        people::hold_token(&mut tx, self, api.clock.now()).await?;
+        self.entered(tx).await
+    }
+
+    async fn entered(&self, mut tx: Transaction<'static, Postgres>) -> Result<Transaction<'static, Postgres>, Problem> {
         if let Some(business) = self.business {
             people::enter_business(&mut tx, business).await?;
         }

@@ -359,3 +359,20 @@ async fn atk_047_a_card_number_is_refused_at_the_edge_and_its_field_named() {
         .expect("a count");
     assert_eq!(jobs, 0);
 }
+
+#[tokio::test]
+async fn atk_044_a_number_that_nobody_confirmed_for_long_is_shown_with_its_day() {
+    let house = House::new().await;
+    let body = json!({ "name": "Asha", "phone": "+919800000001", "roles": ["counter_staff"] });
+    let made = house.post("/v1/people/staff", &house.sharma, None, &body).await.body;
+    assert_eq!(made["phone_stale_since"], Value::Null);
+    let path = format!("/v1/people/staff/{}", made["staff_id"].as_str().expect("an id"));
+    let since: chrono::DateTime<chrono::Utc> = sqlx::query_scalar(
+        "update muneem.people_staff set phone_verified_at = now() - interval '90 days' returning phone_verified_at",
+    )
+    .fetch_one(&house.db.pool())
+    .await
+    .expect("long ago");
+    let shown = house.get(&path, &house.sharma).await.body;
+    assert_eq!(shown["phone_stale_since"], json!(since), "{shown}");
+}

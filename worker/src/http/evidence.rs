@@ -12,7 +12,7 @@ use axum::{
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use chrono::{DateTime, Utc};
 use muneem_jobs::{
-    evidence::{self, Actor, Event as NewEvent, EventId, Inclusion, Object, Sealed, SignedHead},
+    evidence::{self, Actor, Event as NewEvent, EventId, Inclusion, Object, Sealed, SignedHead, words},
     people::BusinessId,
 };
 use serde::{Deserialize, Serialize};
@@ -138,7 +138,7 @@ async fn record(
         event_id: EventId::new(&*api.chance, api.clock.now()),
         business_id: business,
         actor: Actor::Token(caller.token_id.clone()),
-        verb: "evidence.read",
+        verb: words::READ,
         object,
         details,
     };

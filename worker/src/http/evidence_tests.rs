@@ -10,6 +10,7 @@ use muneem_jobs::{
         self, Actor, Event, EventId, Object, Sealer,
         note::Signer25519,
         tree::{Hash, verify_consistency, verify_inclusion},
+        words,
     },
     outbound::{Anchor, AnchorError, AnchorKind, Chance, Clock},
     people::{self, Authority, BusinessId, Decision, NewStaff, NewToken, Role, Scope, SealedContact, StaffId},
@@ -46,7 +47,7 @@ impl House {
                 event_id: EventId::new(&OsChance as &dyn Chance, DateTime::UNIX_EPOCH),
                 business_id: business,
                 actor: Actor::System,
-                verb: "test.happened",
+                verb: words::PROBED,
                 object: Object { kind: "test", id: "one" },
                 details: json!({ "number": number }),
             };
@@ -103,7 +104,7 @@ async fn an_event_comes_with_a_proof_that_leads_to_a_signed_head() {
     assert!(rest.body.get("next").is_none());
     // What only a list told is not on record; the bodies are.
     let read = house.get("/v1/evidence/events?bodies=true", &house.sharma).await;
-    assert_eq!(read.body["items"][0]["body"]["verb"], "test.happened", "{}", read.body);
+    assert_eq!(read.body["items"][0]["body"]["verb"], words::PROBED.as_str(), "{}", read.body);
     house.seal(&mut sealer, noon() + TimeDelta::minutes(2)).await;
     let newest = house.get("/v1/evidence/events?bodies=true&limit=1", &house.sharma).await;
     let look = &newest.body["items"][0]["body"];
@@ -201,7 +202,7 @@ async fn atk_085_what_cannot_be_recorded_is_neither_shown_nor_done() {
     ] {
         is_problem(&answered, 500, "http.internal");
         let text = answered.body.to_string();
-        assert!(!text.contains("98765") && !text.contains("test.happened"), "{text}");
+        assert!(!text.contains("98765") && !text.contains(words::PROBED.as_str()), "{text}");
     }
     let mut db = house.db.app_pool().acquire().await.expect("a connection");
     let (by, now) = (Authority::operator(), noon());

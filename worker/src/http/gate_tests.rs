@@ -148,3 +148,47 @@ async fn atk_085_a_refusal_that_cannot_be_recorded_stands_and_its_count_is_kept(
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!(told[0]["details"]["count"], 3);
 }
+
+fn for_machines() -> Vec<Scope> {
+    Scope::ALL.iter().copied().filter(|scope| !scope.is_for_people_alone()).collect()
+}
+
+/// A body that arrives after `token` was ended, which came in while it opened everything.
+fn after_the_end_of(house: &House, token: &str, body: Value) -> Body {
+    let (pool, public_id) = (house.db.pool(), token.split('_').nth(1).expect("a public id").to_owned());
+    Body::from_stream(futures_util::stream::once(async move {
+        let mut owner = pool.acquire().await.expect("a connection");
+        people::revoke_token(&mut owner, &public_id, &By::system(SystemClock.now(), &OsChance)).await.expect("ended");
+        Ok::<_, std::io::Error>(body.to_string())
+    }))
+}
+
+#[tokio::test]
+async fn atk_054_a_token_that_is_ended_while_its_request_arrives_does_nothing_more() {
+    let house = House::new().await;
+    let count = async |table: &str| -> i64 {
+        let statement = format!("select count(*) from muneem.{table}");
+        sqlx::query_scalar(sqlx::AssertSqlSafe(statement)).fetch_one(&house.db.pool()).await.expect("counted")
+    };
+    let cell = json!({ "row": "1", "sealed": "AQ==" });
+    for (path, body, table) in [
+        ("/v1/queue/jobs", json!({ "kind": "test.count", "payload": { "till": 1 } }), "queue_jobs"),
+        ("/v1/people/staff", json!({ "name": "Asha", "phone": "+919800000001", "roles": [] }), "people_staff"),
+        ("/v1/people/business", json!({ "handle": "late", "legal_name": "Late" }), "people_businesses"),
+    ] {
+        let late = token(&house, None, for_machines()).await;
+        let before = count(table).await;
+        let body = after_the_end_of(&house, &late, body);
+        is_problem(&house.send(Method::POST, path, &late, None, body).await, 401, "people.token_revoked");
+        assert_eq!(count(table).await, before, "{path}");
+    }
+    let late = token(&house, None, for_machines()).await;
+    let tokens = count("people_tokens").await;
+    let body = after_the_end_of(&house, &late, json!({ "label": "heir", "scopes": ["queue:read"] }));
+    is_problem(&house.send(Method::POST, "/v1/people/tokens", &late, None, body).await, 401, "people.token_revoked");
+    assert_eq!(count("people_tokens").await, tokens, "it leaves no heir");
+    let late = token(&house, Some("sharma-mobiles"), for_machines()).await;
+    let body = json!({ "place": { "table": "public.customers", "column": "phone" }, "cells": [cell] });
+    let body = after_the_end_of(&house, &late, body);
+    is_problem(&house.send(Method::POST, "/v1/vault/open", &late, None, body).await, 401, "people.token_revoked");
+}

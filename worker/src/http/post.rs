@@ -80,7 +80,7 @@ pub(super) struct Effect {
 impl<T> Post<T> {
     /// Opens the transaction, unless the key has its answer.
     pub(super) async fn begin(&mut self, api: &Api) -> Result<Begun, Problem> {
-        let (mut tx, now) = (self.caller.enter(api).await?, api.clock.now());
+        let (mut tx, now) = (self.caller.enter_to_act(api).await?, api.clock.now());
         let request = self.request.take();
         if let Some(request) = &request {
             let mut claim = people::claim_key(&mut tx, &api.vault, request, now).await?;

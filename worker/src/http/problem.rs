@@ -261,9 +261,11 @@ impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
         let id = match &error {
             sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => ProblemId::Unavailable,
-            // Shutting down, starting up, out of connections.
+            // Shutting down, starting up, out of connections, two that waited for each other.
             sqlx::Error::Database(database)
-                if database.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("53")) =>
+                if database
+                    .code()
+                    .is_some_and(|code| code.starts_with("57P") || code.starts_with("53") || code == "40P01") =>
             {
                 ProblemId::Unavailable
             }
@@ -319,7 +321,9 @@ impl From<approval::Error> for Problem {
         let told = error.to_string();
         match error {
             E::NoSuchApproval(_) => ProblemId::NoSuchApproval.into(),
-            E::NotOpen(_) | E::PlanChanged | E::NotApproved => Self::new(ProblemId::ApprovalStands, told),
+            E::NotOpen(_) | E::PlanChanged | E::NotApproved | E::Swapped(_) => {
+                Self::new(ProblemId::ApprovalStands, told)
+            }
             E::ForPeopleAlone(_) => Self::new(ProblemId::ForPeopleAlone, told),
             E::People(error) => error.into(),
             E::Vault(error) => error.into(),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::{Json, extract::State};
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use muneem_jobs::{
-    evidence::{self, Actor, Event, EventId, Object},
+    evidence::{self, Actor, Event, EventId, Object, Word, words},
     people::{self, BusinessId},
     queue::JobError,
     vault::{self, Cell, Class, Error, IndexColumn},
@@ -224,7 +224,7 @@ fn index(found: &muneem_jobs::vault::BlindIndex) -> Index {
 async fn record(
     db: &mut PgConnection,
     (api, caller, business): (&Api, &Caller, BusinessId),
-    verb: &'static str,
+    verb: Word,
     place: &Column,
     rows: impl Iterator<Item = &str>,
 ) -> Result<(), Problem> {
@@ -288,8 +288,9 @@ async fn open(State(api): State<Arc<Api>>, post: Post<Open>) -> Result<Json<Open
     let business_id = business_of(&mut db, &post.caller, place.business.as_deref()).await?;
     vault::require_sound(&mut db, business_id, &place.table, &place.column).await?;
     let mut tx = db.begin().await?;
+    people::hold_token(&mut tx, &post.caller, api.clock.now()).await?;
     let rows = cells.iter().map(|cell| cell.row.as_str());
-    record(&mut tx, (&api, &post.caller, business_id), "vault.opened", &place, rows).await?;
+    record(&mut tx, (&api, &post.caller, business_id), words::OPENED, &place, rows).await?;
     tx.commit().await?;
     let mut opened = Vec::with_capacity(cells.len());
     for cell in cells {
@@ -321,7 +322,8 @@ async fn find(State(api): State<Arc<Api>>, post: Post<Find>) -> Result<Json<Inde
     let business_id = business_of(&mut db, &post.caller, place.business.as_deref()).await?;
     vault::require_sound(&mut db, business_id, &place.table, &place.column).await?;
     let mut tx = db.begin().await?;
-    record(&mut tx, (&api, &post.caller, business_id), "vault.searched", &place, std::iter::empty()).await?;
+    people::hold_token(&mut tx, &post.caller, api.clock.now()).await?;
+    record(&mut tx, (&api, &post.caller, business_id), words::SEARCHED, &place, std::iter::empty()).await?;
     tx.commit().await?;
     let column = IndexColumn { business_id, table: &place.table, column: &place.column };
     let found = api.vault.known_indexes(&mut db, &column, &canonical).await?;

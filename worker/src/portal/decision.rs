@@ -255,7 +255,7 @@ pub(super) async fn decide(
     let decision = Decision { by: &by, now, chance: &*portal.chance };
     let followed = Followed { secret: &secret, proof: &form.proof };
     let mut tx = db.begin().await?;
-    match approval::decide_outside(&mut tx, followed, &seen, verdict, &decision).await {
+    match approval::decide_outside(&mut tx, &portal.vault, followed, &seen, verdict, &decision).await {
         Ok(approval) => {
             tx.commit().await?;
             let denied = approval.state == Stands::Denied;

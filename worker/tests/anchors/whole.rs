@@ -28,6 +28,7 @@ use muneem_jobs::{
         bundle::{Broken, Verdict},
         note::Signer25519,
         timestamp::Roots,
+        words,
     },
     outbound::{Anchor, Chance},
 };
@@ -71,7 +72,7 @@ impl Log {
                 event_id: EventId::new(&OsChance as &dyn Chance, noon()),
                 business_id: None,
                 actor: Actor::System,
-                verb: "test.happened",
+                verb: words::PROBED,
                 object: Object { kind: "test", id: "one" },
                 details: json!({ "number": number }),
             };

@@ -9,7 +9,7 @@ use super::{
     Approval, ApprovalId, Authority, Decision, Error, Filter, Line, Scope, Staff, State, Verdict, Vote, list, load,
     record, store, summary_of,
 };
-use crate::{outbound::Chance, vault::Vault};
+use crate::{evidence::words, outbound::Chance, vault::Vault};
 
 /// Most open decisions that lie on a desk, and most that are looked through for those that ended.
 const LISTED_MAX: u16 = 200;
@@ -132,7 +132,7 @@ pub async fn show(
     if decides || approval.requested_staff == Some(staff.staff_id) {
         summary = Some(summary_of(&mut tx, vault, &approval).await?);
         let decision = Decision { by: &by, now, chance };
-        record(&mut tx, &decision, "people.approval_shown", &approval, json!({ "channel": "console" })).await?;
+        record(&mut tx, &decision, words::APPROVAL_SHOWN, &approval, json!({ "channel": "console" })).await?;
     }
     let votes = store::list_votes(&mut tx, approval_id).await?;
     let own = |vote: &&Vote| {

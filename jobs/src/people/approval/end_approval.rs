@@ -3,7 +3,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{ApprovalId, Authority, Decision, Error, State, end, record, store};
-use crate::queue::{Done, Job, JobContext, Lane};
+use crate::{
+    evidence::words,
+    queue::{Done, Job, JobContext, Lane},
+};
 
 /// Writes down that a decision's time ran out. Nobody waits for it: what has run out can neither be approved nor carried
 /// out, whether or not this has run.
@@ -28,7 +31,7 @@ impl Job for EndApproval {
             && approval.expires_at <= ctx.now()
         {
             end(&mut tx, &mut approval, State::Expired, ctx.now()).await?;
-            record(&mut tx, &decision, "people.approval_expired", &approval, Value::Null).await?;
+            record(&mut tx, &decision, words::APPROVAL_EXPIRED, &approval, Value::Null).await?;
         }
         ctx.complete(&mut tx, None).await?;
         tx.commit().await?;

@@ -76,9 +76,11 @@ pub enum Error {
     /// More invitations than anybody keeps an eye on.
     #[error("three people outside were invited already: revoke an invitation first")]
     TooManyInvited,
-    /// What was sealed does not read.
-    #[error("decision {0}: its summary cannot be read")]
-    Unreadable(ApprovalId),
+    /// What is sealed does not open, or is not of the plan in force: somebody changed it in the database.
+    #[error(
+        "decision {0}: its summary is not the one that was asked for: withdraw it, find out who changed it, and ask anew"
+    )]
+    Swapped(ApprovalId),
     /// The invitation.
     #[error(transparent)]
     Link(#[from] links::Error),

@@ -31,6 +31,7 @@ mod store;
 mod tests;
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
@@ -40,9 +41,9 @@ use super::{
     staff_store,
 };
 use crate::{
-    evidence::{self, Actor, Event, EventId, Object},
+    evidence::{self, Actor, Event, EventId, Object, Word, words},
     queue::{self, NewJob},
-    vault::{Cell, Class, INSTALLATION, Vault},
+    vault::{self, Cell, Class, INSTALLATION, Vault},
 };
 
 pub use desk::{Desk, Seen, Standing, count_waiting, find_desk, show};
@@ -112,7 +113,7 @@ pub async fn ask(
     hold_asker(&mut tx, by).await?;
     let summary = seal_summary(&mut tx, vault, &approval, ask.plan).await?;
     store::insert_approval(&mut tx, &approval, &summary).await?;
-    record(&mut tx, decision, "people.approval_asked", &approval, Value::Null).await?;
+    record(&mut tx, decision, words::APPROVAL_ASKED, &approval, Value::Null).await?;
     // A decision about the installation has no business to run a job for; it expires all the same.
     if let Some(business) = approval.business_id {
         let end = NewJob::of(business, &EndApproval { approval_id: approval.approval_id })?;
@@ -151,7 +152,7 @@ pub async fn change_plan(
     approval.approved_at = None;
     let summary = seal_summary(&mut tx, vault, &approval, plan).await?;
     store::update_plan(&mut tx, &approval, &summary).await?;
-    record(&mut tx, decision, "people.approval_plan_changed", &approval, Value::Null).await?;
+    record(&mut tx, decision, words::APPROVAL_PLAN_CHANGED, &approval, Value::Null).await?;
     tx.commit().await?;
     Ok(approval)
 }
@@ -162,32 +163,44 @@ pub async fn change_plan(
 /// # Errors
 /// `decision.by` is no person, may not approve this kind, asked for it, has decided already or under another account,
 /// or is not verified; the plan has changed since; the decision has ended. Of all that race, one wins.
+/// [`Error::Swapped`]: the summary that approvers are shown is not the one that was asked for; a no counts all the same.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what was seen, what she says to it and what checks both belong to one step"
+)]
 pub async fn decide(
     db: &mut PgConnection,
+    vault: &Vault,
     approval_id: ApprovalId,
     seen: &PlanHash,
     verdict: Verdict,
     decision: &Decision<'_>,
 ) -> Result<Approval, Error> {
-    vote(db, approval_id, (seen, verdict, None), decision).await
+    vote(db, vault, approval_id, (seen, verdict, None), decision).await
 }
 
 /// Says no, as [`decide`] does, and why.
 ///
 /// # Errors
 /// As [`decide`].
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what was seen, what she says to it and what checks both belong to one step"
+)]
 pub async fn deny(
     db: &mut PgConnection,
+    vault: &Vault,
     approval_id: ApprovalId,
     seen: &PlanHash,
     reason: Reason,
     decision: &Decision<'_>,
 ) -> Result<Approval, Error> {
-    vote(db, approval_id, (seen, Verdict::Deny, Some(reason)), decision).await
+    vote(db, vault, approval_id, (seen, Verdict::Deny, Some(reason)), decision).await
 }
 
 async fn vote(
     db: &mut PgConnection,
+    vault: &Vault,
     approval_id: ApprovalId,
     (seen, verdict, reason): (&PlanHash, Verdict, Option<Reason>),
     decision: &Decision<'_>,
@@ -203,6 +216,7 @@ async fn vote(
     let staff = super::find_active_staff(&mut tx, person).await?.ok_or(super::Error::NoSuchStaff(person))?;
     check_may(&staff, approval.kind.scope())?;
     check_open(&approval, decision.now)?;
+    check_shown(&mut tx, vault, &approval, verdict).await?;
     let vote = store::NewVote {
         vote_id: VoteId(decision.chance.uuid_v7(decision.now)),
         staff_id: Some(person),
@@ -236,8 +250,8 @@ async fn cast(
     }
     store::insert_vote(tx, &approval, vote, now).await?;
     let verb = match vote.verdict {
-        Verdict::Approve => "people.approval_given",
-        Verdict::Deny => "people.approval_denied",
+        Verdict::Approve => words::APPROVAL_GIVEN,
+        Verdict::Deny => words::APPROVAL_DENIED,
     };
     match vote.verdict {
         Verdict::Deny => end(tx, &mut approval, State::Denied, now).await?,
@@ -274,7 +288,7 @@ pub async fn take_back(
     if store::withdraw_votes(&mut tx, approval_id, person, decision.now.trunc_subsecs(6)).await? > 0 {
         reopen_if_short(&mut tx, &mut approval).await?;
         let details = json!({ "state": approval.state });
-        record(&mut tx, decision, "people.approval_taken_back", &approval, details).await?;
+        record(&mut tx, decision, words::APPROVAL_TAKEN_BACK, &approval, details).await?;
     }
     tx.commit().await?;
     Ok(approval)
@@ -297,7 +311,7 @@ pub async fn withdraw(
     }
     check_open(&approval, decision.now)?;
     end(&mut tx, &mut approval, State::Withdrawn, decision.now.trunc_subsecs(6)).await?;
-    record(&mut tx, decision, "people.approval_withdrawn", &approval, Value::Null).await?;
+    record(&mut tx, decision, words::APPROVAL_WITHDRAWN, &approval, Value::Null).await?;
     tx.commit().await?;
     Ok(approval)
 }
@@ -321,7 +335,7 @@ pub async fn carry_out(
         return Err(Error::NotApproved);
     }
     end(tx, &mut approval, State::CarriedOut, decision.now.trunc_subsecs(6)).await?;
-    record(tx, decision, "people.approval_carried_out", &approval, Value::Null).await?;
+    record(tx, decision, words::APPROVAL_CARRIED_OUT, &approval, Value::Null).await?;
     Ok(approval)
 }
 
@@ -346,7 +360,7 @@ pub async fn list_votes(db: &mut PgConnection, approval_id: ApprovalId, by: &Aut
 /// What approvers are shown.
 ///
 /// # Errors
-/// As [`load`]; the vault is sealed.
+/// As [`load`]; [`Error::Swapped`]: it is not what was asked for; the vault is sealed.
 pub async fn open_summary(
     db: &mut PgConnection,
     vault: &Vault,
@@ -403,12 +417,12 @@ pub(super) async fn forget_person(
         store::withdraw_votes(tx, approval.approval_id, staff.staff_id, now).await?;
         reopen_if_short(tx, &mut approval).await?;
         let details = json!({ "state": approval.state, "approver": staff.staff_id });
-        record(tx, decision, "people.approval_taken_back", &approval, details).await?;
+        record(tx, decision, words::APPROVAL_TAKEN_BACK, &approval, details).await?;
     }
     if leaves {
         for mut approval in store::lock_open_asked_by(tx, staff.staff_id).await? {
             end(tx, &mut approval, State::Withdrawn, now).await?;
-            record(tx, decision, "people.approval_withdrawn", &approval, Value::Null).await?;
+            record(tx, decision, words::APPROVAL_WITHDRAWN, &approval, Value::Null).await?;
         }
     }
     Ok(())
@@ -482,7 +496,9 @@ async fn seal_summary(
     approval: &Approval,
     plan: &Plan,
 ) -> Result<Vec<u8>, Error> {
-    let plain = serde_json::to_vec(&plan.summary).map_err(Error::NotCanonical)?;
+    let bound =
+        Bound { version: approval.version, plan_sha256: approval.plan_sha256.to_string(), lines: &plan.summary };
+    let plain = serde_json::to_vec(&bound).map_err(Error::NotCanonical)?;
     let row = approval.approval_id.to_string();
     Ok(vault.seal(tx, Class::Document, &cell(approval, &row), &plain).await?)
 }
@@ -490,15 +506,38 @@ async fn seal_summary(
 async fn summary_of(db: &mut PgConnection, vault: &Vault, approval: &Approval) -> Result<Vec<Line>, Error> {
     let sealed = store::find_summary(db, approval.approval_id).await?;
     let row = approval.approval_id.to_string();
-    let plain = vault.open(db, &cell(approval, &row), &sealed).await?;
-    serde_json::from_slice(&plain).map_err(|_| Error::Unreadable(approval.approval_id))
+    let plain = match vault.open(db, &cell(approval, &row), &sealed).await {
+        Err(vault::Error::Unreadable { .. }) => return Err(Error::Swapped(approval.approval_id)),
+        plain => plain?,
+    };
+    let bound: Bound<Vec<Line>> = serde_json::from_slice(&plain).map_err(|_| Error::Swapped(approval.approval_id))?;
+    let is_in_force = bound.version == approval.version && bound.plan_sha256 == approval.plan_sha256.to_string();
+    if is_in_force { Ok(bound.lines) } else { Err(Error::Swapped(approval.approval_id)) }
+}
+
+/// Nobody says yes to a decision whose summary is not the one that was asked for; to say no is never wrong.
+async fn check_shown(tx: &mut PgConnection, vault: &Vault, approval: &Approval, verdict: Verdict) -> Result<(), Error> {
+    match verdict {
+        Verdict::Approve => summary_of(tx, vault, approval).await.map(drop),
+        Verdict::Deny => Ok(()),
+    }
+}
+
+/// What is sealed of a summary. The cell binds it to its decision, and these to the plan in force: an older summary of
+/// the same decision opens, and is known for what it is.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Bound<L> {
+    version: i32,
+    plan_sha256: String,
+    lines: L,
 }
 
 /// Writes into the evidence what was decided, in the transaction that does it.
 async fn record(
     tx: &mut PgConnection,
     decision: &Decision<'_>,
-    verb: &str,
+    verb: Word,
     approval: &Approval,
     more: Value,
 ) -> Result<(), Error> {
@@ -510,7 +549,7 @@ async fn record_as(
     tx: &mut PgConnection,
     decision: &Decision<'_>,
     actor: Actor,
-    verb: &str,
+    verb: Word,
     approval: &Approval,
     more: Value,
 ) -> Result<(), Error> {

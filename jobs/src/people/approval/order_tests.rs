@@ -118,8 +118,12 @@ async fn tell(
         let mut db = house.conn().await;
         let (approval_id, seen) = (approval.approval_id, approval.plan_sha256);
         let done = match *event {
-            Happens::Yes(who) => decide(&mut db, approval_id, &seen, Verdict::Approve, &house.by(&people[who])).await,
-            Happens::No(who) => decide(&mut db, approval_id, &seen, Verdict::Deny, &house.by(&people[who])).await,
+            Happens::Yes(who) => {
+                decide(&mut db, &house.vault, approval_id, &seen, Verdict::Approve, &house.by(&people[who])).await
+            }
+            Happens::No(who) => {
+                decide(&mut db, &house.vault, approval_id, &seen, Verdict::Deny, &house.by(&people[who])).await
+            }
             Happens::TakeBack(who) => take_back(&mut db, approval_id, &house.by(&people[who])).await,
             Happens::Change(who) => {
                 let next = plan(&format!("plan {}", model.version));

@@ -7,11 +7,11 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
 use super::{
-    Approval, ApprovalId, Decision, Error, Kind, Line, PlanHash, State, Verdict, VoteId, cast, check_open, locked,
-    record, record_as, store, summary_of, visible,
+    Approval, ApprovalId, Decision, Error, Kind, Line, PlanHash, State, Verdict, VoteId, cast, check_open, check_shown,
+    locked, record, record_as, store, summary_of, visible,
 };
 use crate::{
-    evidence::Actor,
+    evidence::{Actor, words},
     people::{
         self, Authority, Role, Scope,
         links::{self, Contact, Link, LinkId, NewLink, Proved, Purpose},
@@ -89,7 +89,7 @@ pub async fn invite(
     };
     let (link, url) = links::make(&mut tx, vault, &new, decision.now, decision.chance).await?;
     let details = json!({ "link_id": link.link_id, "channel": link.channel });
-    record(&mut tx, decision, "people.approver_invited", &approval, details).await?;
+    record(&mut tx, decision, words::APPROVER_INVITED, &approval, details).await?;
     tx.commit().await?;
     Ok((link, url))
 }
@@ -125,7 +125,7 @@ pub async fn revoke_invitation(
     }
     if links::revoke(&mut tx, link_id, decision.now).await? {
         let details = json!({ "link_id": link_id });
-        record(&mut tx, decision, "people.approver_uninvited", &approval, details).await?;
+        record(&mut tx, decision, words::APPROVER_UNINVITED, &approval, details).await?;
     }
     tx.commit().await?;
     Ok(approval)
@@ -162,7 +162,7 @@ pub async fn show_outside(
     let business = business.ok_or(Error::NoSuchApproval(approval.approval_id))?.legal_name;
     let summary = summary_of(tx, vault, &approval).await?;
     let actor = Actor::Outside(proved.link().link_id.0);
-    record_as(tx, decision, actor, "people.approval_shown", &approval, json!({ "channel": proved.link().channel }))
+    record_as(tx, decision, actor, words::APPROVAL_SHOWN, &approval, json!({ "channel": proved.link().channel }))
         .await?;
     Ok(Shown {
         business,
@@ -177,14 +177,20 @@ pub async fn show_outside(
 ///
 /// # Errors
 /// As [`super::decide`]; [`links::Error::NoSuchLink`] where her link was used up meanwhile.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what was seen, what she says to it and what checks both belong to one step"
+)]
 pub async fn decide_outside(
     tx: &mut PgConnection,
+    vault: &Vault,
     followed: Followed<'_>,
     seen: &PlanHash,
     verdict: Verdict,
     decision: &Decision<'_>,
 ) -> Result<Approval, Error> {
     let (approval, proved) = asked_of(tx, followed, decision).await?;
+    check_shown(tx, vault, &approval, verdict).await?;
     let link_id = proved.link().link_id;
     let vote = store::NewVote {
         vote_id: VoteId(decision.chance.uuid_v7(decision.now)),

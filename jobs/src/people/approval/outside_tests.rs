@@ -66,7 +66,8 @@ impl House {
     async fn vote(&self, (secret, proof): (&str, &str), seen: &PlanHash, verdict: Verdict) -> Result<Approval, Error> {
         let operator = Authority::operator();
         let mut tx = self.pool.begin().await.expect("begun");
-        let done = decide_outside(&mut tx, Followed { secret, proof }, seen, verdict, &self.by(&operator)).await?;
+        let done = decide_outside(&mut tx, &self.vault, Followed { secret, proof }, seen, verdict, &self.by(&operator))
+            .await?;
         tx.commit().await.expect("committed");
         Ok(done)
     }
@@ -189,6 +190,8 @@ async fn an_invitation_ends_with_its_decision_and_when_it_is_taken_back() {
     let (link, secret) = house.invite(&asked, &mail("ravi@example.com"), &by).await.expect("invited");
     let proof = house.enter(&secret).await;
     revoke_invitation(&mut db, asked.approval_id, link.link_id, &house.by(&by)).await.expect("revoked");
+    let told = house.told_of(asked.approval_id).await;
+    assert_eq!(told, ["people.approval_asked", "people.approver_invited", "people.approver_uninvited"]);
     let refused = house.vote((&secret, &proof), &asked.plan_sha256, Verdict::Approve).await;
     assert!(matches!(refused, Err(Error::Link(links::Error::NoSuchLink))), "{refused:?}");
 
@@ -206,4 +209,32 @@ async fn an_invitation_ends_with_its_decision_and_when_it_is_taken_back() {
     let refused = revoke_invitation(&mut db, other.approval_id, link.link_id, &house.by(&by)).await;
     assert!(matches!(refused, Err(Error::Link(links::Error::NoSuchLink))), "of another decision: {refused:?}");
     assert_eq!(list_invited(&mut db, asked.approval_id, &by).await.expect("listed").len(), 2);
+}
+
+#[tokio::test]
+async fn atk_063_a_swapped_summary_is_not_shown_outside_either() {
+    let house = House::new().await;
+    let owner = house.alone().await;
+    let by = Authority::of_staff(&owner);
+    let (asked, other) = (house.ask("R-1", 1, &by).await, house.ask("R-2", 1, &by).await);
+    let (_, secret) = house.invite(&asked, &mail("ravi@example.com"), &by).await.expect("invited");
+    let proof = house.enter(&secret).await;
+    sqlx::query(
+        "update muneem.people_approvals a set summary_sealed = o.summary_sealed
+         from muneem.people_approvals o where a.approval_id = $1 and o.approval_id = $2",
+    )
+    .bind(asked.approval_id.0)
+    .bind(other.approval_id.0)
+    .execute(&house.pool)
+    .await
+    .expect("swapped");
+    let operator = Authority::operator();
+    let mut tx = house.pool.begin().await.expect("begun");
+    let followed = Followed { secret: &secret, proof: &proof };
+    let shown = show_outside(&mut tx, &house.vault, followed, &house.by(&operator)).await;
+    assert!(matches!(shown, Err(Error::Swapped(_))), "{shown:?}");
+    tx.rollback().await.expect("left");
+    let yes = house.vote((&secret, &proof), &asked.plan_sha256, Verdict::Approve).await;
+    assert!(matches!(yes, Err(Error::Swapped(_))), "{yes:?}");
+    assert!(!house.told_of(asked.approval_id).await.contains(&"people.approval_shown".to_owned()));
 }

@@ -32,7 +32,7 @@ impl House {
 
     async fn decide(&self, approval: &Approval, verdict: Verdict, by: &Authority) -> Result<Approval, Error> {
         let mut db = self.conn().await;
-        decide(&mut db, approval.approval_id, &approval.plan_sha256, verdict, &self.by(by)).await
+        decide(&mut db, &self.vault, approval.approval_id, &approval.plan_sha256, verdict, &self.by(by)).await
     }
 
     async fn yes(&self, approval: &Approval, by: &Staff) -> Result<Approval, Error> {
@@ -134,6 +134,8 @@ async fn one_no_ends_it() {
     assert!(matches!(house.carry_out(&asked).await, Err(Error::NotOpen(State::Denied))));
     let votes = list_votes(&mut *house.conn().await, asked.approval_id, &owner).await.expect("listed");
     assert_eq!(votes.iter().map(|vote| vote.verdict).collect::<Vec<_>>(), [Verdict::Approve, Verdict::Deny]);
+    let told = house.told_of(asked.approval_id).await;
+    assert_eq!(told, ["people.approval_asked", "people.approval_given", "people.approval_denied"]);
 }
 
 #[tokio::test]
@@ -179,6 +181,8 @@ async fn atk_063_a_changed_plan_asks_everybody_anew() {
     }
     house.yes(&third, &two).await.expect("counted");
     house.carry_out(&third).await.expect("at last");
+    let told = house.told_of(third.approval_id).await;
+    assert_eq!(told.iter().filter(|verb| *verb == "people.approval_plan_changed").count(), 2, "{told:?}");
     let statement = "update muneem.people_approvals set state = 'pending', ended_at = null where approval_id = $1";
     assert_eq!(refused(&house, statement, &third).await, "people_approvals_ended");
 }
@@ -483,4 +487,56 @@ async fn what_somebody_asks_for_while_she_is_put_out_does_not_outlive_her() {
         let late = house.try_ask(&subject, 1, &by).await;
         assert!(matches!(late, Err(Error::People(people::Error::NoSuchStaff(_)))), "{late:?}");
     }
+}
+
+#[tokio::test]
+async fn atk_063_a_summary_that_was_swapped_in_the_database_is_shown_to_nobody() {
+    let house = House::new().await;
+    let owner = Authority::of_staff(&house.staff(1, &[Role::Owner]).await);
+    let two = house.staff(2, &[Role::Approver]).await;
+    let by = Authority::of_staff(&two);
+    let first = house.ask("R-1", 1, &owner).await;
+    let summary_of = async |approval: &Approval| -> Vec<u8> {
+        sqlx::query_scalar("select summary_sealed from muneem.people_approvals where approval_id = $1")
+            .bind(approval.approval_id.0)
+            .fetch_one(&house.db.pool())
+            .await
+            .expect("a summary")
+    };
+    let harmless = summary_of(&first).await;
+    let asked = house.change(&first, "two", &owner).await.expect("changed");
+    let right = summary_of(&asked).await;
+    let other = summary_of(&house.ask("R-2", 1, &owner).await).await;
+    let mut bent = right.clone();
+    *bent.last_mut().expect("bytes") ^= 1;
+    let mut db = house.conn().await;
+    // As the program itself may write it, with the hash and the version of the plan that is to be carried out.
+    let put = async |summary: &[u8]| {
+        sqlx::query("update muneem.people_approvals set summary_sealed = $2 where approval_id = $1")
+            .bind(asked.approval_id.0)
+            .bind(summary)
+            .execute(&house.pool)
+            .await
+            .expect("written");
+    };
+    for (what, summary) in [
+        ("an older one of the same decision", &harmless),
+        ("of another decision", &other),
+        ("bent", &bent),
+        ("none", &Vec::new()),
+    ] {
+        put(summary).await;
+        let shown = open_summary(&mut db, &house.vault, asked.approval_id, &by).await;
+        assert!(matches!(shown, Err(Error::Swapped(id)) if id == asked.approval_id), "{what}: {shown:?}");
+        let yes = house.yes(&asked, &two).await;
+        assert!(matches!(yes, Err(Error::Swapped(_))), "{what}: {yes:?}");
+    }
+    assert_eq!(house.now_of(&asked).await.state, State::Pending);
+    assert_eq!(list_votes(&mut db, asked.approval_id, &owner).await.expect("listed"), []);
+    put(&right).await;
+    let shown = open_summary(&mut db, &house.vault, asked.approval_id, &by).await.expect("as it was");
+    assert_eq!(shown, plan("two").summary);
+    // Who finds it changed can still say no.
+    put(&harmless).await;
+    assert_eq!(house.decide(&asked, Verdict::Deny, &by).await.expect("counted").state, State::Denied);
 }

@@ -32,7 +32,7 @@ use super::{
     signin::{STEP_UP, new_token, token_digest},
 };
 use crate::{
-    evidence::{self, Event, EventId, Object},
+    evidence::{self, Event, EventId, Object, Word, words},
     outbound::Chance,
     vault::{Cell, Class, INSTALLATION, IndexColumn, Vault},
 };
@@ -169,7 +169,7 @@ pub async fn add_provider(
     };
     store::insert_provider(&mut tx, &provider, secret.as_deref()).await?;
     let details = json!({ "trusts_amr": provider.trusted_amr.len(), "trusts_acr": provider.trusted_acr.len() });
-    record_provider(&mut tx, "people.oidc_provider_added", &provider, decision, details).await?;
+    record_provider(&mut tx, words::PROVIDER_ADDED, &provider, decision, details).await?;
     tx.commit().await?;
     Ok(provider)
 }
@@ -188,7 +188,7 @@ pub async fn remove_provider(db: &mut PgConnection, handle: &str, decision: &Dec
     {
         return Err(Error::NoSuchProvider(handle.to_owned()));
     }
-    record_provider(&mut tx, "people.oidc_provider_removed", &provider, decision, json!({})).await?;
+    record_provider(&mut tx, words::PROVIDER_REMOVED, &provider, decision, json!({})).await?;
     tx.commit().await?;
     Ok(provider)
 }
@@ -373,7 +373,7 @@ pub async fn link(
         now,
     };
     store::insert_link(&mut tx, &new).await?;
-    record_link(&mut tx, "people.oidc_linked", staff, provider, decision).await?;
+    record_link(&mut tx, words::PROVIDER_LINKED, staff, provider, decision).await?;
     tx.commit().await?;
     Ok(link_id)
 }
@@ -392,7 +392,7 @@ pub async fn unlink(
     if !store::delete_link(&mut tx, provider.provider_id, staff.staff_id).await? {
         return Ok(false);
     }
-    record_link(&mut tx, "people.oidc_unlinked", staff, provider, decision).await?;
+    record_link(&mut tx, words::PROVIDER_UNLINKED, staff, provider, decision).await?;
     tx.commit().await?;
     Ok(true)
 }
@@ -429,7 +429,7 @@ pub async fn record_sign_in(
         event_id: EventId::new(chance, now),
         business_id: staff.business_id,
         actor: evidence::Actor::Staff(staff.staff_id.0),
-        verb: "people.provider_vouched",
+        verb: words::PROVIDER_VOUCHED,
         object: Object { kind: "staff", id: &staff.staff_id.to_string() },
         details: json!({ "provider": provider.provider_id, "second_factor": second_factor }),
     };
@@ -439,7 +439,7 @@ pub async fn record_sign_in(
 
 async fn record_provider(
     tx: &mut PgConnection,
-    verb: &str,
+    verb: Word,
     provider: &Provider,
     decision: &Decision<'_>,
     details: serde_json::Value,
@@ -458,7 +458,7 @@ async fn record_provider(
 
 async fn record_link(
     tx: &mut PgConnection,
-    verb: &str,
+    verb: Word,
     staff: &Staff,
     provider: &Provider,
     decision: &Decision<'_>,

@@ -216,6 +216,14 @@ async fn who_was_removed_or_unlinked_is_not_found() {
         .await
         .expect("counted");
     assert_eq!(left, 0, "nothing that names her stays");
+    let told: Vec<String> = sqlx::query_scalar(
+        "select convert_from(body, 'UTF8')::jsonb ->> 'verb' from muneem.evidence_events
+         where convert_from(body, 'UTF8')::jsonb ->> 'verb' like 'people.oidc_%linked' order by event_id",
+    )
+    .fetch_all(&house.db.pool())
+    .await
+    .expect("the owner reads");
+    assert_eq!(told, ["people.oidc_linked", "people.oidc_unlinked", "people.oidc_linked"]);
 }
 
 #[tokio::test]

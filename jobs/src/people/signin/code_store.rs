@@ -2,7 +2,7 @@ use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{CodeId, Error, SentCode};
+use super::{CODE_TRIES, CodeId, Error, SentCode};
 
 /// One at a time makes a code for one person, so that the count holds.
 pub(super) async fn lock_codes(tx: &mut PgConnection, staff: Uuid) -> Result<(), Error> {
@@ -23,7 +23,7 @@ pub(super) async fn count_codes(
     let row = sqlx::query!(
         r#"select count(*) as "count!", min(made_at) as oldest
            from muneem.people_sign_in_codes
-           where staff_id = $1 and made_at > $2"#,
+           where staff_id = $1 and made_at > $2 and channel is not null"#,
         staff,
         since,
     )
@@ -43,25 +43,37 @@ pub(super) async fn void_codes(tx: &mut PgConnection, staff: Uuid, now: DateTime
     Ok(())
 }
 
+/// What a code is for.
+pub(super) enum Opens<'a> {
+    /// It was sent this way.
+    Sent(&'a str),
+    /// It chooses between these people of staff.
+    Choice(&'a [Uuid]),
+}
+
 #[expect(clippy::too_many_arguments, reason = "a row has that many columns")]
 pub(super) async fn insert_code(
     tx: &mut PgConnection,
     sent: &SentCode,
     staff: Uuid,
-    channel: &str,
+    opens: &Opens<'_>,
     digest: &[u8],
-    tries: i16,
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
+    let (channel, chooses) = match opens {
+        Opens::Sent(channel) => (Some(*channel), None),
+        Opens::Choice(places) => (None, Some(*places)),
+    };
     sqlx::query!(
         "insert into muneem.people_sign_in_codes
-             (code_id, staff_id, channel, code_sha256, tries_left, made_at, expires_at)
-         values ($1, $2, $3, $4, $5, $6, $7)",
+             (code_id, staff_id, channel, chooses, code_sha256, tries_left, made_at, expires_at)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)",
         sent.code_id.0,
         staff,
         channel,
+        chooses,
         digest,
-        tries,
+        CODE_TRIES,
         now,
         sent.expires_at,
     )
@@ -72,7 +84,8 @@ pub(super) async fn insert_code(
 
 pub(super) struct CodeRow {
     pub(super) staff_id: Uuid,
-    pub(super) channel: String,
+    pub(super) channel: Option<String>,
+    pub(super) chooses: Option<Vec<Uuid>>,
     pub(super) code_sha256: Vec<u8>,
     pub(super) tries_left: i16,
 }
@@ -88,7 +101,7 @@ pub(super) async fn take_try(
         "update muneem.people_sign_in_codes
          set tries_left = tries_left - 1
          where code_id = $1 and used_at is null and tries_left > 0 and expires_at > $2
-         returning staff_id, channel, code_sha256, tries_left",
+         returning staff_id, channel, chooses, code_sha256, tries_left",
         code_id.0,
         now,
     )

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{Deed, Error, carry_out_reset, find_reset, record, warn};
 use crate::{
-    evidence::Actor,
+    evidence::{Actor, words},
     people::{StaffId, find_active_staff},
     queue::{Done, Job, JobContext, Lane},
 };
@@ -36,7 +36,7 @@ impl Job for EndFactor {
             find_active_staff(&mut tx, staff_id).await.map_err(Error::people)?.and_then(|staff| staff.business_id);
         let deed = Deed {
             actor: Actor::Job { kind: Self::KIND, job_id: ctx.job.0 },
-            verb: "people.factor_reset_done",
+            verb: words::RESET_DONE,
             staff_id,
             business_id,
             details: json!({ "reset": reset.reset_id, "asked_by": reset.asked_by, "approved_by": reset.approved_by }),

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Error, invitation_store as store, new_token, token_digest};
 use crate::{
-    evidence::{self, Actor, Event, EventId, Object},
+    evidence::{self, Actor, Event, EventId, Object, words},
     outbound::Chance,
     people::{BusinessId, Role, StaffId, find_active_staff},
 };
@@ -83,7 +83,7 @@ pub async fn invite(
         event_id: EventId::new(chance, now),
         business_id,
         actor: by.clone(),
-        verb: "people.invited",
+        verb: words::INVITED,
         object: Object { kind: "invitation", id: &invitation.invitation_id.to_string() },
         details: json!({ "role": invitee.role().map(Role::as_str), "staff": staff }),
     };

@@ -11,6 +11,7 @@
 //! - A code of an authenticator works once, whoever races ([`use_totp_step`]).
 //! - A session is found by the digest of its token, is idle for half an hour at most and lives twelve; what its owner
 //!   may do is asked anew with each request and does not stand in it.
+//! - A code to a phone that nobody proved to hold for ninety days needs another factor beside it ([`note_stale_phone`]).
 //! - Somebody who has nothing to sign in with gets a link, used once ([`invite`]).
 //! - A second factor that is demanded of somebody is set up before anything else ([`Standing::must_enrol`]).
 //! - What happens to somebody's access is told her ([`warn`]) by a job of messaging.
@@ -20,6 +21,8 @@
 
 mod attempt_store;
 mod attempts;
+#[cfg(test)]
+mod authenticator;
 mod code_store;
 mod credential_store;
 mod end_factor;
@@ -37,6 +40,7 @@ mod schedules;
 mod secret;
 mod session;
 mod session_store;
+mod stale_phone;
 mod standing;
 mod standing_store;
 #[cfg(test)]
@@ -70,6 +74,7 @@ pub use session::{
     IDLE, LIFE, Level, NewSession, Opened, STEP_UP, Session, end_all_sessions, end_session, find_session,
     forget_old_sessions, known_place, list_sessions, open_session, renew_session, see_country,
 };
+pub use stale_phone::{note_stale_phone, settle_stale_phone};
 pub use standing::{Standing, demand_second_factor, find_standing};
 pub use warning::{Warning, desk_of, warn, warn_about};
 
@@ -333,13 +338,38 @@ pub async fn make_code(
     };
     let digest = secret::code_digest(sent.binding.expose_secret(), sent.code.expose_secret());
     code_store::void_codes(&mut tx, staff, now).await?;
-    code_store::insert_code(&mut tx, &sent, staff, channel.as_str(), &digest, CODE_TRIES, now).await?;
+    let opens = code_store::Opens::Sent(channel.as_str());
+    code_store::insert_code(&mut tx, &sent, staff, &opens, &digest, now).await?;
     tx.commit().await?;
     Ok(sent)
 }
 
+/// Makes a code that is sent to nobody: with it whoever's password was right in each of `places` (people of staff) says
+/// which it is to be. It is bound to the browser as a sent one is, works once, and proves nothing else.
+///
+/// # Errors
+/// The database fails.
+pub async fn make_choice(
+    db: &mut PgConnection,
+    places: &[Uuid],
+    now: DateTime<Utc>,
+    chance: &dyn Chance,
+) -> Result<SentCode, Error> {
+    let now = now.trunc_subsecs(6);
+    let code = SentCode {
+        code_id: CodeId(chance.uuid_v7(now)),
+        binding: new_token(chance),
+        code: secret::new_code(chance),
+        expires_at: now + CODE_LIFE,
+    };
+    let digest = secret::code_digest(code.binding.expose_secret(), code.code.expose_secret());
+    let first = places.first().copied().unwrap_or_default();
+    code_store::insert_code(db, &code, first, &code_store::Opens::Choice(places), &digest, now).await?;
+    Ok(code)
+}
+
 /// What came of entering a code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entered {
     /// The one that was sent, now used up.
     Right {
@@ -347,6 +377,11 @@ pub enum Entered {
         staff: Uuid,
         /// The way it was sent: she holds that phone, or reads that mail.
         channel: Channel,
+    },
+    /// The one behind a choice between places of work, now used up.
+    Choice {
+        /// People of staff whose password was right.
+        places: Vec<Uuid>,
     },
     /// Another; this many tries are left.
     Wrong {
@@ -372,7 +407,12 @@ pub async fn enter_code(
     let Some(row) = code_store::take_try(&mut tx, code_id, now).await? else { return Ok(Entered::Void) };
     let outcome = if bool::from(secret::code_digest(binding, code.trim()).ct_eq(row.code_sha256.as_slice())) {
         code_store::use_code(&mut tx, code_id, now).await?;
-        Entered::Right { staff: row.staff_id, channel: Channel::read(&row.channel) }
+        match (row.chooses, row.channel) {
+            (Some(places), _) => Entered::Choice { places },
+            (None, channel) => {
+                Entered::Right { staff: row.staff_id, channel: Channel::read(channel.as_deref().unwrap_or_default()) }
+            }
+        }
     } else {
         Entered::Wrong { tries_left: row.tries_left }
     };

@@ -3,17 +3,17 @@ use serde_json::Value;
 use sqlx::PgConnection;
 
 use crate::{
-    evidence::{self, Actor, Event, EventId, Object},
+    evidence::{self, Actor, Event, EventId, Object, Word},
     outbound::Chance,
     people::{BusinessId, StaffId},
 };
 
 /// What somebody did with what she signs in with.
-pub struct Deed<'a> {
+pub struct Deed {
     /// Who.
     pub actor: Actor,
-    /// `people.<past>`
-    pub verb: &'a str,
+    /// What.
+    pub verb: Word,
     /// Whose sign-in it is about.
     pub staff_id: StaffId,
     /// Whom she works for.
@@ -28,7 +28,7 @@ pub struct Deed<'a> {
 /// What must not stand in the log, or the database.
 pub async fn record(
     tx: &mut PgConnection,
-    deed: Deed<'_>,
+    deed: Deed,
     now: DateTime<Utc>,
     chance: &dyn Chance,
 ) -> Result<(), evidence::Error> {

@@ -6,7 +6,7 @@ use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use super::{Decision, Error, Grant, GrantId, Scope, StaffId, load, record};
-use crate::evidence::{self, EventId, Sealed};
+use crate::evidence::{self, EventId, Sealed, words};
 
 /// Events that are asked for at once.
 const WINDOW: u16 = 1000;
@@ -69,7 +69,7 @@ pub async fn read_looks(
     let grant = load(&mut tx, grant_id, decision.by).await?;
     let looks = read_windows(&mut tx, &grant, from, WINDOWS_MAX).await?;
     let details = json!({ "count": looks.looks.len() });
-    record(&mut tx, decision, "evidence.read", &grant, details).await?;
+    record(&mut tx, decision, words::READ, &grant, details).await?;
     tx.commit().await?;
     Ok(looks)
 }
@@ -122,8 +122,8 @@ impl Looks {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let details = &body["details"];
         let (staff, deed) = match body["verb"].as_str() {
-            Some("people.support_entered") => (&details["support"], Deed::Entered),
-            Some("people.support_looked") => (
+            Some(word) if word == words::SUPPORT_ENTERED.as_str() => (&details["support"], Deed::Entered),
+            Some(word) if word == words::SUPPORT_LOOKED.as_str() => (
                 &body["actor"]["id"],
                 Deed::Looked { method: text(&details["method"]), route: text(&details["route"]) },
             ),

@@ -7,6 +7,8 @@
 
 mod end_support;
 mod looks;
+#[cfg(test)]
+mod race_tests;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -22,7 +24,7 @@ use super::{
     store as people_store,
 };
 use crate::{
-    evidence::{self, Actor, Event, EventId, Object},
+    evidence::{self, Actor, Event, EventId, Object, Word, words},
     outbound::Chance,
     queue::{self, NewJob},
     vault::{Cell, Class, Vault},
@@ -131,7 +133,7 @@ pub async fn grant(
     record(
         &mut tx,
         decision,
-        "people.support_granted",
+        words::SUPPORT_GRANTED,
         &grant,
         json!({ "expires_at": grant.expires_at, "only": grant.only }),
     )
@@ -165,7 +167,7 @@ async fn finish(tx: &mut PgConnection, grant: &mut Grant, decision: &Decision<'_
     grant.ended_by = Some(decision.by.name().to_owned());
     store::end_grant(tx, grant).await?;
     let tokens = store::revoke_tokens(tx, grant.grant_id, now).await?;
-    record(tx, decision, "people.support_ended", grant, json!({ "tokens": tokens })).await
+    record(tx, decision, words::SUPPORT_ENDED, grant, json!({ "tokens": tokens })).await
 }
 
 /// Grants into `business` (`None`: into all that exist for `by`), the newest first.
@@ -241,7 +243,7 @@ pub async fn open_token(
     token.support_grant_id = Some(grant_id);
     people_store::insert_token(&mut tx, &token, &minted.digest).await?;
     let details = json!({ "support": staff_id, "token": token.public_id });
-    record(&mut tx, decision, "people.support_entered", &grant, details).await?;
+    record(&mut tx, decision, words::SUPPORT_ENTERED, &grant, details).await?;
     tx.commit().await?;
     Ok((token, minted.bearer))
 }
@@ -315,7 +317,7 @@ pub async fn note_look(
         event_id: EventId::new(chance, now),
         business_id: Some(grant.business_id),
         actor: caller.staff_id.map_or_else(|| Actor::Token(caller.token_id.clone()), |staff| Actor::Staff(staff.0)),
-        verb: "people.support_looked",
+        verb: words::SUPPORT_LOOKED,
         object: Object { kind: "support_grant", id: &grant_id.to_string() },
         details: json!({ "token": caller.token_id, "method": method, "route": route }),
     };
@@ -331,7 +333,7 @@ fn cell(business_id: BusinessId, row: &str) -> Cell<'_> {
 async fn record(
     tx: &mut PgConnection,
     decision: &Decision<'_>,
-    verb: &str,
+    verb: Word,
     grant: &Grant,
     details: Value,
 ) -> Result<(), Error> {

@@ -12,7 +12,7 @@ fn wish(reason: &str) -> Wish<'_> {
 }
 
 impl House {
-    async fn let_in(&self, owner: &Staff, lasting: TimeDelta) -> Result<Grant, Error> {
+    pub(super) async fn let_in(&self, owner: &Staff, lasting: TimeDelta) -> Result<Grant, Error> {
         let by = Authority::of_staff(owner);
         let wish = Wish { reason: WHY, lasting, only: None };
         grant(&mut *self.conn().await, &self.vault, &wish, &self.by(&by)).await
@@ -220,7 +220,7 @@ async fn atk_061_looks_are_read_from_the_evidence_across_whatever_else_happens()
             event_id: EventId::new(&*house.chance, house.now()),
             business_id: Some(business),
             actor: Actor::System,
-            verb: "test.happened",
+            verb: words::PROBED,
             object: Object { kind: "test", id: "one" },
             details: Value::Null,
         };

@@ -1,3 +1,4 @@
+use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use muneem_jobs::{
     outbound::Phone,
@@ -106,7 +107,7 @@ pub(super) async fn run(app: &App, command: Staff) -> anyhow::Result<()> {
             }
             output.table(&["id", "name", "roles", "phone", "mail", "state"], &all, |known| {
                 let text = |said: &Option<String>| said.clone().unwrap_or_default();
-                let state = state(known).to_owned();
+                let state = state(known, decision.now);
                 vec![
                     known.staff.staff_id.to_string(),
                     text(&known.name),
@@ -119,7 +120,7 @@ pub(super) async fn run(app: &App, command: Staff) -> anyhow::Result<()> {
         }
         Staff::Show { staff_id, output } => {
             let staff = people::load_staff(&mut db, staff_id, &by).await?;
-            show(output, &people::describe_staff(&mut db, vault, staff).await?)
+            show(output, &people::describe_staff(&mut db, vault, staff).await?, decision.now)
         }
         Staff::Remove { staff_id, output } => {
             let staff = people::remove_staff(&mut db, staff_id, &decision).await?;
@@ -127,11 +128,11 @@ pub(super) async fn run(app: &App, command: Staff) -> anyhow::Result<()> {
         }
         Staff::Grant { staff_id, role, output } => {
             let staff = people::grant_role(&mut db, staff_id, role, &decision).await?;
-            show(output, &people::describe_staff(&mut db, vault, staff).await?)
+            show(output, &people::describe_staff(&mut db, vault, staff).await?, decision.now)
         }
         Staff::Revoke { staff_id, role, output } => {
             let staff = people::withdraw_role(&mut db, staff_id, role, &decision).await?;
-            show(output, &people::describe_staff(&mut db, vault, staff).await?)
+            show(output, &people::describe_staff(&mut db, vault, staff).await?, decision.now)
         }
     }
 }
@@ -147,16 +148,20 @@ fn roles(known: &Known) -> String {
     known.staff.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(",")
 }
 
-fn state(known: &Known) -> &'static str {
+fn state(known: &Known, now: DateTime<Utc>) -> String {
     let staff = &known.staff;
-    match (staff.removed_at, staff.phone_verified_at.or(staff.email_verified_at)) {
+    let state = match (staff.removed_at, staff.phone_verified_at.or(staff.email_verified_at)) {
         (Some(_), _) => "left",
         (None, Some(_)) => "verified",
         (None, None) => "not verified",
+    };
+    match known.phone_stale_since(now) {
+        Some(since) => format!("{state}; phone not confirmed since {}: it may be somebody else's", since.date_naive()),
+        None => state.to_owned(),
     }
 }
 
-fn show(output: Output, known: &Known) -> anyhow::Result<()> {
+fn show(output: Output, known: &Known, now: DateTime<Utc>) -> anyhow::Result<()> {
     let text = |said: &Option<String>| said.clone().unwrap_or_default();
     output.item(
         known,
@@ -167,7 +172,7 @@ fn show(output: Output, known: &Known) -> anyhow::Result<()> {
             ("phone", text(&known.phone)),
             ("mail", text(&known.email)),
             ("language", known.staff.language.clone()),
-            ("state", state(known).to_owned()),
+            ("state", state(known, now)),
             ("since", known.staff.created_at.date_naive().to_string()),
         ],
     )

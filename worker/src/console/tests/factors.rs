@@ -246,3 +246,20 @@ async fn passkeys_are_asked_for_and_a_wrong_answer_is_no_proof() {
     assert_eq!(none.status, StatusCode::NOT_FOUND);
     assert_eq!(browser.post("/console/security/passkeys/AAAA/remove", &[]).await.status, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test]
+async fn whoever_is_half_way_in_can_leave() {
+    let house = House::new().await;
+    house.signed_in().await.set_up_totp().await;
+    let mut browser = half_way(&house).await;
+    let page = browser.get(SECOND).await;
+    assert!(page.body.contains("action=\"/console/sign-out\""), "{}", page.body);
+    let before = browser.cookies.clone();
+    let left = browser.post("/console/sign-out", &[]).await;
+    assert_eq!((left.to.as_deref(), browser.session()), (Some("/console/sign-in"), None));
+    assert_eq!(house.recorded("people.signed_out").await, 1);
+    // Whoever kept the cookie has nothing of it.
+    let mut kept = Browser { house: &house, cookies: before, from: None };
+    let to = kept.get(SECOND).await.to.expect("led away");
+    assert!(to.starts_with("/console/sign-in"), "{to}");
+}

@@ -2,8 +2,12 @@
 
 mod access;
 mod approvals;
+#[path = "../../../../jobs/src/people/signin/authenticator.rs"]
+mod authenticator;
 mod factors;
 mod house;
+mod passkeys;
+mod phones;
 mod staff;
 mod support;
 mod tokens;

@@ -49,6 +49,9 @@ pub(super) struct Person {
     roles: Vec<Role>,
     /// When she proved to hold her phone.
     phone_verified_at: Option<DateTime<Utc>>,
+    /// Set where the number may be somebody else's by now: nobody proved to hold it for ninety days or more, since then. A
+    /// code to it alone signs nobody in.
+    phone_stale_since: Option<DateTime<Utc>>,
     /// When she proved to hold her mail address.
     email_verified_at: Option<DateTime<Utc>>,
     /// When she was added.
@@ -57,8 +60,9 @@ pub(super) struct Person {
     removed_at: Option<DateTime<Utc>>,
 }
 
-impl From<Known> for Person {
-    fn from(known: Known) -> Self {
+impl Person {
+    fn of(known: Known, now: DateTime<Utc>) -> Self {
+        let phone_stale_since = known.phone_stale_since(now);
         let Known { staff, name, phone, email } = known;
         Self {
             staff_id: staff.staff_id.0,
@@ -69,6 +73,7 @@ impl From<Known> for Person {
             language: staff.language,
             roles: staff.roles,
             phone_verified_at: staff.phone_verified_at,
+            phone_stale_since,
             email_verified_at: staff.email_verified_at,
             created_at: staff.created_at,
             removed_at: staff.removed_at,
@@ -77,7 +82,7 @@ impl From<Known> for Person {
 }
 
 async fn shown(api: &Api, db: &mut PgConnection, staff: Staff) -> Result<Person, Problem> {
-    Ok(people::describe_staff(db, &api.vault, staff).await?.into())
+    Ok(Person::of(people::describe_staff(db, &api.vault, staff).await?, api.clock.now()))
 }
 
 /// Whose staff.

@@ -136,7 +136,7 @@ pub(super) async fn create(State(api): State<Arc<Api>>, post: Post<Create>) -> R
     let scopes = scopes.iter().map(|scope| scope.parse()).collect::<Result<Vec<Scope>, _>>()?;
     let networks = networks.unwrap_or_default();
     let networks = networks.iter().map(|text| people::read_network(text)).collect::<Result<Vec<_>, _>>()?;
-    let mut tx = post.caller.enter(&api).await?;
+    let mut tx = post.caller.enter_to_act(&api).await?;
     let business_id = post.caller.business_asked(&mut tx, business.as_deref()).await?;
     let new = NewToken { label, business_id, staff_id: staff_id.map(StaffId), scopes, networks, expires_at };
     let by = Authority::of_caller(&post.caller);

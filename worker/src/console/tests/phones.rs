@@ -1,0 +1,234 @@
+//! A number is not a person: it may be several people's, and somebody else's by now.
+
+use muneem_jobs::{
+    outbound::Phone,
+    people::{
+        Authority, BusinessId, ContactKind, Decision, Enrolment, Role, Staff, add_business, enrol_staff,
+        find_active_staff, mark_verified,
+        signin::{Channel, make_code},
+    },
+};
+use secrecy::ExposeSecret;
+
+use super::{
+    house::{Answer, Browser},
+    *,
+};
+
+const NUMBER: &str = "+919812345678";
+const DAY: i64 = 24 * 60 * 60;
+
+async fn join(house: &House, business: BusinessId, name: &str, email: Option<&str>) -> Staff {
+    let operator = Authority::operator();
+    let decision = Decision { by: &operator, now: house.now(), chance: &OsChance };
+    let person = Enrolment {
+        business_id: Some(business),
+        name: name.to_owned(),
+        language: "en".to_owned(),
+        phone: Some(Phone::parse(NUMBER).expect("a phone")),
+        email: email.map(str::to_owned),
+        roles: vec![Role::Manager],
+    };
+    let mut db = house.conn().await;
+    let staff = enrol_staff(&mut db, &house.console.vault, &person, &decision).await.expect("enrolled");
+    mark_verified(&mut db, staff.staff_id, ContactKind::Phone, house.now()).await.expect("noted");
+    staff
+}
+
+async fn kaveri(house: &House) -> BusinessId {
+    let mut db = house.conn().await;
+    let made = add_business(&mut db, "kaveri-retail", "Kaveri Retail", &*house.console.clock, &OsChance).await;
+    made.expect("a shop").business_id
+}
+
+/// Asks for a code in this browser and enters what came to the phone, with these fields beside it.
+async fn enter(browser: &mut Browser<'_>, staff: &Staff, more: &[(&str, &str)]) -> Answer {
+    let house = browser.house;
+    browser.post("/console/sign-in", &[("who", NUMBER), ("way", "code")]).await;
+    let mut db = house.conn().await;
+    let code = make_code(&mut db, staff.staff_id.0, Channel::Phone, house.now(), &OsChance).await.expect("made");
+    let held = format!("{}.{}", code.code_id, code.binding.expose_secret());
+    browser.cookies.insert("__Host-muneem-code".to_owned(), held);
+    go_on(browser, code.code.expose_secret(), more).await
+}
+
+async fn go_on(browser: &mut Browser<'_>, code: &str, more: &[(&str, &str)]) -> Answer {
+    let fields: Vec<_> = [("who", NUMBER), ("code", code)].into_iter().chain(more.iter().copied()).collect();
+    browser.post("/console/sign-in/code", &fields).await
+}
+
+/// How many days ago she proved to hold her phone.
+async fn proved_days_ago(house: &House, staff: &Staff) -> i64 {
+    let staff = find_active_staff(&mut *house.conn().await, staff.staff_id).await.expect("read").expect("here");
+    (house.now() - staff.phone_verified_at.expect("verified")).num_days()
+}
+
+#[tokio::test]
+async fn atk_044_a_number_that_nobody_confirmed_for_ninety_days_lets_nobody_in_by_itself() {
+    let house = House::new().await;
+    let zoya = join(&house, house.sharma, "Zoya", Some("zoya@example.in")).await;
+    house.later(90 * DAY - 60);
+    let mut browser = house.browser();
+    assert_eq!(enter(&mut browser, &zoya, &[]).await.to.as_deref(), Some("/console"), "a minute before");
+    assert_eq!(proved_days_ago(&house, &zoya).await, 0, "and counts anew from then on");
+
+    house.later(180 * DAY + 60);
+    let mut browser = house.browser();
+    let half = enter(&mut browser, &zoya, &[]).await;
+    assert_eq!((half.status, browser.session()), (StatusCode::OK, None), "{}", half.body);
+    assert!(half.body.contains("Another code is on its way to your mail address"), "{}", half.body);
+    assert!(!half.body.contains("Sharma") && !half.body.contains("zoya@"), "{}", half.body);
+    // The mail alone, somewhere else, lets her in, and says nothing of who has the number.
+    let mut elsewhere = house.browser();
+    elsewhere.post("/console/sign-in", &[("who", "zoya@example.in"), ("way", "code")]).await;
+    let mailed = house.mailed_code().await;
+    let fields = [("who", "zoya@example.in"), ("code", mailed.as_str())];
+    assert_eq!(elsewhere.post("/console/sign-in/code", &fields).await.to.as_deref(), Some("/console"));
+    assert_eq!(proved_days_ago(&house, &zoya).await, 90);
+    // Both, in one browser: she has the number.
+    house.later(180 * DAY + 2 * 60 * 60);
+    let mut browser = house.browser();
+    assert_eq!(enter(&mut browser, &zoya, &[]).await.status, StatusCode::OK);
+    let mailed = house.mailed_code().await;
+    assert_eq!(go_on(&mut browser, &mailed, &[]).await.to.as_deref(), Some("/console"));
+    assert_eq!(proved_days_ago(&house, &zoya).await, 0);
+}
+
+#[tokio::test]
+async fn atk_044_a_second_factor_makes_a_stale_number_good() {
+    let house = House::new().await;
+    let zoya = join(&house, house.sharma, "Zoya", None).await;
+    let mut browser = house.browser();
+    enter(&mut browser, &zoya, &[]).await;
+    let (secret, _) = browser.set_up_totp().await;
+    house.later(91 * DAY);
+    let mut browser = house.browser();
+    let half = enter(&mut browser, &zoya, &[]).await;
+    assert_eq!(half.to.as_deref(), Some("/console/second-factor?next=/console"), "{}", half.body);
+    assert_eq!(proved_days_ago(&house, &zoya).await, 91, "half a proof is none");
+    let code = browser.code_of(&secret, 0);
+    assert_eq!(browser.post("/console/second-factor", &[("code", &code)]).await.to.as_deref(), Some("/console"));
+    assert_eq!(proved_days_ago(&house, &zoya).await, 0);
+}
+
+#[tokio::test]
+async fn atk_044_who_has_nothing_but_a_number_that_is_stale_is_told_so_and_stays_out() {
+    let house = House::new().await;
+    let kaveri = kaveri(&house).await;
+    let meena = join(&house, kaveri, "Meena", None).await;
+    house.later(91 * DAY);
+    let mut browser = house.browser();
+    let refused = enter(&mut browser, &meena, &[]).await;
+    assert_eq!((refused.status, browser.session()), (StatusCode::UNPROCESSABLE_ENTITY, None));
+    assert!(refused.body.contains("a code to it alone opens nothing"), "{}", refused.body);
+    assert!(!refused.body.contains("Kaveri") && !refused.body.contains("Meena"), "{}", refused.body);
+}
+
+#[tokio::test]
+async fn atk_044_two_people_who_share_a_number_come_in_as_themselves_and_see_nothing_of_each_other() {
+    let house = House::new().await;
+    let kaveri = kaveri(&house).await;
+    let meena = join(&house, house.sharma, "Meena Rao", None).await;
+    let there = join(&house, kaveri, "Ravi Kumar", None).await;
+    let blind = |page: &str| !["Sharma", "Kaveri", "Meena", "Ravi"].iter().any(|word| page.contains(word));
+    let mut browser = house.browser();
+    let asked = enter(&mut browser, &meena, &[]).await;
+    assert_eq!((asked.status, browser.session()), (StatusCode::OK, None));
+    assert!(asked.body.contains("Who are you?") && blind(&asked.body), "{}", asked.body);
+    let code = house::between(&asked.body, "name=\"code\" value=\"", "\"").to_owned();
+    let come = go_on(&mut browser, &code, &[("name", " ravi  KUMAR ")]).await;
+    assert_eq!(come.to.as_deref(), Some("/console"), "{}", come.body);
+    let home = browser.get("/console").await.body;
+    assert!(home.contains("Kaveri Retail") && !home.contains("Sharma"), "{home}");
+
+    // Neither a name that is nobody's nor the other's id leads further, and the code is spent.
+    for more in [[("name", "Asha")], [("staff", there.staff_id.to_string().leak() as &str)]] {
+        let mut browser = house.browser();
+        let asked = enter(&mut browser, &meena, &[]).await;
+        let code = house::between(&asked.body, "name=\"code\" value=\"", "\"").to_owned();
+        let refused = go_on(&mut browser, &code, &more).await;
+        assert_eq!(browser.session(), None, "{}", refused.body);
+        assert!(refused.to.is_none() && blind(&refused.body), "{}", refused.body);
+        let again = go_on(&mut browser, &code, &[("name", "Ravi Kumar")]).await;
+        assert_eq!((again.status, browser.session()), (StatusCode::UNPROCESSABLE_ENTITY, None));
+        house.later(2 * 60 * 60);
+    }
+}
+
+#[tokio::test]
+async fn atk_044_one_person_in_two_places_is_one_person_and_the_owner_sees_whose_number_is_stale() {
+    let house = House::new().await;
+    let kaveri = kaveri(&house).await;
+    let here = join(&house, house.sharma, "Zoya Khan", None).await;
+    let there = join(&house, kaveri, "zoya khan", None).await;
+    // Of one person the place counts where she proved it last.
+    house.later(60 * DAY);
+    mark_verified(&mut *house.conn().await, there.staff_id, ContactKind::Phone, house.now()).await.expect("noted");
+    house.later(100 * DAY);
+    let mut browser = house.browser();
+    let asked = enter(&mut browser, &here, &[]).await;
+    assert!(asked.body.contains("Sharma Mobiles") && asked.body.contains("Kaveri Retail"), "{}", asked.body);
+    let mut asha = house.signed_in().await;
+    let page = asha.get("/console/staff").await.body;
+    let since = here.created_at.with_timezone(&chrono_tz::Asia::Kolkata).format("%-d %B %Y").to_string();
+    assert!(page.contains(&format!("last confirmed, or added, on {since}")), "{page}");
+    let code = house::between(&asked.body, "name=\"code\" value=\"", "\"").to_owned();
+    let chosen = here.staff_id.to_string();
+    assert_eq!(go_on(&mut browser, &code, &[("staff", &chosen)]).await.to.as_deref(), Some("/console"));
+    assert!(!asha.get("/console/staff").await.body.contains("last confirmed"), "she has it, it was seen");
+}
+
+#[tokio::test]
+async fn who_has_a_password_in_two_places_chooses_and_a_place_that_somebody_invented_opens_no_other() {
+    let house = House::new().await;
+    let kaveri = kaveri(&house).await;
+    let there = house.join(Some(kaveri), "Asha", "asha@example.in", Role::ReadOnly).await;
+    house.give_password(&there).await;
+    // Where somebody else added her and set a password.
+    let mut db = house.conn().await;
+    let invented = add_business(&mut db, "mallory", "Mallory", &*house.console.clock, &OsChance).await.expect("made");
+    let planted = house.join(Some(invented.business_id), "Asha", "asha@example.in", Role::Owner).await;
+    let hash = house.console.passwords.keep(&"another four words here".to_owned().into()).await;
+    let hash = hash.expect("hashed").expect("good");
+    muneem_jobs::people::signin::set_password(&mut db, planted.staff_id.0, &hash, None, house.now())
+        .await
+        .expect("set");
+    drop(db);
+
+    let mut browser = house.browser();
+    let asked = browser.sign_in("asha@example.in", PASSWORD).await;
+    assert_eq!((asked.status, browser.session()), (StatusCode::OK, None));
+    assert!(asked.body.contains("Sharma Mobiles") && asked.body.contains("Kaveri Retail"), "{}", asked.body);
+    assert!(!asked.body.contains("Mallory"), "{}", asked.body);
+    let code = house::between(&asked.body, "name=\"code\" value=\"", "\"").to_owned();
+    let choose = async |browser: &mut Browser<'_>, staff: &Staff| {
+        let staff = staff.staff_id.to_string();
+        let fields = [("who", "asha@example.in"), ("code", code.as_str()), ("staff", staff.as_str())];
+        browser.post("/console/sign-in/code", &fields).await
+    };
+    let cookies = browser.cookies.clone();
+    let come = choose(&mut browser, &there).await;
+    assert_eq!(come.to.as_deref(), Some("/console"), "{}", come.body);
+    assert!(browser.get("/console").await.body.contains("Kaveri Retail"));
+    let verified: bool =
+        sqlx::query_scalar("select email_verified_at is not null from muneem.people_staff where staff_id = $1")
+            .bind(there.staff_id.0)
+            .fetch_one(&house.db.pool())
+            .await
+            .expect("read");
+    assert!(!verified, "a password proves no address");
+    let mut kept = Browser { house: &house, cookies, from: None };
+    assert_eq!(choose(&mut kept, &there).await.status, StatusCode::UNPROCESSABLE_ENTITY, "once");
+
+    // A choice leads nowhere but to what it was made of.
+    let mut browser = house.browser();
+    let asked = browser.sign_in("asha@example.in", PASSWORD).await;
+    let code = house::between(&asked.body, "name=\"code\" value=\"", "\"").to_owned();
+    let staff = planted.staff_id.to_string();
+    let fields = [("who", "asha@example.in"), ("code", code.as_str()), ("staff", staff.as_str())];
+    assert_eq!(browser.post("/console/sign-in/code", &fields).await.status, StatusCode::UNPROCESSABLE_ENTITY);
+    let mut mallory = house.browser();
+    let only = mallory.sign_in("asha@example.in", "another four words here").await;
+    assert_ne!(only.status, StatusCode::OK, "no choice");
+    assert_eq!(mallory.session(), None, "of a third place the password is not looked at");
+}
