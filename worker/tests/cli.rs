@@ -432,6 +432,7 @@ fn doctor_beside(home: &Path, listen: &str) -> String {
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .env("HOME", home)
         .env("MUNEEM__SERVER__LISTEN", listen)
+        .env("MUNEEM__SANDBOX__ENABLED", "true")
         .current_dir(home)
         .output()
         .expect("the binary starts");

@@ -10,6 +10,7 @@ use std::{
 
 use muneem_jobs::{
     evidence::By,
+    law,
     messaging::{self, Account},
     outbound::{Clock, Phone, carrier::NumberId},
     people::{self, NewToken, Scope},
@@ -243,6 +244,7 @@ async fn set_up_business(owner: &PgPool) -> Result<SecretString, Error> {
     let mut conn = owner.acquire().await.map_err(Error::database("connect as the owner"))?;
     let by = By::operator(SystemClock.now(), &OsChance);
     schema::migrate(&mut conn).await.map_err(|error| Error::Business(Box::new(error)))?;
+    law::set_sandbox(&mut conn, true).await.map_err(Error::database("make its clock a sandbox's"))?;
     let business =
         people::add_business(&mut conn, shop::BUSINESS, "Sharma Mobiles Private Limited", &SystemClock, &OsChance)
             .await
