@@ -424,14 +424,9 @@ pub(super) async fn list_newest(
 
 /// The number of an event in the log, of one business or of all.
 pub(super) async fn find_seq(db: &mut PgConnection, business: Option<Uuid>, event: Uuid) -> Result<Option<u64>, Error> {
-    let seq = sqlx::query_scalar!(
-        // In no order: one would tempt the planner away from the index on ids.
-        "select seq from muneem.evidence_leaves where event_id = $1 and ($2::uuid is null or business_id = $2) limit 1",
-        event,
-        business,
-    )
-    .fetch_optional(db)
-    .await?;
+    let seq = sqlx::query_scalar!("select muneem.evidence_find($1, $2)", event, business as Option<Uuid>)
+        .fetch_one(db)
+        .await?;
     Ok(seq.map(wide))
 }
 
@@ -441,14 +436,8 @@ pub(super) async fn find_first_between(
     business: Uuid,
     (from, to): (Uuid, Uuid),
 ) -> Result<Option<u64>, Error> {
-    let number = sqlx::query_scalar!(
-        "select min(business_seq) from muneem.evidence_leaves where business_id = $1 and event_id between $2 and $3",
-        business,
-        from,
-        to,
-    )
-    .fetch_one(db)
-    .await?;
+    let number =
+        sqlx::query_scalar!("select muneem.evidence_find_first($1, $2, $3)", business, from, to).fetch_one(db).await?;
     Ok(number.map(wide))
 }
 

@@ -186,7 +186,7 @@ impl House {
     }
 
     pub(super) async fn evidence(&self) -> Vec<Value> {
-        let bodies: Vec<Vec<u8>> = sqlx::query_scalar("select body from muneem.evidence_events order by event_id")
+        let bodies: Vec<Vec<u8>> = sqlx::query_scalar("select body from muneem.evidence_events order by xid, event_id")
             .fetch_all(&self.db.pool())
             .await
             .expect("the evidence");

@@ -57,7 +57,7 @@ async fn whoever_asks_for_the_head_of_an_answer_needs_what_the_answer_needs() {
 async fn refusals(house: &House) -> Vec<Value> {
     let bodies: Vec<Value> = sqlx::query_scalar(
         "select convert_from(body, 'UTF8')::jsonb from muneem.evidence_events
-         where convert_from(body, 'UTF8')::jsonb ->> 'verb' = 'people.request_refused' order by event_id",
+         where convert_from(body, 'UTF8')::jsonb ->> 'verb' = 'people.request_refused' order by xid, event_id",
     )
     .fetch_all(&house.db.pool())
     .await

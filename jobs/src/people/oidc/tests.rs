@@ -218,7 +218,7 @@ async fn who_was_removed_or_unlinked_is_not_found() {
     assert_eq!(left, 0, "nothing that names her stays");
     let told: Vec<String> = sqlx::query_scalar(
         "select convert_from(body, 'UTF8')::jsonb ->> 'verb' from muneem.evidence_events
-         where convert_from(body, 'UTF8')::jsonb ->> 'verb' like 'people.oidc_%linked' order by event_id",
+         where convert_from(body, 'UTF8')::jsonb ->> 'verb' like 'people.oidc_%linked' order by xid, event_id",
     )
     .fetch_all(&house.db.pool())
     .await

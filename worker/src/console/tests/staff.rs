@@ -116,7 +116,7 @@ async fn atk_061_who_may_not_is_counted_and_on_record_from_pages_too() {
     assert_eq!(ravi.post(STAFF, &form).await.status, StatusCode::FORBIDDEN);
     let told: Vec<serde_json::Value> = sqlx::query_scalar(
         "select convert_from(body, 'UTF8')::jsonb from muneem.evidence_events
-         where convert_from(body, 'UTF8')::jsonb ->> 'verb' = 'people.request_refused' order by event_id",
+         where convert_from(body, 'UTF8')::jsonb ->> 'verb' = 'people.request_refused' order by xid, event_id",
     )
     .fetch_all(&house.db.pool())
     .await
