@@ -25,9 +25,18 @@ fn collect(folder: &Path, found: &mut ByAttack) {
             collect(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = std::fs::read_to_string(&path).unwrap();
-            // Of a property test, too: `proptest!` takes functions.
-            for name in names(&text, "fn ") {
-                found.entry(name[4..7].to_owned()).or_default().insert(name.to_owned());
+            let mut attributes = Vec::new();
+            for line in text.lines().map(str::trim) {
+                if line.starts_with("#[") {
+                    attributes.push(line);
+                } else if !line.starts_with("//") {
+                    for name in names(line, "fn ") {
+                        let runs = attributes.iter().any(|one| one.contains("test]") || one.contains("test("));
+                        assert!(runs && !attributes.contains(&"#[ignore]"), "{name} does not run");
+                        found.entry(name[4..7].to_owned()).or_default().insert(name.to_owned());
+                    }
+                    attributes.clear();
+                }
             }
         }
     }

@@ -6,7 +6,8 @@ use sqlx::Connection;
 
 use super::{
     Authority, Error, NewToken, Presented, Refusal, Role, Scope, add_business_by, authenticate, create_token_by,
-    hold_token, list_handles, list_tokens, note_exposed, remove_staff, revoke_token, revoke_token_by, testing::House,
+    hold_token, list_handles, list_tokens, note_exposed, remove_staff, revoke_token, revoke_token_by, staff_store,
+    testing::House,
 };
 use crate::evidence::{By, words};
 
@@ -116,6 +117,8 @@ async fn atk_054_a_token_that_acts_and_is_ended_at_the_same_moment_does_one_afte
             house.until_waiting(process).await;
             let mut beside = house.conn().await;
             assert!(authenticate(&mut beside, &presented, None, house.now()).await.is_ok(), "not ended yet");
+            // What it does next wants rows that its end wants too.
+            assert!(staff_store::share_staff(&mut tx, person.staff_id).await.expect("nobody waits in a circle"));
             tx.commit().await
         };
         let (ended, acted) = tokio::join!(end, act);

@@ -389,6 +389,7 @@ pub async fn withdraw_role(
     let Decision { by, now, .. } = *decision;
     by.require(Scope::StaffWrite)?;
     let mut tx = db.begin().await?;
+    store::hold_tokens_of(&mut tx, staff_id).await?;
     let staff = locked(&mut tx, staff_id, by).await?;
     by.covers(&role.scopes())?;
     if role == Role::Owner && staff.roles.contains(&role) {
@@ -413,6 +414,7 @@ pub async fn remove_staff(db: &mut PgConnection, staff_id: StaffId, decision: &D
     let Decision { by, now, .. } = *decision;
     by.require(Scope::StaffWrite)?;
     let mut tx = db.begin().await?;
+    store::hold_tokens_of(&mut tx, staff_id).await?;
     let staff = match locked(&mut tx, staff_id, by).await {
         Err(Error::NoSuchStaff(_)) => {
             let gone = visible(&mut tx, staff_id, by).await?;

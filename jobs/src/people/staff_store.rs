@@ -141,6 +141,12 @@ pub(super) async fn list_staff(db: &mut PgConnection, business: Option<BusinessI
     Ok(rows.into_iter().map(Staff::from).collect())
 }
 
+/// Waits for whoever acts with a token of hers, and lets nobody past until the transaction ends. Before any row.
+pub(super) async fn hold_tokens_of(tx: &mut PgConnection, staff_id: StaffId) -> Result<(), Error> {
+    sqlx::query!(r#"select muneem.people_hold_tokens_of($1) as "held!: ()""#, staff_id.0).execute(tx).await?;
+    Ok(())
+}
+
 /// Whether she is here, held until the transaction ends.
 pub(super) async fn lock_staff(tx: &mut PgConnection, staff_id: StaffId) -> Result<bool, Error> {
     let row = sqlx::query_scalar!(

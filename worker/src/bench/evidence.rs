@@ -28,7 +28,7 @@ use crate::{
 };
 
 const WRITERS: usize = 16;
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 5;
 /// How long writers write in one round.
 const WRITE: Duration = Duration::from_secs(3);
 /// Events that are sealed, exported and verified.
@@ -52,22 +52,25 @@ pub(super) async fn measure(scratch: &Scratch, tell: &mut (dyn FnMut(&Figure) + 
     let key = Signer25519::new(&SEED);
     let mut sealer = Sealer::new(Signer25519::new(&SEED), Vec::new(), "bench".to_owned());
 
-    let (mut ours, mut plain) = (Vec::new(), Vec::new());
+    let mut conn = db.acquire().await?;
+    let mut at = SystemClock.now();
+    let (mut ours, mut sealed, mut plain) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         for by_hand in in_turn(round) {
             sqlx::query("checkpoint").execute(db).await?;
-            if by_hand {
-                plain.push(write(db, true).await?);
-            } else {
-                ours.push(write_sealed(db, &mut sealer).await?);
-            }
+            let rate = write(db, by_hand).await?;
+            if by_hand { plain.push(rate) } else { ours.push(rate) }
         }
+        seal_all(&mut conn, &mut sealer, &mut at).await?;
+        sqlx::query("checkpoint").execute(db).await?;
+        sealed.push(write_sealed(db, &mut sealer, &mut at).await?);
+        seal_all(&mut conn, &mut sealer, &mut at).await?;
     }
-    tell(&Figure::at_least("evidence.append", "events/s", median(ours), median(plain), 0.85));
+    let plain = median(plain);
+    tell(&Figure::at_least("evidence.append", "events/s", median(ours), plain, 0.85));
+    // What the sealer takes of two cores that the writers fill.
+    tell(&Figure::rate_beside("evidence.append_beside_sealer", "events/s", median(sealed), plain, 2500.0));
 
-    let mut conn = db.acquire().await?;
-    let mut at = SystemClock.now();
-    seal_all(&mut conn, &mut sealer, &mut at).await?;
     let before = evidence::load_standing(&mut conn).await?.size;
     let rate = write_batches(db, VERIFIED.saturating_sub(before)).await?;
     tell(&Figure::least("evidence.append_batch", "events/s", rate, 15_000.0));
@@ -134,13 +137,14 @@ async fn write(db: &PgPool, by_hand: bool) -> anyhow::Result<f64> {
 }
 
 /// As [`write`], with the sealer numbering and signing meanwhile as it does beside a shop.
-async fn write_sealed(db: &PgPool, sealer: &mut Sealer) -> anyhow::Result<f64> {
+async fn write_sealed(db: &PgPool, sealer: &mut Sealer, at: &mut DateTime<Utc>) -> anyhow::Result<f64> {
     let done = Arc::new(AtomicBool::new(false));
     let mut conn = db.acquire().await?;
     let sealing = async {
         while !done.load(Ordering::Relaxed) {
-            sealer.turn(&mut conn, SystemClock.now()).await?;
+            sealer.turn(&mut conn, *at).await?;
             tokio::time::sleep(PAUSE).await;
+            *at += PAUSE;
         }
         anyhow::Ok(())
     };

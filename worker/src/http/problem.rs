@@ -261,11 +261,11 @@ impl From<sqlx::Error> for Problem {
     fn from(error: sqlx::Error) -> Self {
         let id = match &error {
             sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) => ProblemId::Unavailable,
-            // Shutting down, starting up, out of connections, two that waited for each other.
+            // Shutting down, starting up, out of connections, two that waited for each other, a lock held for too long.
             sqlx::Error::Database(database)
-                if database
-                    .code()
-                    .is_some_and(|code| code.starts_with("57P") || code.starts_with("53") || code == "40P01") =>
+                if database.code().is_some_and(|code| {
+                    code.starts_with("57P") || code.starts_with("53") || code == "40P01" || code == "55P03"
+                }) =>
             {
                 ProblemId::Unavailable
             }
