@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 const SHARMA: BusinessId = BusinessId(Uuid::from_u128(1));
 /// Between two looks at how far it is; the moved clock goes [`PACE`] times as fast as this.
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(100);
 const PACE: u32 = 10;
 
 /// How much fire.
@@ -45,7 +45,7 @@ impl Round {
         if std::env::var_os("MUNEEM_LONG").is_some() {
             return Self { rows: 60_000, kills: 50, at_most: Duration::from_secs(900) };
         }
-        Self { rows: 6000, kills: 10, at_most: Duration::from_secs(180) }
+        Self { rows: 6000, kills: 10, at_most: Duration::from_secs(400) }
     }
 }
 
