@@ -193,6 +193,10 @@ words! {
         /// There were so many wrong attempts that the next ones wait.
         SIGN_IN_SLOWED = "people.sign_in_slowed",
     }
+    atk_044_a_right_code_to_a_stale_number_is_on_record_and_told_elsewhere {
+        /// A code to a phone that nobody confirmed for long was right; by itself it opened nothing.
+        STALE_PHONE_PROVED = "people.stale_phone_proved",
+    }
     a_password_is_set_by_whoever_has_proved_a_factor_and_ends_other_sessions {
         /// Somebody has another password.
         PASSWORD_SET = "people.password_set",

@@ -327,6 +327,27 @@ async fn crash_at_every_step_warns_once_and_of_grave_things_on_every_channel() {
 }
 
 #[tokio::test]
+async fn who_may_have_lost_her_phone_is_not_told_so_on_it() {
+    for (warning, messages) in [(Warning::NewDevice, 1), (Warning::StalePhone, 0)] {
+        let office = Office::open("en").await;
+        office.add_account().await;
+        sqlx::query(
+            "update muneem.people_staff set email_sealed = null, email_index = null, email_index_version = null",
+        )
+        .execute(&mut *office.conn().await)
+        .await
+        .expect("she has a phone alone");
+        office.warn(warning, None).await;
+        office.run("messaging.warn_staff").await;
+        let sent: i64 = sqlx::query_scalar("select count(*) from muneem.messaging_messages")
+            .fetch_one(&mut *office.conn().await)
+            .await
+            .expect("counted");
+        assert_eq!(sent, messages, "{warning:?}");
+    }
+}
+
+#[tokio::test]
 async fn crash_at_every_step_takes_a_factor_away_once_and_tells() {
     for step in 0..2 {
         let office = Office::open("en").await;

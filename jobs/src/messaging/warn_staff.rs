@@ -15,8 +15,8 @@ use crate::{
 };
 
 /// `messaging.warn_staff`: tells somebody of staff what happened to her access, by mail where there is a mail server and
-/// else by WhatsApp; on both where the matter is grave. Messages and end of the job are one transaction, so she is told
-/// once.
+/// else by WhatsApp; on both where the matter is grave; by mail alone where the phone may be a stranger's. Messages and
+/// end of the job are one transaction, so she is told once.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WarnStaff {
@@ -40,7 +40,8 @@ impl Job for WarnStaff {
         let Some(contact) = contact.map_err(|error| Error::Staff(Box::new(error)))? else { return Ok(Done::OK) };
         let desk =
             Desk { vault: &deps.vault, clock: &*deps.clock, chance: &*deps.chance, mails: deps.mailer.is_configured() };
-        let ways = staff::way_to(&mut tx, &contact, desk.mails, Channel::Email).await?;
+        let mut ways = staff::way_to(&mut tx, &contact, desk.mails, Channel::Email).await?;
+        ways.retain(|way| way.channel() != Channel::Phone || !self.warning.is_kept_from_phone());
         if ways.is_empty() {
             tracing::warn!(people.staff_id = %self.staff_id, warning = self.warning.as_str(), "no way to warn somebody");
         }

@@ -1,7 +1,7 @@
 //! Counting attempts before they are looked at.
 
 use muneem_jobs::{
-    evidence::{Actor, words},
+    evidence::{Actor, Word, words},
     outbound::{Email, Phone},
     people::{
         Staff, StaffId, find_staff_by_email, find_staff_by_phone,
@@ -94,18 +94,30 @@ pub(super) async fn begin(
     let alarming = begun.map_err(|error| Turned::of(error, now))?;
     let Some(staff) = staff.filter(|_| alarming) else { return Ok(()) };
     let mut tx = db.begin().await?;
+    note_unproved(console, &mut tx, staff, words::SIGN_IN_SLOWED, Warning::WrongAttempts).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Records what happened to somebody's sign-in by the hand of whoever has not proved to be her, and has her told.
+pub(super) async fn note_unproved(
+    console: &Console,
+    tx: &mut PgConnection,
+    staff: &Staff,
+    verb: Word,
+    warning: Warning,
+) -> Result<(), Turned> {
+    let now = console.clock.now();
     let deed = Deed {
-        // Whoever it is has not said who she is.
         actor: Actor::System,
-        verb: words::SIGN_IN_SLOWED,
+        verb,
         staff_id: staff.staff_id,
         business_id: staff.business_id,
         details: Value::Null,
     };
-    record(&mut tx, deed, now, &*console.chance).await?;
-    if let Some(desk) = desk_of(&mut tx, staff.business_id).await? {
-        warn(&mut tx, desk, staff.staff_id, Warning::WrongAttempts, now).await?;
+    record(tx, deed, now, &*console.chance).await?;
+    if let Some(desk) = desk_of(tx, staff.business_id).await? {
+        warn(tx, desk, staff.staff_id, warning, now).await?;
     }
-    tx.commit().await?;
     Ok(())
 }

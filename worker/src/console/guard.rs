@@ -79,6 +79,11 @@ pub enum Turned {
         /// Seconds to wait.
         seconds: i64,
     },
+    /// As many codes were sent as somebody gets in an hour.
+    TooManyCodes {
+        /// Seconds until the next one.
+        seconds: i64,
+    },
     /// Too many passwords are being checked.
     Busy,
     /// Something failed inside.
@@ -95,6 +100,7 @@ impl Turned {
             Self::NotOurs(_) => Some(Reason("console.not_ours")),
             Self::MayNot(_) => Some(Reason("console.may_not")),
             Self::TooSoon { .. } => Some(Reason("console.too_soon")),
+            Self::TooManyCodes { .. } => Some(Reason("console.too_many_codes")),
             _ => None,
         }
     }
@@ -151,6 +157,16 @@ impl Turned {
                 ),
                 seconds,
             ),
+            Self::TooManyCodes { seconds } => pages::refuse_until(
+                StatusCode::TOO_MANY_REQUESTS,
+                "Enough codes for now",
+                &format!(
+                    "Five codes an hour are the most. The next one can be sent in {}; a password, or an identity \
+                     provider, lets you in before.",
+                    words_for(seconds)
+                ),
+                seconds,
+            ),
             Self::Busy => pages::refuse_until(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "A moment, please",
@@ -179,9 +195,8 @@ impl Turned {
     /// A refusal of sign-in that its page does not speak of itself.
     pub(super) fn of(error: signin::Error, now: DateTime<Utc>) -> Self {
         match error {
-            signin::Error::TooSoon { until } | signin::Error::TooManyCodes { until } => {
-                Self::TooSoon { seconds: (until - now).num_seconds() + 1 }
-            }
+            signin::Error::TooSoon { until } => Self::TooSoon { seconds: (until - now).num_seconds() + 1 },
+            signin::Error::TooManyCodes { until } => Self::TooManyCodes { seconds: (until - now).num_seconds() + 1 },
             signin::Error::Password(password::Error::Busy) => Self::Busy,
             signin::Error::SessionEnded => Self::NotSignedIn(Some("/console".to_owned())),
             signin::Error::NoSuchReset => Self::NotFound,
@@ -418,6 +433,18 @@ fn elsewhere(console: &Console, headers: &HeaderMap, path: &str) -> Option<Respo
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn enough_codes_are_not_told_as_wrong_attempts() {
+        let now = DateTime::UNIX_EPOCH;
+        let turned = Turned::of(signin::Error::TooManyCodes { until: now + chrono::TimeDelta::minutes(30) }, now);
+        let page = turned.into_response();
+        assert_eq!(page.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(page.extensions().get::<Reason>().map(|reason| reason.0), Some("console.too_many_codes"));
+        let page = axum::body::to_bytes(page.into_body(), 100_000).await.expect("a page");
+        let page = String::from_utf8_lossy(&page);
+        assert!(page.contains("Five codes an hour are the most") && !page.contains("wrong attempts"), "{page}");
+    }
 
     #[test]
     fn a_link_leads_to_our_own_pages_or_home() {

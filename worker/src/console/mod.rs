@@ -15,6 +15,7 @@ mod confirm;
 pub mod cookies;
 mod departures;
 mod enter;
+mod entered;
 mod frame;
 pub mod guard;
 mod home;
@@ -119,7 +120,7 @@ pub fn routes(console: Arc<Console>) -> Router {
         .route("/console/resets/{id}/approve", post(lost::approve))
         .route("/console/resets/{id}/cancel", post(lost::cancel))
         .route("/console/sign-in", get(sign_in::show).post(sign_in::identify))
-        .route("/console/sign-in/code", post(sign_in::enter_code))
+        .route("/console/sign-in/code", post(entered::enter_code))
         .route("/console/sign-out", post(sessions::sign_out))
         .route("/console/second-factor", get(confirm::show_second).post(confirm::prove_second))
         .route("/console/second-factor/passkey", post(confirm::begin_passkey_second))

@@ -4,7 +4,7 @@
 use axum::response::Response;
 use muneem_jobs::people::{
     Staff, StaffId, find_business_by_id, open_contact,
-    signin::{SentCode, make_choice, make_code},
+    signin::{SentCode, make_choice, park_proof},
 };
 use secrecy::ExposeSecret;
 use serde::Serialize;
@@ -14,9 +14,9 @@ use super::{
     Console,
     cookies::Crumb,
     enter,
+    entered::Proof,
     guard::Turned,
-    pages::{Page, draw},
-    sign_in::Proof,
+    pages::{Page, draw, draw_again},
 };
 
 #[derive(Serialize)]
@@ -24,6 +24,7 @@ struct Whose<'a> {
     who: &'a str,
     next: &'a str,
     code: &'a str,
+    problem: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -34,6 +35,8 @@ struct Choose<'a> {
     /// The name that told her from others.
     name: &'a str,
     choices: Vec<Choice>,
+    /// There are places that the page does not name.
+    others: bool,
 }
 
 #[derive(Serialize)]
@@ -48,13 +51,13 @@ struct Choice {
 pub(super) async fn of_person(
     console: &Console,
     db: &mut PgConnection,
-    all: Vec<Staff>,
+    all: &[Staff],
     typed: &str,
 ) -> Result<Option<Vec<Staff>>, Turned> {
     let mut named = Vec::with_capacity(all.len());
     for staff in all {
         let contact = open_contact(db, &console.vault, staff.staff_id).await?;
-        named.push((contact.map(|contact| spelled(&contact.name)).unwrap_or_default(), staff));
+        named.push((contact.map(|contact| spelled(&contact.name)).unwrap_or_default(), staff.clone()));
     }
     let one = named.first().map(|(name, _)| name.clone()).unwrap_or_default();
     if named.iter().any(|(name, _)| *name != one) {
@@ -69,25 +72,36 @@ fn spelled(name: &str) -> String {
     name.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
 }
 
-/// Asks who of those who share the contact she is, and shows none of them. The proof goes along as a code that nobody
-/// was sent, bound to this browser too.
+/// Asks who of those who share the contact she is, and shows none of them; once more where she typed a name that is none
+/// of theirs. The proof goes along as a code that nobody was sent, bound to this browser too.
 pub(super) async fn ask_name(console: &Console, db: &mut PgConnection, proof: &Proof<'_>) -> Result<Response, Turned> {
-    let code = proved_again(console, db, proof).await?;
-    let body = Whose { who: proof.who, next: proof.next, code: code.code.expose_secret() };
-    let page = draw("whose", &Page { title: "Who are you?", inside: false, script: false, body });
-    Ok(with_code(console, page, &code))
+    let code = park_proof(db, &proof.parked, console.clock.now(), &*console.chance).await?;
+    let problem = (!proof.name.trim().is_empty()).then(|| {
+        let tries = match proof.parked.tries_left {
+            1 => "one try is left".to_owned(),
+            tries => format!("{tries} tries are left"),
+        };
+        format!("Nobody of this name is reached here: write it as your business does; {tries}.")
+    });
+    let problem = problem.as_deref();
+    let body = Whose { who: proof.who, next: proof.next, code: code.code.expose_secret(), problem };
+    let page = Page { title: "Who are you?", inside: false, script: false, body };
+    let response = if problem.is_some() { draw_again("whose", &page) } else { draw("whose", &page) };
+    Ok(with_code(console, response, &code))
 }
 
-/// Asks which business it is to be, of those whose person the code reached.
+/// Asks which business it is to be, of `several` whose person the code reached. With `others`, there are places that a code
+/// alone does not open: the page says so and no more.
 pub(super) async fn choose_after_code(
     console: &Console,
     db: &mut PgConnection,
-    several: &[Staff],
-    proof: &Proof<'_>,
-    name: &str,
+    (several, others): (&[Staff], bool),
+    proof: &mut Proof<'_>,
 ) -> Result<Response, Turned> {
-    let code = proved_again(console, db, proof).await?;
-    choose(console, db, several, (&code, proof.who, proof.next, name)).await
+    // Who she is is known: what is left to say costs no name.
+    proof.parked.tries_left = proof.parked.tries_left.max(1);
+    let code = park_proof(db, &proof.parked, console.clock.now(), &*console.chance).await?;
+    choose(console, db, (several, others), (&code, proof.who, proof.next, proof.name)).await
 }
 
 /// Asks which business it is to be, of those that her password opens.
@@ -99,13 +113,13 @@ pub(super) async fn choose_after_password(
 ) -> Result<Response, Turned> {
     let places: Vec<_> = several.iter().map(|staff| staff.staff_id.0).collect();
     let code = make_choice(db, &places, console.clock.now(), &*console.chance).await?;
-    choose(console, db, several, (&code, who, next, "")).await
+    choose(console, db, (several, false), (&code, who, next, "")).await
 }
 
 async fn choose(
     console: &Console,
     db: &mut PgConnection,
-    several: &[Staff],
+    (several, others): (&[Staff], bool),
     (code, who, next, name): (&SentCode, &str, &str, &str),
 ) -> Result<Response, Turned> {
     let mut choices = Vec::new();
@@ -118,16 +132,9 @@ async fn choose(
         let name = business.unwrap_or_else(|| "A business".to_owned());
         choices.push(Choice { staff_id: staff.staff_id, name, roles: roles.join(", ") });
     }
-    let body = Choose { who, next, code: code.code.expose_secret(), name, choices };
+    let body = Choose { who, next, code: code.code.expose_secret(), name, choices, others };
     let page = draw("choose", &Page { title: "Where to?", inside: false, script: false, body });
     Ok(with_code(console, page, code))
-}
-
-/// The same proof once more, as a code that nobody was sent.
-async fn proved_again(console: &Console, db: &mut PgConnection, proof: &Proof<'_>) -> Result<SentCode, Turned> {
-    let now = console.clock.now();
-    let made = make_code(db, proof.staff, proof.channel, now, &*console.chance).await;
-    made.map_err(|error| Turned::of(error, now))
 }
 
 fn with_code(console: &Console, mut response: Response, code: &SentCode) -> Response {

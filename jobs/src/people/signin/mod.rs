@@ -30,6 +30,7 @@ mod error;
 mod forget_sessions;
 mod invitation;
 mod invitation_store;
+mod parked;
 pub mod passkey;
 mod passkey_store;
 pub mod password;
@@ -63,6 +64,7 @@ pub use forget_sessions::ForgetSessions;
 pub use invitation::{
     INVITATION_LIFE, Invitation, InvitationId, Invitee, find_invitation, invite, invite_first, use_invitation,
 };
+pub use parked::{Parked, park_proof};
 pub use record::{Deed, record};
 pub use reset::{
     Reset, approve_reset, ask_reset, cancel_reset, carry_out_reset, find_open_reset, find_reset, list_open_resets,
@@ -162,7 +164,7 @@ pub async fn load_credentials(db: &mut PgConnection, staff: Uuid) -> Result<Cred
     credential_store::load_credentials(db, staff).await
 }
 
-/// Keeps a new password's hash and ends every session but `keep`.
+/// Keeps a new password's hash and ends every session but `keep`, and whatever waited to let somebody in as her.
 ///
 /// # Errors
 /// The database fails.
@@ -176,6 +178,8 @@ pub async fn set_password(
     let mut tx = db.begin().await?;
     credential_store::set_password(&mut tx, staff, hash, now).await?;
     session_store::end_sessions(&mut tx, staff, keep, now).await?;
+    code_store::void_codes(&mut tx, staff, now).await?;
+    code_store::void_choices(&mut tx, staff, now).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -378,6 +382,8 @@ pub enum Entered {
         /// The way it was sent: she holds that phone, or reads that mail.
         channel: Channel,
     },
+    /// The one that stands for a right one, now used up. It proves no more than that one did.
+    Parked(Parked),
     /// The one behind a choice between places of work, now used up.
     Choice {
         /// People of staff whose password was right.
@@ -407,11 +413,14 @@ pub async fn enter_code(
     let Some(row) = code_store::take_try(&mut tx, code_id, now).await? else { return Ok(Entered::Void) };
     let outcome = if bool::from(secret::code_digest(binding, code.trim()).ct_eq(row.code_sha256.as_slice())) {
         code_store::use_code(&mut tx, code_id, now).await?;
-        match (row.chooses, row.channel) {
+        let (staff, channel) = (row.staff_id, Channel::read(row.channel.as_deref().unwrap_or_default()));
+        match (row.chooses, row.leads_to) {
             (Some(places), _) => Entered::Choice { places },
-            (None, channel) => {
-                Entered::Right { staff: row.staff_id, channel: Channel::read(channel.as_deref().unwrap_or_default()) }
+            (None, Some(leads_to)) => {
+                let (tries_left, expires_at) = (row.tries_left, row.expires_at);
+                Entered::Parked(Parked { staff, channel, leads_to, tries_left, expires_at })
             }
+            (None, None) => Entered::Right { staff, channel },
         }
     } else {
         Entered::Wrong { tries_left: row.tries_left }
@@ -428,6 +437,7 @@ pub async fn forget_staff(db: &mut PgConnection, staff: Uuid, now: DateTime<Utc>
     let mut tx = db.begin().await?;
     session_store::end_sessions(&mut tx, staff, None, now).await?;
     code_store::void_codes(&mut tx, staff, now).await?;
+    code_store::void_choices(&mut tx, staff, now).await?;
     credential_store::clear_credentials(&mut tx, staff, now).await?;
     tx.commit().await?;
     Ok(())

@@ -24,6 +24,8 @@ pub enum Warning {
     NewCountry,
     /// Somebody has tried to sign in as her again and again.
     WrongAttempts,
+    /// A code to a phone of hers that nobody confirmed for long was right: it may be a stranger who has the number now.
+    StalePhone,
     /// Her password was changed.
     PasswordChanged,
     /// An authenticator or a passkey was set up, or a passkey taken away.
@@ -42,10 +44,11 @@ pub enum Warning {
 
 impl Warning {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NewDevice,
         Self::NewCountry,
         Self::WrongAttempts,
+        Self::StalePhone,
         Self::PasswordChanged,
         Self::FactorChanged,
         Self::PasskeyCopied,
@@ -61,6 +64,7 @@ impl Warning {
             Self::NewDevice => "new_device",
             Self::NewCountry => "new_country",
             Self::WrongAttempts => "wrong_attempts",
+            Self::StalePhone => "stale_phone",
             Self::PasswordChanged => "password_changed",
             Self::FactorChanged => "factor_changed",
             Self::PasskeyCopied => "passkey_copied",
@@ -74,6 +78,11 @@ impl Warning {
     /// Whether she is told on every channel there is, and not on one alone: who takes her factor may hold her mail.
     pub const fn is_for_every_channel(self) -> bool {
         matches!(self, Self::PasskeyCopied | Self::FactorResetAsked | Self::FactorResetApproved | Self::FactorRemoved)
+    }
+
+    /// Whether her phone is the one place where it must not be told: somebody else may read there.
+    pub const fn is_kept_from_phone(self) -> bool {
+        matches!(self, Self::StalePhone)
     }
 }
 

@@ -19,6 +19,13 @@ const NUMBER: &str = "+919812345678";
 const DAY: i64 = 24 * 60 * 60;
 
 async fn join(house: &House, business: BusinessId, name: &str, email: Option<&str>) -> Staff {
+    let staff = join_unproved(house, business, name, email).await;
+    let mut db = house.conn().await;
+    mark_verified(&mut db, staff.staff_id, ContactKind::Phone, house.now()).await.expect("noted");
+    staff
+}
+
+async fn join_unproved(house: &House, business: BusinessId, name: &str, email: Option<&str>) -> Staff {
     let operator = Authority::operator();
     let decision = Decision { by: &operator, now: house.now(), chance: &OsChance };
     let person = Enrolment {
@@ -30,9 +37,7 @@ async fn join(house: &House, business: BusinessId, name: &str, email: Option<&st
         roles: vec![Role::Manager],
     };
     let mut db = house.conn().await;
-    let staff = enrol_staff(&mut db, &house.console.vault, &person, &decision).await.expect("enrolled");
-    mark_verified(&mut db, staff.staff_id, ContactKind::Phone, house.now()).await.expect("noted");
-    staff
+    enrol_staff(&mut db, &house.console.vault, &person, &decision).await.expect("enrolled")
 }
 
 async fn kaveri(house: &House) -> BusinessId {
@@ -141,18 +146,18 @@ async fn atk_044_two_people_who_share_a_number_come_in_as_themselves_and_see_not
     let home = browser.get("/console").await.body;
     assert!(home.contains("Kaveri Retail") && !home.contains("Sharma"), "{home}");
 
-    // Neither a name that is nobody's nor the other's id leads further, and the code is spent.
-    for more in [[("name", "Asha")], [("staff", there.staff_id.to_string().leak() as &str)]] {
-        let mut browser = house.browser();
-        let asked = enter(&mut browser, &meena, &[]).await;
-        let code = house::between(&asked.body, "name=\"code\" value=\"", "\"").to_owned();
-        let refused = go_on(&mut browser, &code, &more).await;
-        assert_eq!(browser.session(), None, "{}", refused.body);
-        assert!(refused.to.is_none() && blind(&refused.body), "{}", refused.body);
-        let again = go_on(&mut browser, &code, &[("name", "Ravi Kumar")]).await;
-        assert_eq!((again.status, browser.session()), (StatusCode::UNPROCESSABLE_ENTITY, None));
-        house.later(2 * 60 * 60);
-    }
+    // The other's id leads no further without a name, and the code is spent.
+    let there = there.staff_id.to_string();
+    let mut browser = house.browser();
+    let asked = enter(&mut browser, &meena, &[]).await;
+    let code = house::between(&asked.body, "name=\"code\" value=\"", "\"").to_owned();
+    let cookies = browser.cookies.clone();
+    let refused = go_on(&mut browser, &code, &[("staff", &there)]).await;
+    assert_eq!((refused.to.as_deref(), browser.session()), (None, None), "{}", refused.body);
+    assert!(blind(&refused.body), "{}", refused.body);
+    let mut kept = Browser { house: &house, cookies, from: None };
+    let again = go_on(&mut kept, &code, &[("name", "Ravi Kumar")]).await;
+    assert_eq!((again.status, kept.session()), (StatusCode::UNPROCESSABLE_ENTITY, None));
 }
 
 #[tokio::test]
@@ -161,21 +166,209 @@ async fn atk_044_one_person_in_two_places_is_one_person_and_the_owner_sees_whose
     let kaveri = kaveri(&house).await;
     let here = join(&house, house.sharma, "Zoya Khan", None).await;
     let there = join(&house, kaveri, "zoya khan", None).await;
-    // Of one person the place counts where she proved it last.
     house.later(60 * DAY);
-    mark_verified(&mut *house.conn().await, there.staff_id, ContactKind::Phone, house.now()).await.expect("noted");
-    house.later(100 * DAY);
     let mut browser = house.browser();
     let asked = enter(&mut browser, &here, &[]).await;
     assert!(asked.body.contains("Sharma Mobiles") && asked.body.contains("Kaveri Retail"), "{}", asked.body);
-    let mut asha = house.signed_in().await;
-    let page = asha.get("/console/staff").await.body;
-    let since = here.created_at.with_timezone(&chrono_tz::Asia::Kolkata).format("%-d %B %Y").to_string();
-    assert!(page.contains(&format!("last confirmed, or added, on {since}")), "{page}");
+    assert!(!asked.body.contains("Another place"), "{}", asked.body);
     let code = house::between(&asked.body, "name=\"code\" value=\"", "\"").to_owned();
-    let chosen = here.staff_id.to_string();
+    let chosen = there.staff_id.to_string();
     assert_eq!(go_on(&mut browser, &code, &[("staff", &chosen)]).await.to.as_deref(), Some("/console"));
-    assert!(!asha.get("/console/staff").await.body.contains("last confirmed"), "she has it, it was seen");
+    assert_eq!((proved_days_ago(&house, &here).await, proved_days_ago(&house, &there).await), (0, 0), "one number");
+
+    // Where it is stale it stays so, whatever was proved elsewhere, and the page does not name the place.
+    house.later(120 * DAY);
+    mark_verified(&mut *house.conn().await, there.staff_id, ContactKind::Phone, house.now()).await.expect("noted");
+    house.later(151 * DAY);
+    let mut browser = house.browser();
+    let asked = enter(&mut browser, &here, &[]).await;
+    assert!(asked.body.contains("Kaveri Retail") && asked.body.contains("Another place"), "{}", asked.body);
+    assert!(!asked.body.contains("Sharma"), "{}", asked.body);
+    let mut asha = house.signed_in().await;
+    let since = (house.now() - chrono::TimeDelta::days(91)).with_timezone(&chrono_tz::Asia::Kolkata);
+    let since = format!("last confirmed, or added, on {}", since.format("%-d %B %Y"));
+    let page = asha.get("/console/staff").await.body;
+    assert!(page.contains(&since), "{since}: {page}");
+    let code = house::between(&asked.body, "name=\"code\" value=\"", "\"").to_owned();
+    assert_eq!(go_on(&mut browser, &code, &[("staff", &chosen)]).await.to.as_deref(), Some("/console"));
+    assert_eq!((proved_days_ago(&house, &here).await, proved_days_ago(&house, &there).await), (91, 0));
+    assert!(asha.get("/console/staff").await.body.contains(&since), "still");
+}
+
+/// A business of Mallory's where a row bears somebody's name and number, as if she worked there.
+async fn plant(house: &House, name: &str) -> Staff {
+    let mut db = house.conn().await;
+    let made = add_business(&mut db, "mallory", "Mallory", &*house.console.clock, &OsChance).await.expect("made");
+    join_unproved(house, made.business_id, name, None).await
+}
+
+#[tokio::test]
+async fn atk_044_a_row_that_somebody_invents_makes_no_stale_number_good() {
+    let house = House::new().await;
+    let zoya = join(&house, house.sharma, "Zoya Khan", Some("zoya@example.in")).await;
+    house.later(100 * DAY);
+    let planted = plant(&house, "Zoya Khan").await;
+    let (here, there) = (zoya.staff_id.to_string(), planted.staff_id.to_string());
+    // Whoever has the number now is led to the invention alone.
+    let mut mallory = house.browser();
+    let asked = enter(&mut mallory, &zoya, &[]).await;
+    assert!(asked.body.contains("Mallory") && !asked.body.contains("Sharma"), "{}", asked.body);
+    let code = house::between(&asked.body, "name=\"code\" value=\"", "\"").to_owned();
+    assert_eq!(go_on(&mut mallory, &code, &[("staff", &there)]).await.to.as_deref(), Some("/console"));
+    assert!(mallory.get("/console").await.body.contains("Mallory"));
+    assert_eq!(proved_days_ago(&house, &zoya).await, 100, "what is proved there freshens nobody here");
+    // Nor by her id, nor by the way that is not named, nor once the invention has been confirmed.
+    let ways = [("staff", here.as_str()), ("elsewhere", "true")];
+    for (at, (more, straight)) in (1..).zip(ways.into_iter().flat_map(|more| [(more, true), (more, false)])) {
+        house.later(100 * DAY + at * 2 * 60 * 60);
+        let mut mallory = house.browser();
+        let half = if straight {
+            enter(&mut mallory, &zoya, &[more]).await
+        } else {
+            let asked = enter(&mut mallory, &zoya, &[]).await;
+            let code = house::between(&asked.body, "name=\"code\" value=\"", "\"").to_owned();
+            go_on(&mut mallory, &code, &[more]).await
+        };
+        assert_eq!((half.to.as_deref(), mallory.session()), (None, None), "{more:?} {straight}: {}", half.body);
+        assert!(half.body.contains("Another code is on its way to your mail address"), "{}", half.body);
+        assert_eq!(proved_days_ago(&house, &zoya).await, 100);
+    }
+}
+
+#[tokio::test]
+async fn atk_044_a_code_by_way_of_an_invented_row_opens_no_place_that_was_there_before() {
+    let house = House::new().await;
+    let zoya = join(&house, house.sharma, "Zoya Khan", None).await;
+    house.later(DAY);
+    let planted = plant(&house, "Zoya Khan").await;
+    // Its business's account carried the code, and its owner may have read it there.
+    let mut mallory = house.browser();
+    let here = zoya.staff_id.to_string();
+    let refused = enter(&mut mallory, &planted, &[("staff", &here)]).await;
+    assert_eq!((refused.to.as_deref(), mallory.session()), (None, None), "{}", refused.body);
+    let mut mallory = house.browser();
+    assert_eq!(enter(&mut mallory, &planted, &[]).await.to.as_deref(), Some("/console"));
+    assert!(!mallory.get("/console").await.body.contains("Sharma"));
+    assert_eq!(proved_days_ago(&house, &zoya).await, 1);
+}
+
+#[tokio::test]
+async fn atk_044_a_right_code_to_a_stale_number_is_on_record_and_told_elsewhere() {
+    let house = House::new().await;
+    let kaveri = kaveri(&house).await;
+    let meena = join(&house, kaveri, "Meena", None).await;
+    house.later(91 * DAY);
+    let refused = enter(&mut house.browser(), &meena, &[]).await;
+    assert!(refused.body.contains("a code to it alone opens nothing"), "{}", refused.body);
+    assert_eq!(house.recorded("people.stale_phone_proved").await, 1);
+    assert_eq!(house.warnings().await, ["stale_phone"]);
+    let whose: i64 = sqlx::query_scalar(
+        "select count(*) from muneem.evidence_events
+         where convert_from(body, 'UTF8') like '%console.stale_phone%' and convert_from(body, 'UTF8') like $1",
+    )
+    .bind(format!("%{}%", meena.staff_id))
+    .fetch_one(&house.db.pool())
+    .await
+    .expect("counted");
+    assert_eq!(whose, 1, "the refusal says whose number it was");
+}
+
+#[tokio::test]
+async fn who_shares_a_number_and_works_in_two_places_comes_in_three_times_in_an_hour() {
+    let house = House::new().await;
+    let kaveri = kaveri(&house).await;
+    let here = join(&house, house.sharma, "Zoya Khan", None).await;
+    let there = join(&house, kaveri, "Zoya Khan", None).await;
+    let mut db = house.conn().await;
+    let third = add_business(&mut db, "third", "Third", &*house.console.clock, &OsChance).await.expect("a shop");
+    drop(db);
+    join(&house, third.business_id, "Ravi Kumar", None).await;
+    for at in 0..3 {
+        house.later(at * 10 * 60);
+        let mut browser = house.browser();
+        let asked = enter(&mut browser, &here, &[]).await;
+        assert!(asked.body.contains("Who are you?"), "{at}: {}", asked.body);
+        let code = house::between(&asked.body, "name=\"code\" value=\"", "\"").to_owned();
+        let asked = go_on(&mut browser, &code, &[("name", "Zoya Khan")]).await;
+        assert!(asked.body.contains("Kaveri Retail") && !asked.body.contains("Third"), "{at}: {}", asked.body);
+        let code = house::between(&asked.body, "name=\"code\" value=\"", "\"").to_owned();
+        let chosen = there.staff_id.to_string();
+        let come = go_on(&mut browser, &code, &[("name", "Zoya Khan"), ("staff", &chosen)]).await;
+        assert_eq!(come.to.as_deref(), Some("/console"), "{at}: {}", come.body);
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_name_is_told_and_bears_five_tries_in_the_ten_minutes_of_one_proof() {
+    let house = House::new().await;
+    let kaveri = kaveri(&house).await;
+    let meena = join(&house, house.sharma, "Meena Rao", None).await;
+    join(&house, kaveri, "Ravi Kumar", None).await;
+    let mut browser = house.browser();
+    let mut page = enter(&mut browser, &meena, &[]).await;
+    let next = |page: &Answer| house::between(&page.body, "name=\"code\" value=\"", "\"").to_owned();
+    for left in ["4 tries are left", "3 tries are left", "2 tries are left", "one try is left"] {
+        page = go_on(&mut browser, &next(&page), &[("name", "Asha")]).await;
+        assert_eq!(page.status, StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(page.body.contains("Nobody of this name is reached here") && page.body.contains(left), "{}", page.body);
+    }
+    let mut kept = Browser { house: &house, cookies: browser.cookies.clone(), from: None };
+    let code = next(&page);
+    let refused = go_on(&mut browser, &code, &[("name", "Asha")]).await;
+    assert!(refused.body.contains("have a new code sent"), "{}", refused.body);
+    assert_eq!(go_on(&mut kept, &code, &[("name", "Meena Rao")]).await.to, None, "the tries are over");
+
+    // A slip costs nothing but a try; and asking again and again keeps no proof alive.
+    house.later(2 * 60 * 60);
+    let mut browser = house.browser();
+    let page = enter(&mut browser, &meena, &[]).await;
+    let page = go_on(&mut browser, &next(&page), &[("name", "Mena Rao")]).await;
+    let cookies = browser.cookies.clone();
+    let come = go_on(&mut browser, &next(&page), &[("name", "Meena Rao")]).await;
+    assert_eq!(come.to.as_deref(), Some("/console"), "{}", come.body);
+    assert_eq!(go_on(&mut Browser { house: &house, cookies, from: None }, &next(&page), &[]).await.to, None, "once");
+    let mut browser = house.browser();
+    let page = enter(&mut browser, &meena, &[]).await;
+    house.later(2 * 60 * 60 + 9 * 60);
+    let page = go_on(&mut browser, &next(&page), &[("name", "Mena Rao")]).await;
+    house.later(2 * 60 * 60 + 10 * 60 + 1);
+    assert_eq!(go_on(&mut browser, &next(&page), &[("name", "Meena Rao")]).await.to, None, "ten minutes in all");
+}
+
+#[tokio::test]
+async fn a_code_goes_by_the_first_of_her_places_that_can_send_one() {
+    let house = House::new().await;
+    let kaveri = kaveri(&house).await;
+    // The oldest row has neither a WhatsApp account behind it nor a mail address.
+    join(&house, kaveri, "Zoya Khan", None).await;
+    house.later(60);
+    join(&house, house.sharma, "Zoya Khan", Some("zoya@example.in")).await;
+    let mut browser = house.browser();
+    browser.post("/console/sign-in", &[("who", NUMBER), ("way", "code")]).await;
+    let mailed = house.mailed_code().await;
+    assert_eq!(go_on(&mut browser, &mailed, &[]).await.to.as_deref(), Some("/console"));
+    assert!(browser.get("/console").await.body.contains("Sharma Mobiles"));
+}
+
+#[tokio::test]
+async fn another_password_ends_a_choice_that_waits() {
+    let house = House::new().await;
+    let kaveri = kaveri(&house).await;
+    let there = house.join(Some(kaveri), "Asha", "asha@example.in", Role::ReadOnly).await;
+    house.give_password(&there).await;
+    let mut thief = house.browser();
+    let asked = thief.sign_in("asha@example.in", PASSWORD).await;
+    let code = house::between(&asked.body, "name=\"code\" value=\"", "\"").to_owned();
+    let hash = house.console.passwords.keep(&"another four words here".to_owned().into()).await;
+    let hash = hash.expect("hashed").expect("good");
+    // Of the second of the two: the choice began with the first.
+    let mut db = house.conn().await;
+    muneem_jobs::people::signin::set_password(&mut db, there.staff_id.0, &hash, None, house.now()).await.expect("set");
+    drop(db);
+    let staff = there.staff_id.to_string();
+    let fields = [("who", "asha@example.in"), ("code", code.as_str()), ("staff", staff.as_str())];
+    let refused = thief.post("/console/sign-in/code", &fields).await;
+    assert_eq!((refused.status, thief.session()), (StatusCode::UNPROCESSABLE_ENTITY, None), "{}", refused.body);
 }
 
 #[tokio::test]
