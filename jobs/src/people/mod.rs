@@ -12,6 +12,8 @@ mod contact;
 mod contact_store;
 mod enrol;
 mod error;
+#[cfg(test)]
+mod heir_tests;
 mod hints;
 pub mod links;
 mod model;
@@ -214,6 +216,8 @@ pub async fn create_token_by(
         return Err(Error::NoSuchBusiness("of another".to_owned()));
     }
     let mut tx = db.begin().await?;
+    // Whoever is put out while she makes it leaves no heir.
+    staff::still_may(&mut tx, by).await?;
     if let Some(staff_id) = new.staff_id {
         // Held as she is: what is made for her while she is put out, or loses a role, is refused or ends with the rest.
         staff_store::share_staff(&mut tx, staff_id).await?;

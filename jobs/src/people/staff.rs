@@ -476,7 +476,7 @@ async fn locked(tx: &mut PgConnection, staff_id: StaffId, by: &Authority) -> Res
 
 /// Holds the person who decides and refuses her where she has lost what she had when she came: a role that is taken
 /// away is worth nothing to whoever decides at the same moment.
-async fn still_may(tx: &mut PgConnection, by: &Authority) -> Result<(), Error> {
+pub(super) async fn still_may(tx: &mut PgConnection, by: &Authority) -> Result<(), Error> {
     let Some(decider) = by.person() else { return Ok(()) };
     // Staff of the platform stand outside the wall of any business.
     let inside = wall::step_out(tx).await?;

@@ -20,8 +20,8 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 
 use super::{
-    Authority, BusinessId, Caller, Decision, Error, NewToken, Role, Scope, StaffId, Token, staff_store,
-    store as people_store,
+    Authority, BusinessId, Caller, Decision, Error, NewToken, Role, Scope, StaffId, Token, staff::still_may,
+    staff_store, store as people_store,
 };
 use crate::{
     evidence::{self, Actor, Event, EventId, Object, Word, words},
@@ -119,6 +119,7 @@ pub async fn grant(
         ended_by: None,
     };
     let mut tx = db.begin().await?;
+    still_may(&mut tx, by).await?;
     if let Some(only) = wish.only {
         check_support(&mut tx, only).await?;
     }
@@ -222,6 +223,7 @@ pub async fn open_token(
     let by = decision.by;
     by.require(Scope::TokenWrite)?;
     let mut tx = db.begin().await?;
+    still_may(&mut tx, by).await?;
     let found = store::lock_grant(&mut tx, grant_id).await?;
     let grant = found.filter(|_| by.business().is_none()).ok_or(Error::NoSuchGrant(grant_id))?;
     if !grant.is_live(decision.now) {
