@@ -154,6 +154,8 @@ struct ApprovalPage {
     problem: Option<&'static str>,
     card: Card,
     summary: Option<Vec<Line>>,
+    /// What was asked here was changed in the database: it is shown to nobody, and nobody says yes to it.
+    is_swapped: bool,
     votes: Vec<Row>,
     /// Eight letters of the plan's hash, to compare on the telephone.
     short: String,
@@ -208,8 +210,11 @@ async fn page(
 ) -> Result<Page<ApprovalPage>, Turned> {
     let now = console.clock.now();
     let seen = approval::show(db, &console.vault, id, &who.staff, (now, &*console.chance)).await.map_err(refused)?;
-    let Seen { standing, summary, votes, waits, said_yes } = seen;
+    let Seen { standing, summary, is_swapped, votes, waits, said_yes } = seen;
     let approval = &standing.approval;
+    if is_swapped {
+        tracing::error!(approval_id = %approval.approval_id, "what was asked was changed in the database");
+    }
     let mut rows = Vec::new();
     for vote in &votes {
         rows.push(row(console, db, (who, approval), vote).await?);
@@ -220,6 +225,7 @@ async fn page(
         problem,
         card: card(console, db, who, &standing).await?,
         summary,
+        is_swapped,
         votes: rows,
         short: approval.plan_sha256.short(),
         seen: approval.plan_sha256,

@@ -1,17 +1,20 @@
 //! Decisions as they lie on one person's desk: what waits for her, what she asked for, what others decide on, what is
 //! over; and one of them with what its plan says.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
 
 use super::{
-    Approval, ApprovalId, Authority, Decision, Error, Filter, Line, Scope, Staff, State, Verdict, Vote, list, load,
-    record, store, summary_of,
+    Approval, ApprovalId, Authority, Decision, Error, Filter, Kind, Line, Scope, Staff, State, Verdict, Vote, list,
+    load, record, store, summary_of,
 };
 use crate::{evidence::words, outbound::Chance, vault::Vault};
 
-/// Most open decisions that lie on a desk, and most that are looked through for those that ended.
+/// Most decisions in one part of a desk, and most that are looked through for those of others and those that ended.
 const LISTED_MAX: u16 = 200;
 /// How long what has ended stays on it.
 const LATELY: TimeDelta = TimeDelta::days(30);
@@ -45,19 +48,20 @@ pub struct Desk {
 pub async fn find_desk(db: &mut PgConnection, staff: &Staff, now: DateTime<Utc>) -> Result<Desk, Error> {
     let by = Authority::of_staff(staff);
     let mut desk = Desk::default();
-    let voted = store::list_voted(db, staff.staff_id).await?;
+    by.require(Scope::ApprovalRead)?;
+    // Hers are asked for by themselves: those of everybody else, however many, are not in front of them.
+    for approval in store::list_waiting(db, &wanted(staff, now), LISTED_MAX).await? {
+        desk.waiting.push(standing(db, approval).await?);
+    }
+    for approval in store::list_asked(db, staff.staff_id, now, LISTED_MAX).await? {
+        desk.asked.push(standing(db, approval).await?);
+    }
+    let hers: HashSet<Uuid> = desk.waiting.iter().chain(&desk.asked).map(|one| one.approval.approval_id.0).collect();
     let open = Filter { open: true, ..Filter::default() };
     for approval in list(db, &open, LISTED_MAX, &by).await? {
-        if !approval.state_at(now).is_open() {
-            // Its job has not come yet: it is found below.
-            continue;
-        }
-        let waits = waits_for(&approval, staff, &voted, now);
-        let standing = standing(db, approval).await?;
-        match standing.approval.requested_staff {
-            _ if waits => desk.waiting.push(standing),
-            Some(asker) if asker == staff.staff_id => desk.asked.push(standing),
-            _ => desk.others.push(standing),
+        // One whose job has not come yet is found below.
+        if approval.state_at(now).is_open() && !hers.contains(&approval.approval_id.0) {
+            desk.others.push(standing(db, approval).await?);
         }
     }
     for approval in list(db, &Filter::default(), LISTED_MAX, &by).await? {
@@ -74,7 +78,7 @@ async fn standing(db: &mut PgConnection, approval: Approval) -> Result<Standing,
     Ok(Standing { approval, yes })
 }
 
-/// How many decisions wait for `staff`; none where she may not see them.
+/// How many decisions wait for `staff`, two hundred at most; none where she may not see them.
 ///
 /// # Errors
 /// The database fails.
@@ -83,19 +87,24 @@ pub async fn count_waiting(db: &mut PgConnection, staff: &Staff, now: DateTime<U
     if by.require(Scope::ApprovalRead).is_err() {
         return Ok(0);
     }
-    let voted = store::list_voted(db, staff.staff_id).await?;
-    let open = Filter { open: true, ..Filter::default() };
-    let open = list(db, &open, LISTED_MAX, &by).await?;
-    Ok(open.iter().filter(|approval| waits_for(approval, staff, &voted, now)).count())
+    Ok(store::list_waiting(db, &wanted(staff, now), LISTED_MAX).await?.len())
+}
+
+/// What asks for her word: as [`waits_for`] says of one decision.
+fn wanted(staff: &Staff, now: DateTime<Utc>) -> store::Wanted {
+    let scopes = staff.scopes();
+    let kinds = Kind::ALL.iter().filter(|kind| scopes.contains(&kind.scope()));
+    let kinds = kinds.map(|kind| kind.as_str().to_owned()).collect();
+    store::Wanted { staff: staff.staff_id, business: staff.business_id, kinds, now }
 }
 
 /// Whether her word is asked for. That she is not the asker under another account, the database sees when she votes.
-fn waits_for(approval: &Approval, staff: &Staff, voted: &[ApprovalId], now: DateTime<Utc>) -> bool {
+fn waits_for(approval: &Approval, staff: &Staff, has_voted: bool, now: DateTime<Utc>) -> bool {
     approval.state_at(now) == State::Pending
         && approval.business_id == staff.business_id
         && approval.requested_staff != Some(staff.staff_id)
         && staff.scopes().contains(&approval.kind.scope())
-        && !voted.contains(&approval.approval_id)
+        && !has_voted
 }
 
 /// One decision as one person sees it.
@@ -105,6 +114,8 @@ pub struct Seen {
     pub standing: Standing,
     /// What its plan says, for whoever may decide on it or asked for it; nothing for whoever only looks on.
     pub summary: Option<Vec<Line>>,
+    /// What its plan says is not what was asked for: it is shown to nobody, and can be denied and withdrawn alone.
+    pub is_swapped: bool,
     /// Who decided, the earliest first.
     pub votes: Vec<Vote>,
     /// Whether her word is asked for.
@@ -128,21 +139,25 @@ pub async fn show(
     let mut tx = db.begin().await?;
     let approval = load(&mut tx, approval_id, &by).await?;
     let decides = approval.business_id == staff.business_id && staff.scopes().contains(&approval.kind.scope());
-    let mut summary = None;
+    let (mut summary, mut is_swapped) = (None, false);
     if decides || approval.requested_staff == Some(staff.staff_id) {
-        summary = Some(summary_of(&mut tx, vault, &approval).await?);
-        let decision = Decision { by: &by, now, chance };
-        record(&mut tx, &decision, words::APPROVAL_SHOWN, &approval, json!({ "channel": "console" })).await?;
+        match summary_of(&mut tx, vault, &approval).await {
+            Err(Error::Swapped(_)) => is_swapped = true,
+            lines => {
+                summary = Some(lines?);
+                let decision = Decision { by: &by, now, chance };
+                record(&mut tx, &decision, words::APPROVAL_SHOWN, &approval, json!({ "channel": "console" })).await?;
+            }
+        }
     }
     let votes = store::list_votes(&mut tx, approval_id).await?;
     let own = |vote: &&Vote| {
         vote.staff_id == Some(staff.staff_id) && vote.version == approval.version && vote.withdrawn_at.is_none()
     };
     let own = votes.iter().find(own).map(|vote| vote.verdict);
-    let voted: &[ApprovalId] = if own.is_some() { &[approval_id] } else { &[] };
-    let waits = waits_for(&approval, staff, voted, now);
+    let waits = waits_for(&approval, staff, own.is_some(), now);
     let said_yes = approval.state_at(now).is_open() && own == Some(Verdict::Approve);
     let standing = standing(&mut tx, approval).await?;
     tx.commit().await?;
-    Ok(Seen { standing, summary, votes, waits, said_yes })
+    Ok(Seen { standing, summary, is_swapped, votes, waits, said_yes })
 }

@@ -18,6 +18,8 @@
 //! - All this the database refuses by itself; the program says it in better words.
 
 mod desk;
+#[cfg(test)]
+mod desk_tests;
 mod end_approval;
 mod error;
 mod model;

@@ -125,6 +125,77 @@ pub(super) async fn list_approvals(db: &mut PgConnection, filter: &Filter, limit
     Ok(rows.into_iter().filter_map(Row::read).collect())
 }
 
+/// What asks for the word of one person.
+pub(super) struct Wanted {
+    pub(super) staff: StaffId,
+    pub(super) business: Option<BusinessId>,
+    /// Kinds that she may decide on.
+    pub(super) kinds: Vec<String>,
+    pub(super) now: DateTime<Utc>,
+}
+
+/// Decisions that wait for her, the newest first. That she is not the asker under another account, the database sees
+/// when she votes.
+pub(super) async fn list_waiting(db: &mut PgConnection, wanted: &Wanted, limit: u16) -> Result<Vec<Approval>, Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select a.approval_id as "approval_id: ApprovalId", a.business_id as "business_id: BusinessId", a.kind,
+                  a.subject_id, a.plan_sha256, a.version, a.approvers_needed, a.requested_by,
+                  a.requested_staff as "requested_staff: StaffId", a.requested_at, a.expires_at, a.state, a.approved_at,
+                  a.ended_at
+           from muneem.people_approvals a
+           where a.ended_at is null
+               and a.state = 'pending'
+               and a.business_id is not distinct from $1
+               and a.kind = any($2)
+               and a.expires_at > $3
+               and a.requested_staff is distinct from $4
+               and not exists (
+                   select from muneem.people_approval_votes v
+                   where v.approval_id = a.approval_id
+                       and v.version = a.version
+                       and v.staff_id = $4
+                       and v.withdrawn_at is null)
+           order by a.approval_id desc
+           limit $5"#,
+        wanted.business as Option<BusinessId>,
+        &wanted.kinds,
+        wanted.now,
+        wanted.staff.0,
+        i64::from(limit),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().filter_map(Row::read).collect())
+}
+
+/// Open decisions whose plan in force `staff` asked for, the newest first.
+pub(super) async fn list_asked(
+    db: &mut PgConnection,
+    staff: StaffId,
+    now: DateTime<Utc>,
+    limit: u16,
+) -> Result<Vec<Approval>, Error> {
+    let rows = sqlx::query_as!(
+        Row,
+        r#"select approval_id as "approval_id: ApprovalId", business_id as "business_id: BusinessId", kind, subject_id,
+                  plan_sha256, version, approvers_needed, requested_by, requested_staff as "requested_staff: StaffId",
+                  requested_at, expires_at, state, approved_at, ended_at
+           from muneem.people_approvals
+           where requested_staff = $1
+               and ended_at is null
+               and expires_at > $2
+           order by approval_id desc
+           limit $3"#,
+        staff.0,
+        now,
+        i64::from(limit),
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(rows.into_iter().filter_map(Row::read).collect())
+}
+
 /// Open decisions that `staff` said yes to, held, in one order for everybody.
 pub(super) async fn lock_open_with_vote_of(tx: &mut PgConnection, staff: StaffId) -> Result<Vec<Approval>, Error> {
     let rows = sqlx::query_as!(
@@ -257,21 +328,6 @@ pub(super) async fn has_voted(tx: &mut PgConnection, approval: &Approval, vote: 
         vote.link_id as Option<LinkId>,
     )
     .fetch_one(tx)
-    .await?)
-}
-
-/// Open decisions on whose plan in force this person has said something that counts.
-pub(super) async fn list_voted(db: &mut PgConnection, staff: StaffId) -> Result<Vec<ApprovalId>, Error> {
-    Ok(sqlx::query_scalar!(
-        r#"select approval_id as "approval_id: ApprovalId"
-           from muneem.people_approval_votes v
-           join muneem.people_approvals a using (approval_id, version)
-           where v.staff_id = $1
-               and v.withdrawn_at is null
-               and a.ended_at is null"#,
-        staff.0,
-    )
-    .fetch_all(db)
     .await?)
 }
 

@@ -142,6 +142,44 @@ async fn atk_063_a_plan_that_changed_between_look_and_click_is_not_approved() {
 }
 
 #[tokio::test]
+async fn atk_063_what_was_swapped_in_the_database_can_be_denied_and_withdrawn_on_its_page() {
+    let house = House::new().await;
+    let (_, mut meera) = house.colleague("Meera", "meera@example.in", Role::Approver).await;
+    let mut asha = house.signed_in().await;
+    let by = Authority::of_staff(&house.asha);
+    let swapped = async |id: &str| {
+        let asked = house.asked(house.sharma, &by, id).await;
+        sqlx::query("update muneem.people_approvals set summary_sealed = ''::bytea where approval_id = $1")
+            .bind(asked.approval_id.0)
+            .execute(&house.console.db)
+            .await
+            .expect("written");
+        asked
+    };
+    let first = swapped("R-2026-000123").await;
+    let there = format!("{APPROVALS}/{}", first.approval_id);
+    let shown = meera.get(&there).await;
+    assert_eq!(shown.status, StatusCode::OK, "{}", shown.body);
+    assert!(shown.body.contains("was changed in the database") && shown.body.contains("/deny"), "{}", shown.body);
+    assert!(!shown.body.contains("/approve\"") && !shown.body.contains("1,204 rows"), "{}", shown.body);
+    assert_eq!(house.recorded("people.approval_shown").await, 0, "she was shown nothing");
+    assert_eq!(house.recorded("people.request_refused").await, 0, "and did nothing wrong");
+    let seen = seen_on(&shown.body).to_owned();
+    let yes = meera.post(&format!("{there}/approve"), &[("seen", &seen), ("word", "approve")]).await;
+    assert_eq!(yes.status, StatusCode::FORBIDDEN, "{}", yes.body);
+    let no = meera.post(&format!("{there}/deny"), &[("seen", &seen), ("reason", "wrong")]).await;
+    assert_eq!(no.to.as_deref(), Some(there.as_str()), "{}", no.body);
+    assert_eq!(house.stands(&first).await, Stands::Denied);
+
+    let second = swapped("R-2026-000124").await;
+    let there = format!("{APPROVALS}/{}", second.approval_id);
+    let page = asha.get(&there).await.body;
+    assert!(page.contains("was changed in the database") && page.contains("Withdraw what was asked"), "{page}");
+    assert_eq!(asha.post(&format!("{there}/withdraw"), &[]).await.to.as_deref(), Some(there.as_str()));
+    assert_eq!(house.stands(&second).await, Stands::Withdrawn);
+}
+
+#[tokio::test]
 async fn one_no_ends_it_and_whoever_asked_sees_why() {
     let house = House::new().await;
     let (_, mut meera) = house.colleague("Meera", "meera@example.in", Role::Approver).await;
