@@ -40,6 +40,8 @@ struct SupportPage {
     /// Whether she may let support in.
     lets_in: bool,
     running: Vec<Card>,
+    /// Nobody is let in, on this page or another.
+    none: bool,
     past: Vec<Card>,
     /// Where the list goes on.
     before: Option<GrantId>,
@@ -75,6 +77,7 @@ pub(super) async fn list(
 ) -> Result<Response, Turned> {
     let mut db = console.db.acquire().await?;
     let by = Authority::of_staff(&who.staff);
+    let is_first = before.is_none();
     let mut found = support::list(&mut db, None, before, PAGE + 1, &by).await.map_err(may_not)?;
     let goes_on = found.len() > usize::from(PAGE);
     found.truncate(PAGE.into());
@@ -84,7 +87,12 @@ pub(super) async fn list(
         let card = card(&console, &mut db, &who, grant).await?;
         if card.is_live { running.push(card) } else { past.push(card) }
     }
-    let body = SupportPage { lets_in: by.require(Scope::SupportGrant).is_ok(), running, past, before };
+    let none = match who.staff.business_id {
+        Some(business) => support::list_live(&mut db, business, console.clock.now()).await?.is_empty(),
+        // Of all businesses a page says what stands on it.
+        None => is_first && running.is_empty(),
+    };
+    let body = SupportPage { lets_in: by.require(Scope::SupportGrant).is_ok(), running, none, past, before };
     Ok(draw("support", &Page { title: "Support", inside: true, script: false, body }))
 }
 

@@ -1,7 +1,8 @@
 //! Tokens that programs speak with: seen, made, shown this once, ended.
 //!
 //! The secret goes from the answer that made it to the page that shows it in a cookie that our vault sealed for this one
-//! session, and is gone with that page: neither an address nor a reload brings it back.
+//! session, and is gone with that page: neither an address nor a reload brings it back, and two minutes later nothing
+//! does. Where it cannot be sealed, no token is made.
 
 use std::sync::Arc;
 
@@ -22,7 +23,7 @@ use muneem_jobs::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 
 use super::{
     Console,
@@ -285,16 +286,26 @@ pub(super) async fn make(
     by.require(Scope::TokenWrite).map_err(may_not)?;
     let problem = match typed.checked(&who, console.clock.now()) {
         Err(problem) => problem,
-        Ok(new) => match create_token_by(&mut db, new, &by, &*console.clock, &*console.chance).await {
-            Ok((_, bearer)) => return handed(&console, &mut db, &who, &bearer).await,
-            Err(
-                error @ (people::Error::BadLabel
-                | people::Error::NoScopes
-                | people::Error::TooManyNetworks
-                | people::Error::BeyondHolder(_)),
-            ) => sentence(&error),
-            Err(error) => return Err(may_not(error)),
-        },
+        Ok(new) => {
+            let mut tx = db.begin().await?;
+            match create_token_by(&mut tx, new, &by, &*console.clock, &*console.chance).await {
+                Ok((_, bearer)) => {
+                    let answer = handed(&console, &mut tx, &who, &bearer).await?;
+                    tx.commit().await?;
+                    return Ok(answer);
+                }
+                Err(
+                    error @ (people::Error::BadLabel
+                    | people::Error::NoScopes
+                    | people::Error::TooManyNetworks
+                    | people::Error::BeyondHolder(_)),
+                ) => {
+                    tx.rollback().await?;
+                    sentence(&error)
+                }
+                Err(error) => return Err(may_not(error)),
+            }
+        }
     };
     Ok(draw_again("token_new", &form(&console, &mut db, &who, &typed, Some(problem)).await?))
 }
@@ -305,18 +316,31 @@ fn cell<'a>(who: &SignedIn, session: &'a str) -> Cell<'a> {
     Cell { business_id, table: "muneem.people_tokens", column: "shown_once", row: session }
 }
 
+/// How long a secret waits for the page that shows it.
+const SHOWN_WITHIN: TimeDelta = TimeDelta::minutes(2);
+
+/// Seals the secret with the instant, in the transaction that makes the token.
 async fn handed(
     console: &Console,
-    db: &mut PgConnection,
+    tx: &mut PgConnection,
     who: &SignedIn,
     bearer: &SecretString,
 ) -> Result<Response, Turned> {
     let session = who.session.session_id.to_string();
-    let plain = bearer.expose_secret().as_bytes();
-    let sealed = console.vault.seal(db, Class::Credential, &cell(who, &session), plain).await?;
+    let plain = SecretString::from(format!("{} {}", console.clock.now().timestamp(), bearer.expose_secret()));
+    let plain = plain.expose_secret().as_bytes();
+    let sealed = console.vault.seal(tx, Class::Credential, &cell(who, &session), plain).await?;
     let mut response = Redirect::to("/console/tokens/made").into_response();
     enter::add(&mut response, console.keep(Crumb::Made, &BASE64.encode(sealed).into()));
     Ok(response)
+}
+
+/// The token in what was sealed, unless it waited too long.
+fn timely(plain: &[u8], now: DateTime<Utc>) -> Option<&str> {
+    let (at, token) = std::str::from_utf8(plain).ok()?.split_once(' ')?;
+    let at = DateTime::from_timestamp(at.parse().ok()?, 0)?;
+    // Also where the clock of whoever sealed it goes before ours.
+    ((now - at).abs() <= SHOWN_WITHIN).then_some(token)
 }
 
 #[derive(Serialize)]
@@ -341,12 +365,12 @@ pub(super) async fn made(
         Err(vault::Error::Unreadable { .. }) => None,
         Err(error) => return Err(error.into()),
     };
-    let mut response = match opened.as_deref().map(|plain| std::str::from_utf8(plain)) {
-        Some(Ok(token)) => {
+    let mut response = match opened.as_deref().and_then(|plain| timely(plain, console.clock.now())) {
+        Some(token) => {
             let body = Made { token };
             draw("token_made", &Page { title: "Keep this token", inside: true, script: false, body })
         }
-        _ => back(),
+        None => back(),
     };
     enter::add(&mut response, console.forget(Crumb::Made));
     Ok(response)

@@ -1,6 +1,6 @@
 //! A console over a real database, people who work there, and a browser that keeps its cookies.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use axum::{
     body::Body,
@@ -27,7 +27,7 @@ use tower::ServiceExt;
 use uuid::Uuid;
 
 use super::super::{guard::StepUp, *};
-use crate::outbound::{chance::OsChance, clock::MovedClock};
+use crate::outbound::{chance::OsChance, clock::MovedClock, kms_file::NoKey};
 
 pub(super) const ORIGIN: &str = "https://console.example.in";
 pub(super) const PASSWORD: &str = "four words in a row";
@@ -51,25 +51,8 @@ impl House {
         queue::sync_kinds(&mut owner, &muneem_jobs::kinds()).await.expect("kinds");
         let clock = MovedClock::default();
         let (its_clock, chance): (Arc<dyn Clock>, Arc<dyn Chance>) = (Arc::new(clock.clone()), Arc::new(OsChance));
-        let vault = Vault::with_root(&db.app_pool(), &[7; 32].into(), Arc::clone(&its_clock), Arc::clone(&chance));
-        let console = Arc::new(Console {
-            refusals: Refusals::new(db.app_pool(), Arc::clone(&its_clock), Arc::clone(&chance)),
-            db: db.app_pool(),
-            clock: its_clock,
-            passwords: Passwords::new(2, None, Arc::clone(&chance)).expect("no list"),
-            chance,
-            passkeys: Passkeys::new(ORIGIN).ok(),
-            origin: ORIGIN.to_owned(),
-            vault: Arc::new(vault),
-            mails: true,
-            sends_codes: true,
-            trusted_proxies: vec!["10.0.0.7".parse().expect("an address")],
-            country_header: Some(HeaderName::from_static("cf-ipcountry")),
-            answer_after: Duration::ZERO,
-            departures: Departures::new(Departures::A_MINUTE),
-        });
-        let asks_again = Router::new().route("/console/export", post(async |_: StepUp| "exported"));
-        let router = routes(Arc::clone(&console)).merge(guarded(asks_again, &console).with_state(Arc::clone(&console)));
+        let vault = Vault::with_root(&db.app_pool(), &[7; 32].into(), Arc::clone(&its_clock), chance);
+        let (console, router) = open(&db, &its_clock, vault);
         let sharma = add_business(&mut owner, "sharma-mobiles", "Sharma Mobiles", &*console.clock, &OsChance).await;
         let sharma = sharma.expect("a shop").business_id;
         let asha = join(&console, Some(sharma), "Asha <b>Verma</b>", "asha@example.in", Role::Owner).await;
@@ -77,6 +60,16 @@ impl House {
         let house = Self { db, console, clock, router, sharma, asha, ravi };
         house.give_password(&house.asha).await;
         house
+    }
+
+    /// The same after its process began anew without the root key.
+    pub(super) fn with_its_vault_sealed(mut self) -> Self {
+        let kms = Arc::new(NoKey::at(Path::new("/gone"), true));
+        let clock = Arc::clone(&self.console.clock);
+        let settings = muneem_jobs::vault::Settings::DEFAULT;
+        let vault = Vault::new(self.db.app_pool(), kms, Arc::clone(&clock), Arc::new(OsChance), settings);
+        (self.console, self.router) = open(&self.db, &clock, vault);
+        self
     }
 
     pub(super) async fn join(&self, business: Option<BusinessId>, name: &str, email: &str, role: Role) -> Staff {
@@ -155,6 +148,29 @@ impl House {
             .await
             .expect("counted")
     }
+}
+
+fn open(db: &TestDb, clock: &Arc<dyn Clock>, vault: Vault) -> (Arc<Console>, Router) {
+    let chance: Arc<dyn Chance> = Arc::new(OsChance);
+    let console = Arc::new(Console {
+        refusals: Refusals::new(db.app_pool(), Arc::clone(clock), Arc::clone(&chance)),
+        db: db.app_pool(),
+        clock: Arc::clone(clock),
+        passwords: Passwords::new(2, None, Arc::clone(&chance)).expect("no list"),
+        chance,
+        passkeys: Passkeys::new(ORIGIN).ok(),
+        origin: ORIGIN.to_owned(),
+        vault: Arc::new(vault),
+        mails: true,
+        sends_codes: true,
+        trusted_proxies: vec!["10.0.0.7".parse().expect("an address")],
+        country_header: Some(HeaderName::from_static("cf-ipcountry")),
+        answer_after: Duration::ZERO,
+        departures: Departures::new(Departures::A_MINUTE),
+    });
+    let asks_again = Router::new().route("/console/export", post(async |_: StepUp| "exported"));
+    let router = routes(Arc::clone(&console)).merge(guarded(asks_again, &console).with_state(Arc::clone(&console)));
+    (console, router)
 }
 
 async fn join(console: &Console, business: Option<BusinessId>, name: &str, email: &str, role: Role) -> Staff {

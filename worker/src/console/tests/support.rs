@@ -173,6 +173,16 @@ async fn past_times_of_support_are_leafed_through_from_the_newest_to_the_first()
     assert!(grants[..3].iter().all(|grant| rest.contains(grant)) && !rest.contains("Older ones"), "{rest}");
     // Several run at once: the line leads to the list of them.
     assert!(rest.contains(&format!("<a href=\"{SUPPORT}\">See what it looks at")), "{rest}");
+    // On a page of past times alone it is not said that nobody is let in while somebody is.
+    for grant in &grants[..3] {
+        assert_eq!(asha.post(&format!("{SUPPORT}/{grant}/end"), &[]).await.status, StatusCode::SEE_OTHER);
+    }
+    let rest = asha.get(&older).await.body;
+    assert!(rest.contains("sent away by you") && !rest.contains("Support is not let in"), "{rest}");
+    for grant in &grants[3..] {
+        assert_eq!(asha.post(&format!("{SUPPORT}/{grant}/end"), &[]).await.status, StatusCode::SEE_OTHER);
+    }
+    assert!(asha.get(&older).await.body.contains("Support is not let in"));
 }
 
 /// For the test of the other business.

@@ -2,7 +2,7 @@
 
 use muneem_jobs::{
     evidence::By,
-    people::{Presented, Refusal, authenticate, list_tokens, note_exposed},
+    people::{Presented, Refusal, Role, authenticate, list_tokens, note_exposed},
 };
 
 use super::*;
@@ -107,6 +107,56 @@ async fn a_new_token_is_shown_to_its_own_session_alone_and_its_secret_stands_in_
         .await
         .expect("one row");
     assert!(!row.contains(secret), "{row}");
+}
+
+#[tokio::test]
+async fn a_new_token_is_shown_within_two_minutes_or_not_at_all() {
+    let house = House::new().await;
+    let mut asha = house.signed_in().await;
+    asha.post(TOKENS, &form("Till")).await;
+    let held = asha.cookies.get("__Host-muneem-made").expect("on its way").clone();
+    house.later(119);
+    assert_eq!(asha.get("/console/tokens/made").await.status, StatusCode::OK);
+    // Whoever kept the cookie, against its own end.
+    house.later(122);
+    asha.cookies.insert("__Host-muneem-made".to_owned(), held);
+    let late = asha.get("/console/tokens/made").await;
+    assert_eq!(late.to.as_deref(), Some(TOKENS), "{}", late.body);
+    assert!(!asha.cookies.contains_key("__Host-muneem-made"));
+}
+
+#[tokio::test]
+async fn where_the_secret_cannot_be_sealed_for_its_page_no_token_is_made() {
+    let house = House::new().await;
+    let cookies = house.signed_in().await.cookies;
+    let house = house.with_its_vault_sealed();
+    let mut asha = house.browser();
+    asha.cookies = cookies;
+    let failed = asha.post(TOKENS, &form("Till")).await;
+    assert_eq!(failed.status, StatusCode::SERVICE_UNAVAILABLE, "{}", failed.body);
+    assert!(failed.body.contains("nothing was changed"), "{}", failed.body);
+    assert!(list_tokens(&mut *house.conn().await).await.expect("listed").is_empty());
+    assert_eq!(house.recorded("people.token_made").await, 0);
+}
+
+#[tokio::test]
+async fn atk_062_who_may_not_end_a_token_is_not_offered_to() {
+    let house = House::new().await;
+    let olga = house.join(None, "Olga", "olga@example.com", Role::Operator).await;
+    house.give_password(&olga).await;
+    let mut asha = house.signed_in().await;
+    let mut olgas = house.browser();
+    olgas.sign_in("olga@example.com", PASSWORD).await;
+    olgas.set_up_totp().await;
+    for (scope, may) in [("invoice:open", false), ("queue:read", true)] {
+        asha.post(TOKENS, &[("name", scope), ("life", "30"), ("scope", scope)]).await;
+        let tokens = list_tokens(&mut *house.conn().await).await.expect("listed");
+        let token = tokens.iter().find(|token| token.label == scope).expect("made");
+        let page = olgas.get(&format!("{TOKENS}/{}/revoke", token.public_id)).await;
+        assert_eq!(page.status, StatusCode::OK, "{}", page.body);
+        assert_eq!(page.body.contains("Revoke it"), may, "{}", page.body);
+        assert_eq!(page.body.contains("It may do more than you may"), !may, "{}", page.body);
+    }
 }
 
 #[tokio::test]
