@@ -1,9 +1,10 @@
 //! What was refused to whom: counted by reason, and on record where it is known who asked.
 //!
 //! A refusal undoes nothing, so it stands whether or not it can be recorded: what could not be written is told in the log
-//! and in `muneem_refusals_unrecorded_total`, and waits with its count for the next minute. Somebody who asks again and
-//! again fills no log: of one person or token at one address for one reason there is one event a minute, with how often
-//! it was since the last. Each process counts for itself.
+//! and in `muneem_refusals_unrecorded_total`, and waits with its count for the next minute. What no repetition can record,
+//! and what there is no room or time to keep, is told there too and counted in `muneem_refusals_lost_total`. Somebody who
+//! asks again and again fills no log: of one person or token at one address for one reason there is one event a minute,
+//! with how often it was since the last. Each process counts for itself.
 
 use std::{
     collections::HashMap,
@@ -16,9 +17,11 @@ use muneem_jobs::{
     evidence::{self, Act, By, Object, words},
     outbound::{Chance, Clock},
     people::BusinessId,
+    queue::{Disposition, JobError},
 };
 use serde_json::json;
 use sqlx::PgPool;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -26,6 +29,8 @@ use uuid::Uuid;
 const APART: TimeDelta = TimeDelta::minutes(1);
 /// Sorts remembered at once; past these the oldest is written before its time.
 const REMEMBERED: usize = 8_192;
+/// Longest that what waits is written at a time: the end of the process waits for no database that does not answer.
+const SETTLED_WITHIN: Duration = Duration::from_secs(5);
 
 /// Somebody who is known and was refused something.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -99,7 +104,12 @@ impl Refusals {
         let due = self.windows().count(sort, self.clock.now());
         if !due.is_empty() {
             let this = Arc::clone(self);
-            let written = tokio::spawn(async move { this.write(due).await }).await;
+            let written = tokio::spawn(async move {
+                for one in due {
+                    this.write(one, None).await;
+                }
+            });
+            let written = written.await;
             if let Err(error) = written {
                 tracing::error!(%error, "a refusal could not be put on record");
             }
@@ -116,24 +126,60 @@ impl Refusals {
         }
     }
 
-    /// Records what has waited for its minute; with `all`, what has not as well: for the end of the process.
+    /// Records what has waited for its minute, for some seconds at most; with `all`, what has not as well: for the end
+    /// of the process, which then says how many it takes with it.
     pub async fn settle(&self, all: bool) {
-        let due = self.windows().due(self.clock.now(), all);
-        self.write(due).await;
+        self.settle_within(all, SETTLED_WITHIN).await;
     }
 
-    async fn write(&self, due: Vec<Due>) {
-        for one in due {
-            if let Err(error) = self.record(&one).await {
-                metrics::counter!("muneem_refusals_unrecorded_total").increment(1);
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    reason = one.sort.reason,
-                    "a refusal could not be put on record; it stands, and its record is tried again"
-                );
-                self.windows().put_back(one);
+    pub(crate) async fn settle_within(&self, all: bool, within: Duration) {
+        let until = Instant::now() + within;
+        let sorts = self.windows().over(self.clock.now(), all);
+        for sort in sorts {
+            // One at a time: whatever stops this leaves the rest where it waits.
+            let due = self.windows().take(&sort, self.clock.now());
+            if let Some(due) = due
+                && !self.write(due, Some(until)).await
+            {
+                break;
             }
         }
+        let waiting = self.windows().waiting();
+        if all && waiting > 0 {
+            lost(waiting, "refusals could not be put on record before the end; they stand");
+        }
+    }
+
+    /// Whether there was time for it.
+    async fn write(&self, due: Due, until: Option<Instant>) -> bool {
+        let recorded = match until {
+            Some(until) => timeout_at(until, self.record(&due)).await.map_err(drop),
+            None => Ok(self.record(&due).await),
+        };
+        match &recorded {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) if error.disposition() == Disposition::Fail => {
+                let error: &dyn std::error::Error = error;
+                tracing::error!(error, reason = due.sort.reason, "a refusal has a form that no record takes");
+                lost(due.count, "refusals cannot be put on record; they stand");
+                return true;
+            }
+            Ok(Err(error)) => tracing::error!(
+                error = error as &dyn std::error::Error,
+                reason = due.sort.reason,
+                "a refusal could not be put on record; it stands, and its record is tried again"
+            ),
+            Err(()) => tracing::error!(
+                reason = due.sort.reason,
+                "a refusal could not be put on record in time; it stands, and its record is tried again"
+            ),
+        }
+        metrics::counter!("muneem_refusals_unrecorded_total").increment(1);
+        let too_many = self.windows().put_back(due);
+        if too_many > 0 {
+            lost(too_many, "too many refusals wait for their record; they stand");
+        }
+        recorded.is_ok()
     }
 
     async fn record(&self, due: &Due) -> Result<(), evidence::Error> {
@@ -151,13 +197,22 @@ impl Refusals {
             object: Object { kind: "address", id: &address },
             details: json!({ "reason": reason, "count": due.count, "since": due.since }),
         };
-        let mut db = self.db.acquire().await?;
-        by.record(&mut db, refused).await
+        // Given up in the middle, it is not written.
+        let mut tx = self.db.begin().await?;
+        by.record(&mut tx, refused).await?;
+        tx.commit().await?;
+        Ok(())
     }
 
     fn windows(&self) -> MutexGuard<'_, Windows> {
         self.windows.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Tells of refusals that come into no record.
+fn lost(count: u64, why: &'static str) {
+    metrics::counter!("muneem_refusals_lost_total").increment(count);
+    tracing::error!(count, "{why}");
 }
 
 /// Refusals of which there is one event a minute.
@@ -210,17 +265,34 @@ impl Windows {
         due
     }
 
-    fn due(&mut self, now: DateTime<Utc>, all: bool) -> Vec<Due> {
+    /// Sorts of which something waits and whose minute is over, or `all`.
+    fn over(&mut self, now: DateTime<Utc>, all: bool) -> Vec<Sort> {
         self.0.retain(|_, window| window.count > 0 || !window.is_over(now));
-        let over = self.0.iter_mut().filter(|(_, window)| all || window.is_over(now));
-        over.filter_map(|(sort, window)| window.take(sort, now)).collect()
+        let over = self.0.iter().filter(|(_, window)| window.count > 0 && (all || window.is_over(now)));
+        over.map(|(sort, _)| sort.clone()).collect()
     }
 
-    /// Not written: it waits for the next minute.
-    fn put_back(&mut self, due: Due) {
+    fn take(&mut self, sort: &Sort, now: DateTime<Utc>) -> Option<Due> {
+        self.0.get_mut(sort)?.take(sort, now)
+    }
+
+    /// How many refusals wait.
+    fn waiting(&self) -> u64 {
+        self.0.values().map(|window| window.count).sum()
+    }
+
+    /// Not written: it waits for the next minute. How many refusals there is no room for.
+    fn put_back(&mut self, due: Due) -> u64 {
         let Due { sort, since, count } = due;
+        if self.0.len() >= REMEMBERED && !self.0.contains_key(&sort) {
+            // A sort of which nothing waits loses only its minute.
+            let idle = self.0.iter().find(|(_, window)| window.count == 0).map(|(sort, _)| sort.clone());
+            let Some(idle) = idle else { return count };
+            self.0.remove(&idle);
+        }
         let window = self.0.entry(sort).or_insert(Window { written_at: since, since, count: 0 });
         (window.since, window.count) = (since, window.count + count);
+        0
     }
 
     /// Takes out the sort that was written longest ago, if there are too many; what waited of it is written now.
@@ -257,6 +329,13 @@ mod tests {
         Sort { known, address: "GET:/v1/queue/jobs".to_owned(), reason: "people.missing_scope" }
     }
 
+    impl Windows {
+        fn due(&mut self, now: DateTime<Utc>, all: bool) -> Vec<Due> {
+            let over = self.over(now, all);
+            over.iter().filter_map(|sort| self.take(sort, now)).collect()
+        }
+    }
+
     fn at(seconds: i64) -> DateTime<Utc> {
         DateTime::from_timestamp(1_764_000_000 + seconds, 0).expect("an instant")
     }
@@ -282,7 +361,7 @@ mod tests {
     fn what_could_not_be_written_waits_a_minute_with_its_count() {
         let mut windows = Windows::default();
         let due = windows.count(sort(1), at(0)).remove(0);
-        windows.put_back(due);
+        assert_eq!(windows.put_back(due), 0);
         assert_eq!(windows.count(sort(1), at(1)), [], "a database that fails is not asked with every refusal");
         assert_eq!(windows.due(at(60), false), [Due { sort: sort(1), since: at(0), count: 2 }]);
     }
@@ -300,5 +379,23 @@ mod tests {
         assert_eq!(windows.0.len(), REMEMBERED);
         written += windows.due(at(2), true).iter().map(|one| one.count).sum::<u64>();
         assert_eq!(written, 2 * (u64::try_from(REMEMBERED).expect("small") + 100));
+    }
+
+    #[test]
+    fn while_nothing_can_be_written_there_is_room_for_so_many_and_the_rest_is_told() {
+        let (mut windows, mut lost) = (Windows::default(), 0);
+        for number in 0..REMEMBERED + 100 {
+            for due in windows.count(sort(number), at(0)) {
+                lost += windows.put_back(due);
+            }
+            assert!(windows.0.len() <= REMEMBERED);
+        }
+        assert_eq!(lost, 100, "of each no more than its own");
+        assert_eq!(windows.waiting(), u64::try_from(REMEMBERED).expect("small"));
+        // A sort of which nothing waits makes room.
+        let taken = windows.take(&sort(0), at(1)).expect("it waited");
+        let late = Due { sort: sort(REMEMBERED + 200), since: at(1), count: 7 };
+        assert_eq!((windows.put_back(late), windows.0.len()), (0, REMEMBERED));
+        assert_eq!(windows.put_back(taken), 1);
     }
 }

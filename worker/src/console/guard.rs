@@ -22,7 +22,10 @@ use muneem_jobs::{
 };
 
 use super::{Console, cookies::Crumb, frame, pages, visitor::wants_page};
-use crate::refusals::{Asker, Known, Reason};
+use crate::{
+    http::method,
+    refusals::{Asker, Known, Reason},
+};
 
 /// Somebody who is signed in, both factors where two are asked for, and has set up what is demanded of her. As an
 /// argument of a handler it refuses everybody else.
@@ -384,7 +387,7 @@ pub(super) async fn note_refusals(State(console): State<Arc<Console>>, mut reque
     let asker = Asker::default();
     request.extensions_mut().insert(asker.clone());
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str);
-    let address = format!("{}:{route}", request.method());
+    let address = format!("{}:{route}", method::name_of(request.method()));
     let answer = next.run(request).await;
     if let Some(Reason(reason)) = answer.extensions().get::<Reason>() {
         console.refusals.note(asker.known(), &address, reason).await;

@@ -13,7 +13,7 @@ use muneem_jobs::{
 use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::{
-    Api, client,
+    Api, client, method,
     problem::{Problem, ProblemId},
 };
 use crate::refusals::Known;
@@ -60,7 +60,7 @@ impl Caller {
         // Whoever of support looks is on record before anything is answered.
         if let Some(grant) = caller.support {
             let route = parts.extensions.get::<MatchedPath>().map_or("none", MatchedPath::as_str);
-            let look = (parts.method.as_str(), route);
+            let look = (method::name_of(&parts.method), route);
             people::support::note_look(&mut db, (&caller, grant), look, now, &*api.chance).await?;
         }
         Ok(Self(caller))

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tracing::Instrument;
 
 use super::{
-    Api,
+    Api, method,
     problem::{Problem, ProblemId},
 };
 
@@ -36,10 +36,10 @@ pub(super) async fn limits(
 /// all: they may be personal.
 pub(super) async fn envelope(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let id = request_id(&api, &request);
-    let method = request.method().clone();
+    let method = method::name_of(request.method());
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let is_docs = request.uri().path().starts_with("/docs");
-    let span = tracing::info_span!("http", request.id = %id, http.method = %method, http.route = %route);
+    let span = tracing::info_span!("http", request.id = %id, http.method = method, http.route = %route);
     let began = Instant::now();
     let answered = AssertUnwindSafe(next.run(request)).catch_unwind().instrument(span.clone()).await;
     let mut response = answered.unwrap_or_else(|_| Problem::from(ProblemId::Internal).into_response());
@@ -50,7 +50,7 @@ pub(super) async fn envelope(State(api): State<Arc<Api>>, request: Request, next
         response = with_headers(Problem::of_status(response.status()).answer(&id), response.headers());
     }
     let (status, taken) = (response.status().as_u16(), began.elapsed());
-    let labels = [("method", method.to_string()), ("route", route), ("status", status.to_string())];
+    let labels = [("method", method.to_owned()), ("route", route), ("status", status.to_string())];
     metrics::counter!("muneem_http_requests_total", &labels).increment(1);
     metrics::histogram!("muneem_http_request_seconds", &labels[..2]).record(taken);
     tracing::debug!(http.status = status, millis = u64::try_from(taken.as_millis()).unwrap_or(u64::MAX), "answered");

@@ -16,6 +16,7 @@ use muneem_jobs::people::Scope;
 use super::{
     Api,
     auth::Caller,
+    method,
     problem::{Problem, ProblemId},
 };
 use crate::refusals::Known;
@@ -80,7 +81,7 @@ pub(super) fn scope_of(method: &Method, route: &str) -> Option<Scope> {
 pub(super) async fn gate(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let route = parts.extensions.get::<MatchedPath>().map_or("none", MatchedPath::as_str);
-    let address = format!("{}:{route}", parts.method);
+    let address = format!("{}:{route}", method::name_of(&parts.method));
     let mut known = None;
     let answer = match admit(&api, &parts, &mut known).await {
         Ok(admitted) => {

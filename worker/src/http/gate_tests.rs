@@ -1,5 +1,7 @@
 //! What the gate turns away: before it reads, counted, and on record.
 
+use std::time::Duration;
+
 use axum::{
     body::Body,
     http::{Method, Request, StatusCode},
@@ -15,7 +17,10 @@ use super::{
     route_tests::{routes, token},
     tests::{House, is_problem},
 };
-use crate::outbound::{chance::OsChance, clock::SystemClock};
+use crate::{
+    outbound::{chance::OsChance, clock::SystemClock},
+    refusals::Known,
+};
 use muneem_jobs::outbound::Clock;
 
 /// A body that is read by nobody: whoever asks for it has gone too far.
@@ -147,6 +152,80 @@ async fn atk_085_a_refusal_that_cannot_be_recorded_stands_and_its_count_is_kept(
     let told = refusals(&house).await;
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!(told[0]["details"]["count"], 3);
+}
+
+#[tokio::test]
+async fn atk_085_methods_that_somebody_makes_up_are_one_record_and_none_waits_for_ever() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let counted = recorder.handle();
+    let _own = metrics::set_default_local_recorder(&recorder);
+    let house = House::new().await;
+    let ended = token(&house, Some("sharma-mobiles"), vec![Scope::QueueRead]).await;
+    let public_id = ended.split('_').nth(1).expect("a public id").to_owned();
+    let mut owner = house.db.pool().acquire().await.expect("a connection");
+    people::revoke_token(&mut owner, &public_id, &By::operator(SystemClock.now(), &OsChance)).await.expect("ended");
+    let mut made_up: Vec<String> = (0..40).map(|number| format!("AAA{number}")).collect();
+    made_up.extend(["G!T".to_owned(), "A".repeat(200)]);
+    for method in &made_up {
+        let method: Method = method.parse().expect("a method");
+        is_problem(
+            &house.send(method, "/v1/queue/jobs", &ended, None, untouchable()).await,
+            401,
+            "people.token_revoked",
+        );
+    }
+    house.refusals.settle(true).await;
+    let told = refusals(&house).await;
+    let counts: Vec<_> = told.iter().map(|event| (&event["object"]["id"], &event["details"]["count"])).collect();
+    assert_eq!(counts, [(&json!("OTHER:/v1/queue/jobs"), &json!(1)), (&json!("OTHER:/v1/queue/jobs"), &json!(41))]);
+    house.refusals.settle(true).await;
+    assert_eq!(refusals(&house).await.len(), 2, "nothing is left");
+    let counted = counted.render();
+    assert!(!counted.contains("AAA") && !counted.contains("G!T"), "{counted}");
+    assert!(counted.contains("method=\"OTHER\""), "{counted}");
+    assert!(!counted.contains("muneem_refusals_lost_total") && !counted.contains("unrecorded"), "{counted}");
+}
+
+#[tokio::test]
+async fn atk_085_a_record_that_no_repetition_makes_good_is_told_and_not_tried_again() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let counted = recorder.handle();
+    let _own = metrics::set_default_local_recorder(&recorder);
+    let house = House::new().await;
+    let known = Known::token("0123456789abcdef", None);
+    for _ in 0..3 {
+        house.refusals.note(Some(&known), "G!T:/v1/queue/jobs", "people.token_revoked").await;
+    }
+    for _ in 0..2 {
+        house.refusals.settle(true).await;
+    }
+    assert_eq!(refusals(&house).await, [] as [Value; 0]);
+    let counted = counted.render();
+    assert!(!counted.contains("muneem_refusals_unrecorded_total"), "{counted}");
+    assert!(counted.contains("muneem_refusals_total{reason=\"people.token_revoked\"} 3"), "{counted}");
+}
+
+#[tokio::test]
+async fn atk_085_a_database_that_does_not_answer_keeps_nobody_waiting_and_no_count_is_lost() {
+    let house = House::new().await;
+    let blind = token(&house, Some("sharma-mobiles"), vec![Scope::QueueRead]).await;
+    for _ in 0..3 {
+        let refused = house.send(Method::POST, "/v1/queue/jobs", &blind, None, untouchable()).await;
+        is_problem(&refused, 403, "people.missing_scope");
+    }
+    let pool = house.db.pool();
+    let mut holder = pool.begin().await.expect("begun");
+    sqlx::query("lock table muneem.evidence_events in access exclusive mode")
+        .execute(&mut *holder)
+        .await
+        .expect("held");
+    let settled = house.refusals.settle_within(true, Duration::from_millis(300));
+    tokio::time::timeout(Duration::from_secs(20), settled).await.expect("it ends by itself");
+    holder.rollback().await.expect("let go");
+    house.refusals.settle(true).await;
+    let told = refusals(&house).await;
+    let counts: Vec<_> = told.iter().map(|event| event["details"]["count"].clone()).collect();
+    assert_eq!(counts, [1, 2], "what was given up in the middle was not written as well");
 }
 
 fn for_machines() -> Vec<Scope> {

@@ -22,6 +22,7 @@ mod health;
 mod invoice;
 mod keys;
 mod messaging;
+pub(crate) mod method;
 mod people;
 mod post;
 pub mod problem;

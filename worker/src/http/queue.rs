@@ -11,7 +11,7 @@ use axum::{
 use chrono::{DateTime, Utc};
 use muneem_jobs::{
     id::JobId,
-    people::{self},
+    people,
     queue::{self, JobFilter, JobView, KindView, LaneDepth, Named},
 };
 use serde::{Deserialize, Serialize};
