@@ -28,7 +28,7 @@ async fn atk_100_a_column_that_was_renamed_is_closed_at_the_next_start_and_docto
     let db = TestDb::new(&MIGRATOR).await;
     let mut owner = db.pool().acquire().await.unwrap();
     muneem_jobs::schema::migrate(&mut owner).await.unwrap();
-    muneem_jobs::law::set_sandbox(&mut owner, true).await.unwrap();
+    assert!(muneem_jobs::law::set_sandbox(&mut owner, true).await.unwrap());
     for statement in [
         "create table public.customers (id bigint primary key, phone bytea)",
         "grant select (id, phone), update (phone) on public.customers to muneem_app",

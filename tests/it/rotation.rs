@@ -99,7 +99,7 @@ impl House {
         let (pool, owner) = (db.app_pool(), db.pool());
         let mut conn = owner.acquire().await.unwrap();
         muneem_jobs::schema::migrate(&mut conn).await.unwrap();
-        muneem_jobs::law::set_sandbox(&mut conn, true).await.unwrap();
+        assert!(muneem_jobs::law::set_sandbox(&mut conn, true).await.unwrap());
         sqlx::query(
             "insert into muneem.people_businesses (business_id, handle, legal_name, created_at)
             values ($1, 'sharma-mobiles', 'Sharma Mobiles', now())",

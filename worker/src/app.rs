@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use muneem_jobs::{
@@ -170,8 +170,13 @@ impl Database {
     pub async fn settle(&self) -> anyhow::Result<()> {
         self.migrate().await?;
         let pool = pool(self.owner.clone(), 1, self.acquire).await?;
-        law::set_sandbox(&mut *pool.acquire().await?, self.sandbox).await?;
+        let settled = law::set_sandbox(&mut *pool.acquire().await?, self.sandbox).await?;
         pool.close().await;
+        ensure!(
+            settled,
+            "a business works with this database, so that its clock is not moved: take another database for a sandbox, \
+             or set `sandbox.enabled = false`"
+        );
         Ok(())
     }
 

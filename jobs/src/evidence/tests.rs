@@ -151,7 +151,7 @@ async fn only_a_sandboxs_clock_moves_and_only_sandbox_mode_serves_it() {
     let (mut owner, app) = (test.pool().acquire().await.expect("a connection"), test.app_pool());
     let error = crate::schema::check(&app, true).await.expect_err("a real database");
     assert!(matches!(error, crate::schema::Error::WrongClock { sandbox: false }), "{error}");
-    crate::law::set_sandbox(&mut owner, true).await.expect("made a sandbox's");
+    assert!(crate::law::set_sandbox(&mut owner, true).await.expect("made a sandbox's"));
     crate::schema::check(&app, true).await.expect("sandbox mode");
     let mut db = app.acquire().await.expect("a connection");
     let behind = async |db: &mut PgConnection| -> i64 {
@@ -168,7 +168,17 @@ async fn only_a_sandboxs_clock_moves_and_only_sandbox_mode_serves_it() {
     assert_eq!(crate::law::load_clock(&app).await.expect("told"), (true, year));
     let error = crate::schema::check(&app, false).await.expect_err("a sandbox's");
     assert!(error.to_string().contains("`sandbox.enabled = false`"), "{error}");
-    crate::law::set_sandbox(&mut owner, false).await.expect("made a real one");
+    assert!(crate::law::set_sandbox(&mut owner, false).await.expect("made a real one"));
     assert_eq!(behind(&mut db).await, 0, "and put right");
     crate::law::move_clock(&mut db, year).await.expect_err("no sandbox");
+    // Where a business works, one setting does not make it a sandbox's.
+    sqlx::query(
+        "insert into muneem.people_businesses (business_id, handle, legal_name, created_at)
+        values (gen_random_uuid(), 'sharma-mobiles', 'Sharma Mobiles', now())",
+    )
+    .execute(&mut *owner)
+    .await
+    .expect("added");
+    assert!(!crate::law::set_sandbox(&mut owner, true).await.expect("asked"));
+    crate::schema::check(&app, false).await.expect("still a real one");
 }

@@ -29,20 +29,23 @@ pub async fn load_clock(db: &PgPool) -> sqlx::Result<(bool, TimeDelta)> {
     Ok((row.sandbox, TimeDelta::microseconds(row.micros)))
 }
 
-/// Makes this database a sandbox's, whose clock may be moved, or a real one, whose clock is the machine's. Needs the
-/// owner of the schema.
+/// Makes this database a sandbox's, whose clock may be moved, or a real one, whose clock is the machine's; whether it is
+/// so now. A real one in which a business works stays real: its evidence would be backdated. Needs the owner of the
+/// schema.
 ///
 /// # Errors
 /// The database did not answer, or the login may not.
-pub async fn set_sandbox(conn: &mut PgConnection, sandbox: bool) -> sqlx::Result<()> {
+pub async fn set_sandbox(conn: &mut PgConnection, sandbox: bool) -> sqlx::Result<bool> {
     sqlx::query!(
-        "update muneem.law_clock set sandbox = $1, moved_by = case when $1 then moved_by else interval '0' end
-        where sandbox <> $1 or not $1 and moved_by <> interval '0'",
+        "update muneem.law_clock c
+        set sandbox = $1, moved_by = case when $1 then c.moved_by else interval '0' end
+        where c.sandbox <> $1 and (not $1 or not exists (select from muneem.people_businesses))
+            or not $1 and c.moved_by <> interval '0'",
         sandbox
     )
-    .execute(conn)
+    .execute(&mut *conn)
     .await?;
-    Ok(())
+    Ok(sqlx::query_scalar!("select sandbox from muneem.law_clock").fetch_one(conn).await? == sandbox)
 }
 
 /// Moves the clock of every process on this database.

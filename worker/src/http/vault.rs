@@ -308,6 +308,9 @@ async fn open(State(api): State<Arc<Api>>, post: Post<Open>) -> Result<Json<Open
         };
         opened.push(OpenedCell { row: cell.row, value, problem });
     }
+    // Ended while they were opened, it is told nothing.
+    let mut tx = db.begin().await?;
+    people::hold_token(&mut tx, &post.caller, api.clock.now()).await?;
     Ok(Json(OpenedCells { cells: opened }))
 }
 

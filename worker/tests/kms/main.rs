@@ -414,7 +414,7 @@ async fn atk_074_a_process_starts_without_its_key_service_and_the_queue_drains_w
     let db = TestDb::new(&muneem_jobs::MIGRATOR).await;
     let mut owner = db.pool().acquire().await.expect("a connection");
     muneem_jobs::schema::migrate(&mut owner).await.expect("kinds are known");
-    muneem_jobs::law::set_sandbox(&mut owner, true).await.expect("made a sandbox's");
+    assert!(muneem_jobs::law::set_sandbox(&mut owner, true).await.expect("made a sandbox's"));
     let home = tempfile::tempdir().expect("a folder");
     let url = db.app_url();
     let environment = [
