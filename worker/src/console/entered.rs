@@ -1,8 +1,8 @@
 //! A code was entered: who that proves somebody to be, and where it lets her in.
 //!
-//! It proves that she holds the phone, or reads the mail, that it was sent to. A phone that nobody confirmed for ninety
-//! days may be a stranger's by now: each place of work is judged by its own row, since a row elsewhere with her number may
-//! be somebody's invention.
+//! It proves that she reads the mail that it was sent to; and, towards the business whose account carried it, that she
+//! holds the phone. A phone that nobody confirmed for ninety days may be a stranger's by now: each place of work is judged
+//! by its own row, since a row elsewhere with her number may be somebody's invention.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use super::{
     guard::{Turned, own_path},
     pages::{draw, draw_again},
     places,
-    sign_in::{Sending, code_page, drawn, held_code, send_code_by},
+    sign_in::{Sending, Typed, code_page, drawn, held_code, send_code_by},
     visitor::Visitor,
 };
 use crate::refusals::{Asker, Known, Reason};
@@ -48,14 +48,14 @@ const NO_SUCH_NAME: &str = "None of the names was that of somebody who is reache
 pub(super) struct EnterCode {
     who: String,
     code: SecretString,
+    /// Short name of the business whose account is to carry another code.
+    #[serde(default)]
+    place: String,
     #[serde(default)]
     next: String,
     /// Who works for several businesses chose one.
     #[serde(default)]
     staff: Option<StaffId>,
-    /// She wants to go where her number was not confirmed for long, and which the page therefore does not name.
-    #[serde(default)]
-    elsewhere: bool,
     /// Who shares the phone or the address with others said who she is.
     #[serde(default)]
     name: String,
@@ -64,10 +64,9 @@ pub(super) struct EnterCode {
 /// What a code proved, and what she typed beside it.
 pub(super) struct Proof<'a> {
     pub(super) parked: Parked,
-    /// What she typed to say who she is.
-    pub(super) who: &'a str,
+    pub(super) typed: Typed<'a>,
+    /// What she typed to say which of several people she is.
     pub(super) name: &'a str,
-    pub(super) next: &'a str,
 }
 
 /// `POST /console/sign-in/code`
@@ -78,11 +77,12 @@ pub(super) async fn enter_code(
     Form(form): Form<EnterCode>,
 ) -> Result<Response, Turned> {
     let next = own_path(&form.next);
+    let typed = Typed { who: &form.who, place: &form.place, next };
     let who = match Who::parse(&form.who) {
         Ok(who) => who,
-        Err(mend) => return drawn(&console, &form.who, next, Some(mend)).await,
+        Err(mend) => return drawn(&console, typed, Some(mend)).await,
     };
-    let again = || draw_again("code", &code_page(&form.who, next, Some(WRONG_CODE), who.channel()));
+    let again = || draw_again("code", &code_page(typed, Some(WRONG_CODE), who.channel()));
     let Some((code_id, binding)) = held_code(&visitor) else { return Ok(again()) };
     let mut db = console.db.acquire().await?;
     let now = console.clock.now();
@@ -107,11 +107,11 @@ pub(super) async fn enter_code(
         clear_attempts(&mut db, account, place).await?;
     }
     let mut hers = reached(&found, at, &who, &parked);
-    let mut proof = Proof { parked, who: &form.who, name: &form.name, next };
+    let mut proof = Proof { parked, typed, name: &form.name };
     if hers.len() > 1 {
         match places::of_person(&console, &mut db, &hers, &form.name).await? {
             Some(of_hers) => hers = of_hers,
-            None if proof.parked.tries_left == 0 => return drawn(&console, &form.who, next, Some(NO_SUCH_NAME)).await,
+            None if proof.parked.tries_left == 0 => return drawn(&console, typed, Some(NO_SUCH_NAME)).await,
             None => {
                 proof.parked.leads_to = ids(&hers);
                 return places::ask_name(&console, &mut db, &proof).await;
@@ -119,44 +119,28 @@ pub(super) async fn enter_code(
         }
     }
     proof.parked.leads_to = ids(&hers);
-    let (stale, open): (Vec<Staff>, Vec<Staff>) = hers
-        .into_iter()
-        .partition(|staff| proof.parked.channel == Channel::Phone && staff.phone_stale_since(now).is_some());
-    let chosen = |staff: &&Staff| form.staff == Some(staff.staff_id);
-    let half = async |db: &mut PgConnection, stale: &[Staff]| {
-        half_proved(&console, &visitor, db, (stale, &asker), &proof).await
-    };
-    match (open.as_slice(), stale.as_slice()) {
-        (_, [_, ..]) if form.elsewhere => half(&mut db, &stale).await,
-        _ if form.staff.is_some() => {
-            if let Some(staff) = open.iter().find(chosen) {
-                let_in(&console, &visitor, &mut db, (staff, &open), &proof).await
-            } else if let Some(staff) = stale.iter().find(chosen) {
-                half(&mut db, std::slice::from_ref(staff)).await
-            } else {
-                Ok(again())
-            }
+    if let Some(chosen) = form.staff {
+        hers.retain(|staff| staff.staff_id == chosen);
+    }
+    match hers.as_slice() {
+        [] => Ok(again()),
+        // Which business she works for is not shown either to whoever has her number now.
+        [staff] if proof.parked.channel == Channel::Phone && staff.phone_stale_since(now).is_some() => {
+            half_proved(&console, &visitor, &mut db, (staff, &asker), &proof).await
         }
-        // Which business somebody works for is not shown either to whoever has her number now.
-        ([], [_, ..]) => half(&mut db, &stale).await,
-        ([], []) => Ok(again()),
-        ([staff], []) => let_in(&console, &visitor, &mut db, (staff, &open), &proof).await,
-        (several, others) => {
-            places::choose_after_code(&console, &mut db, (several, !others.is_empty()), &mut proof).await
-        }
+        [staff] => let_in(&console, &visitor, &mut db, staff, &proof).await,
+        several => places::choose_after_code(&console, &mut db, several, &mut proof).await,
     }
 }
 
-/// Whom a code may prove: those who have the phone or the address that it was sent to.
+/// Whom a code may prove: those who have the mail address that it was sent to, for our own mail server carried it. A
+/// business's account carries a code to a phone, and its owner may read there: it opens that business's place alone.
 fn reached(found: &[Staff], at: usize, who: &Who, parked: &Parked) -> Vec<Staff> {
     if !parked.leads_to.is_empty() {
         return found.iter().filter(|staff| parked.leads_to.contains(&staff.staff_id.0)).cloned().collect();
     }
-    match parked.channel {
-        // Our own mail server carried it.
-        Channel::Email if who.channel() == Channel::Email => found.to_vec(),
-        // A business's account carried it, and its owner may read there: it opens no place that was there before it.
-        Channel::Phone if who.channel() == Channel::Phone => found[at..].to_vec(),
+    match (parked.channel, who.channel()) {
+        (Channel::Email, Channel::Email) => found.to_vec(),
         _ => vec![found[at].clone()],
     }
 }
@@ -165,30 +149,25 @@ fn ids(staff: &[Staff]) -> Vec<uuid::Uuid> {
     staff.iter().map(|staff| staff.staff_id.0).collect()
 }
 
-/// Opens a session for `staff`. A code to her phone confirms it also where else she works, except where it is stale and
-/// where nobody ever confirmed it.
+/// Opens a session for `staff`, whose phone or mail address is confirmed by it.
 async fn let_in(
     console: &Console,
     visitor: &Visitor,
     db: &mut PgConnection,
-    (staff, open): (&Staff, &[Staff]),
+    staff: &Staff,
     proof: &Proof<'_>,
 ) -> Result<Response, Turned> {
     let now = console.clock.now();
     let mut tx = db.begin().await?;
     if proof.parked.channel == Channel::Phone {
-        for hers in open {
-            if hers.staff_id == staff.staff_id || hers.phone_verified_at.is_some() {
-                mark_verified(&mut tx, hers.staff_id, ContactKind::Phone, now).await?;
-            }
-        }
+        mark_verified(&mut tx, staff.staff_id, ContactKind::Phone, now).await?;
     } else {
         mark_verified(&mut tx, staff.staff_id, ContactKind::Email, now).await?;
         settle_stale_phone(&mut tx, staff.staff_id.0, &visitor.device, now).await?;
     }
     let opened = enter::open(console, &mut tx, visitor, staff, First::of("code")).await?;
     tx.commit().await?;
-    Ok(enter::lead_on(console, visitor, &opened, proof.next))
+    Ok(enter::lead_on(console, visitor, &opened, proof.typed.next))
 }
 
 /// A code to a phone that may be somebody else's by now was right: on by way of the second factor, or of a code to her
@@ -198,33 +177,27 @@ async fn half_proved(
     console: &Console,
     visitor: &Visitor,
     db: &mut PgConnection,
-    (stale, asker): (&[Staff], &Asker),
+    (staff, asker): (&Staff, &Asker),
     proof: &Proof<'_>,
 ) -> Result<Response, Turned> {
     let now = console.clock.now();
     let mut tx = db.begin().await?;
-    for staff in stale {
-        note_stale_phone(&mut tx, staff.staff_id.0, &visitor.device, now).await?;
-        attempt::note_unproved(console, &mut tx, staff, words::STALE_PHONE_PROVED, Warning::StalePhone).await?;
-    }
+    note_stale_phone(&mut tx, staff.staff_id.0, &visitor.device, now).await?;
+    attempt::note_unproved(console, &mut tx, staff, words::STALE_PHONE_PROVED, Warning::StalePhone).await?;
     tx.commit().await?;
-    for staff in stale {
-        let standing = find_standing(db, staff.staff_id.0).await?;
-        if standing.is_some_and(|standing| standing.has_second_factor()) {
-            return enter::enter(console, visitor, staff, First::of("code"), proof.next).await;
-        }
+    let standing = find_standing(db, staff.staff_id.0).await?;
+    if standing.is_some_and(|standing| standing.has_second_factor()) {
+        return enter::enter(console, visitor, staff, First::of("code"), proof.typed.next).await;
     }
-    for staff in stale {
-        if let Sending::Sent(held) = send_code_by(console, db, staff, (Channel::Email, true)).await? {
-            let mut response = draw("code", &code_page(proof.who, proof.next, Some(STALE_MAIL), Channel::Email));
-            enter::add(&mut response, console.keep(Crumb::Code, &held));
-            return Ok(response);
-        }
+    if let Sending::Sent(held) = send_code_by(console, db, staff, (Channel::Email, true)).await? {
+        let page = code_page(proof.typed, Some(STALE_MAIL), Channel::Email);
+        let mut response = draw("code", &page);
+        enter::add(&mut response, console.keep(Crumb::Code, &held));
+        return Ok(response);
     }
-    if let Some(staff) = stale.first() {
-        asker.is(Known::staff(staff.staff_id.0, staff.business_id));
-    }
-    let mut refused = draw_again("code", &code_page(proof.who, proof.next, Some(STALE), proof.parked.channel));
+    asker.is(Known::staff(staff.staff_id.0, staff.business_id));
+    let page = code_page(proof.typed, Some(STALE), proof.parked.channel);
+    let mut refused = draw_again("code", &page);
     refused.extensions_mut().insert(Reason("console.stale_phone"));
     Ok(refused)
 }

@@ -35,8 +35,6 @@ struct Choose<'a> {
     /// The name that told her from others.
     name: &'a str,
     choices: Vec<Choice>,
-    /// There are places that the page does not name.
-    others: bool,
 }
 
 #[derive(Serialize)]
@@ -84,24 +82,23 @@ pub(super) async fn ask_name(console: &Console, db: &mut PgConnection, proof: &P
         format!("Nobody of this name is reached here: write it as your business does; {tries}.")
     });
     let problem = problem.as_deref();
-    let body = Whose { who: proof.who, next: proof.next, code: code.code.expose_secret(), problem };
+    let body = Whose { who: proof.typed.who, next: proof.typed.next, code: code.code.expose_secret(), problem };
     let page = Page { title: "Who are you?", inside: false, script: false, body };
     let response = if problem.is_some() { draw_again("whose", &page) } else { draw("whose", &page) };
     Ok(with_code(console, response, &code))
 }
 
-/// Asks which business it is to be, of `several` whose person the code reached. With `others`, there are places that a code
-/// alone does not open: the page says so and no more.
+/// Asks which business it is to be, of `several` whose person the code reached.
 pub(super) async fn choose_after_code(
     console: &Console,
     db: &mut PgConnection,
-    (several, others): (&[Staff], bool),
+    several: &[Staff],
     proof: &mut Proof<'_>,
 ) -> Result<Response, Turned> {
     // Who she is is known: what is left to say costs no name.
     proof.parked.tries_left = proof.parked.tries_left.max(1);
     let code = park_proof(db, &proof.parked, console.clock.now(), &*console.chance).await?;
-    choose(console, db, (several, others), (&code, proof.who, proof.next, proof.name)).await
+    choose(console, db, several, (&code, proof.typed.who, proof.typed.next, proof.name)).await
 }
 
 /// Asks which business it is to be, of those that her password opens.
@@ -113,13 +110,13 @@ pub(super) async fn choose_after_password(
 ) -> Result<Response, Turned> {
     let places: Vec<_> = several.iter().map(|staff| staff.staff_id.0).collect();
     let code = make_choice(db, &places, console.clock.now(), &*console.chance).await?;
-    choose(console, db, (several, false), (&code, who, next, "")).await
+    choose(console, db, several, (&code, who, next, "")).await
 }
 
 async fn choose(
     console: &Console,
     db: &mut PgConnection,
-    (several, others): (&[Staff], bool),
+    several: &[Staff],
     (code, who, next, name): (&SentCode, &str, &str, &str),
 ) -> Result<Response, Turned> {
     let mut choices = Vec::new();
@@ -132,7 +129,7 @@ async fn choose(
         let name = business.unwrap_or_else(|| "A business".to_owned());
         choices.push(Choice { staff_id: staff.staff_id, name, roles: roles.join(", ") });
     }
-    let body = Choose { who, next, code: code.code.expose_secret(), name, choices, others };
+    let body = Choose { who, next, code: code.code.expose_secret(), name, choices };
     let page = draw("choose", &Page { title: "Where to?", inside: false, script: false, body });
     Ok(with_code(console, page, code))
 }

@@ -14,7 +14,7 @@ use axum::{
 use muneem_jobs::{
     messaging,
     people::{
-        Staff, open_contact,
+        self, Staff, load_business, open_contact,
         signin::{
             self, Channel, CodeId, clear_attempts, find_session, load_credentials, make_code, new_token,
             password::Checked,
@@ -49,10 +49,19 @@ pub(super) struct Next {
     pub(super) next: String,
 }
 
+/// What she typed, carried from page to page.
+#[derive(Clone, Copy, Default, Serialize)]
+pub(super) struct Typed<'a> {
+    pub(super) who: &'a str,
+    /// Short name of the business.
+    pub(super) place: &'a str,
+    pub(super) next: &'a str,
+}
+
 #[derive(Serialize)]
 struct SignIn<'a> {
-    who: &'a str,
-    next: &'a str,
+    #[serde(flatten)]
+    typed: Typed<'a>,
     problem: Option<&'a str>,
     sends_codes: bool,
     /// Identity providers to sign in with instead.
@@ -61,8 +70,8 @@ struct SignIn<'a> {
 
 #[derive(Serialize)]
 pub(super) struct Code<'a> {
-    who: &'a str,
-    next: &'a str,
+    #[serde(flatten)]
+    typed: Typed<'a>,
     problem: Option<&'a str>,
     by_phone: bool,
 }
@@ -81,12 +90,12 @@ pub(super) async fn show(
             return Ok(Redirect::to(next).into_response());
         }
     }
-    drawn(&console, "", next, None).await
+    drawn(&console, Typed { next, ..Typed::default() }, None).await
 }
 
-pub(super) async fn drawn(console: &Console, who: &str, next: &str, problem: Option<&str>) -> Result<Response, Turned> {
+pub(super) async fn drawn(console: &Console, typed: Typed<'_>, problem: Option<&str>) -> Result<Response, Turned> {
     let providers = oidc::buttons(&mut *console.db.acquire().await?).await?;
-    let body = SignIn { who, next, problem, sends_codes: console.sends_codes, providers };
+    let body = SignIn { typed, problem, sends_codes: console.sends_codes, providers };
     let page = Page { title: "Sign in", inside: false, script: false, body };
     Ok(if problem.is_some() { draw_again("sign_in", &page) } else { draw("sign_in", &page) })
 }
@@ -97,6 +106,9 @@ pub(super) struct Identify {
     who: String,
     #[serde(default)]
     password: SecretString,
+    /// Short name of the business, for whoever works in several.
+    #[serde(default)]
+    place: String,
     /// `password` or `code`.
     way: String,
     #[serde(default)]
@@ -110,30 +122,43 @@ pub(super) async fn identify(
     Form(form): Form<Identify>,
 ) -> Result<Response, Turned> {
     let begun = Instant::now();
-    let next = own_path(&form.next);
+    let typed = Typed { who: &form.who, place: &form.place, next: own_path(&form.next) };
     let who = match Who::parse(&form.who) {
         Ok(who) => who,
-        Err(mend) => return drawn(&console, &form.who, next, Some(mend)).await,
+        Err(mend) => return drawn(&console, typed, Some(mend)).await,
     };
     if form.way == "code" {
-        let answer = send_code(&console, &visitor, &who, &form.who, next).await;
+        let answer = send_code(&console, &visitor, &who, typed).await;
         tokio::time::sleep_until(begun + console.answer_after).await;
         return answer;
     }
-    check_password(&console, &visitor, &who, &form, next).await
+    check_password(&console, &visitor, &who, (typed, &form.password)).await
+}
+
+/// Those of `found` who work in the business with this short name; of all, where none was typed.
+async fn narrowed(db: &mut PgConnection, found: Vec<Staff>, place: &str) -> Result<Vec<Staff>, Turned> {
+    let handle = place.trim().to_lowercase();
+    if handle.is_empty() {
+        return Ok(found);
+    }
+    let business = match load_business(db, &handle).await {
+        Err(people::Error::NoSuchBusiness(_)) => return Ok(Vec::new()),
+        found => found?.business_id,
+    };
+    Ok(found.into_iter().filter(|staff| staff.business_id == Some(business)).collect())
 }
 
 async fn check_password(
     console: &Console,
     visitor: &Visitor,
     who: &Who,
-    form: &Identify,
-    next: &str,
+    (typed, password): (Typed<'_>, &SecretString),
 ) -> Result<Response, Turned> {
     let mut db = console.db.acquire().await?;
     // Somebody who works for several businesses may have a password for each.
     let mut candidates = Vec::new();
-    for staff in who.find(console, &mut db).await? {
+    let found = who.find(console, &mut db).await?;
+    for staff in narrowed(&mut db, found, typed.place).await? {
         if let Some(hash) = load_credentials(&mut db, staff.staff_id.0).await?.password_hash {
             candidates.push((staff, hash));
         }
@@ -149,12 +174,12 @@ async fn check_password(
     let mut right = Vec::new();
     for at in 0..CHECKED {
         let candidate = candidates.get(at);
-        let checked = console.passwords.check(&form.password, candidate.map(|(_, hash)| hash.as_str())).await;
+        let checked = console.passwords.check(password, candidate.map(|(_, hash)| hash.as_str())).await;
         let checked = checked.map_err(|error| Turned::of(error.into(), console.clock.now()))?;
         right.extend(candidate.filter(|_| checked != Checked::Wrong).map(|(staff, hash)| (staff, hash, checked)));
     }
     if right.is_empty() {
-        return drawn(console, &form.who, next, Some(WRONG)).await;
+        return drawn(console, typed, Some(WRONG)).await;
     }
     let mut db = console.db.acquire().await?;
     clear_attempts(&mut db, counted.0, counted.1).await?;
@@ -167,24 +192,19 @@ async fn check_password(
     match right.as_slice() {
         [staff] => {
             drop(db);
-            enter::enter(console, visitor, staff, First::of("password"), next).await
+            enter::enter(console, visitor, staff, First::of("password"), typed.next).await
         }
         // Where the same password opens both, and no other place: a row elsewhere with her address may be somebody's
         // invention, and its password is not hers.
-        several => places::choose_after_password(console, &mut db, several, (&form.who, next)).await,
+        several => places::choose_after_password(console, &mut db, several, (typed.who, typed.next)).await,
     }
 }
 
 /// Sends a code if there is somebody to send it to. The answer is the same in any case, and so is its cookie.
-async fn send_code(
-    console: &Console,
-    visitor: &Visitor,
-    who: &Who,
-    typed: &str,
-    next: &str,
-) -> Result<Response, Turned> {
+async fn send_code(console: &Console, visitor: &Visitor, who: &Who, typed: Typed<'_>) -> Result<Response, Turned> {
     let mut db = console.db.acquire().await?;
     let found = who.find(console, &mut db).await?;
+    let found = narrowed(&mut db, found, typed.place).await?;
     let counted = (
         who.account(console, &mut db).await?,
         attempt::place(console, &mut db, found.first().map(|staff| staff.staff_id), visitor).await?,
@@ -201,14 +221,14 @@ async fn send_code(
         break;
     }
     let held = sent.unwrap_or_else(|| code_crumb(CodeId(console.chance.uuid_v7(console.clock.now())), console));
-    let mut response = draw("code", &code_page(typed, next, None, who.channel()));
+    let mut response = draw("code", &code_page(typed, None, who.channel()));
     enter::add(&mut response, console.keep(Crumb::Code, &held));
     enter::add(&mut response, console.keep(Crumb::Device, &visitor.device));
     Ok(response)
 }
 
-pub(super) fn code_page<'a>(who: &'a str, next: &'a str, problem: Option<&'a str>, channel: Channel) -> Page<Code<'a>> {
-    let body = Code { who, next, problem, by_phone: channel == Channel::Phone };
+pub(super) fn code_page<'a>(typed: Typed<'a>, problem: Option<&'a str>, channel: Channel) -> Page<Code<'a>> {
+    let body = Code { typed, problem, by_phone: channel == Channel::Phone };
     Page { title: "Enter your code", inside: false, script: false, body }
 }
 

@@ -114,8 +114,8 @@ impl House {
 
     /// The code in the last mail that was planned.
     pub(super) async fn mailed_code(&self) -> String {
-        let (id, sealed): (Uuid, Vec<u8>) = sqlx::query_as(
-            "select mail_id, params_sealed from muneem.messaging_mails
+        let (id, business_id, sealed): (Uuid, BusinessId, Vec<u8>) = sqlx::query_as(
+            "select mail_id, business_id, params_sealed from muneem.messaging_mails
              where template = 'sign_in_code' order by created_at desc, mail_id desc limit 1",
         )
         .fetch_one(&self.console.db)
@@ -123,7 +123,7 @@ impl House {
         .expect("a mail");
         let row = id.to_string();
         let table = "muneem.messaging_mails";
-        let cell = Cell { business_id: self.sharma, table, column: "params_sealed", row: &row };
+        let cell = Cell { business_id, table, column: "params_sealed", row: &row };
         let plain = self.console.vault.open(&mut *self.conn().await, &cell, &sealed).await.expect("it opens");
         let params: BTreeMap<String, String> = serde_json::from_slice(&plain).expect("JSON");
         params["code"].clone()
