@@ -132,8 +132,14 @@ words! {
         SUPPORT_ENTERED = "people.support_entered",
         /// Support looks, before it is answered.
         SUPPORT_LOOKED = "people.support_looked",
+        /// Somebody was shown why it was let in.
+        SUPPORT_REASON_SHOWN = "people.support_reason_shown",
         /// The grant is over.
         SUPPORT_ENDED = "people.support_ended",
+    }
+    names_of_others_are_on_record_before_a_page_shows_them {
+        /// Somebody was shown the names of colleagues: whose.
+        NAMES_SHOWN = "people.names_shown",
     }
     enough_people_say_yes_and_the_plan_is_carried_out_once {
         /// A decision was asked for.

@@ -1,13 +1,20 @@
 //! How somebody of staff is addressed and reached, opened for whoever writes to her.
 
-use sqlx::PgConnection;
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+use sqlx::{Connection, PgConnection};
 use zeroize::Zeroizing;
 
 use super::{BusinessId, Error, StaffId, contact_store as store};
 use crate::{
+    evidence::{Act, By, Object, words},
     outbound::{Email, Phone},
     vault::{Cell, INSTALLATION, Vault},
 };
+
+/// Names that one event tells of: it stays well below what an event may hold.
+const NAMES_AT_ONCE: usize = 200;
 
 /// A person's name and numbers, in clear.
 pub struct Contact {
@@ -45,6 +52,28 @@ pub async fn open_contact(db: &mut PgConnection, vault: &Vault, staff_id: StaffI
     }
     let (language, business_name) = (row.language, row.business_name);
     Ok(Some(Contact { business_id: row.business_id, business_name, language, name, phone, email }))
+}
+
+/// People by where they work; `None`: the platform.
+pub type People = BTreeMap<Option<BusinessId>, BTreeSet<StaffId>>;
+
+/// Puts on record that somebody is shown the names of `people`, before she is.
+///
+/// # Errors
+/// The evidence cannot be written.
+pub async fn note_names(db: &mut PgConnection, people: &People, by: &By<'_>) -> Result<(), Error> {
+    let mut tx = db.begin().await?;
+    for (business, staff) in people {
+        let id = business.map_or_else(|| "installation".to_owned(), |business| business.to_string());
+        let staff: Vec<StaffId> = staff.iter().copied().collect();
+        for staff in staff.chunks(NAMES_AT_ONCE) {
+            let object = Object { kind: "business", id: &id };
+            let details = json!({ "staff": staff });
+            by.record(&mut tx, Act { word: words::NAMES_SHOWN, business: *business, object, details }).await?;
+        }
+    }
+    tx.commit().await?;
+    Ok(())
 }
 
 async fn open(

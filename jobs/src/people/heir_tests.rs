@@ -70,6 +70,6 @@ async fn atk_054_whoever_is_put_out_while_she_lets_support_in_lets_nobody_in() {
     let (let_in, committed) = tokio::join!(let_in, commit);
     committed.expect("committed");
     assert!(matches!(let_in, Err(Error::MissingScope(_))), "{let_in:?}");
-    let live = support::list_live(&mut letting, house.shop, house.now()).await.expect("listed");
+    let live = support::list_live(&mut letting, Some(house.shop), house.now()).await.expect("listed");
     assert_eq!(live, []);
 }

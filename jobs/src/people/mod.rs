@@ -50,7 +50,7 @@ use crate::{
 };
 
 pub use business::{Changes, Plan, Profile, change_business, find_businesses_by_gstin, load_profile};
-pub use contact::{Contact, open_contact};
+pub use contact::{Contact, People, note_names, open_contact};
 pub use enrol::{Enrolment, Known, describe_staff, enrol_staff, find_staff_by_email, find_staff_by_phone};
 pub use error::Error;
 pub use model::{Answer, Business, Caller, Claim, NewToken, Refusal, Request, Scope, Token, read_network};
@@ -244,7 +244,7 @@ pub async fn create_first_token(
 ) -> Result<Option<(Token, SecretString)>, Error> {
     let mut tx = db.begin().await?;
     store::lock_first_token(&mut tx).await?;
-    if !store::list_tokens(&mut tx).await?.is_empty() {
+    if store::has_tokens(&mut tx).await? {
         return Ok(None);
     }
     let made = make_token(&mut tx, NewToken::bootstrap(), &By::system(clock.now(), chance)).await?;
@@ -257,7 +257,7 @@ pub async fn create_first_token(
 /// # Errors
 /// The database fails.
 pub async fn list_tokens(db: &mut PgConnection) -> Result<Vec<Token>, Error> {
-    store::list_tokens(db).await
+    store::list_tokens(db, &Tokens::default(), None).await
 }
 
 /// Ends a token for good; again is no error and no change.
@@ -278,19 +278,47 @@ pub async fn revoke_token(db: &mut PgConnection, public_id: &str, by: &By<'_>) -
     Ok(())
 }
 
-/// Tokens of `business` (`None`: all that exist for `by`), the newest first, the revoked ones included.
+/// Which tokens, for [`list_tokens_by`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tokens<'a> {
+    /// Of this business only.
+    pub business: Option<BusinessId>,
+    /// That open something at `now`, or that do not; none: both.
+    pub usable: Option<bool>,
+    /// The moment that `usable` is about.
+    pub now: DateTime<Utc>,
+    /// Made before the token with this public id.
+    pub before: Option<&'a str>,
+}
+
+/// At most `limit` tokens that exist for `by`, the newest first, the revoked ones included.
 ///
 /// # Errors
 /// `by` may not see them.
 pub async fn list_tokens_by(
     db: &mut PgConnection,
-    business: Option<BusinessId>,
+    asked: &Tokens<'_>,
+    limit: u16,
     by: &Authority,
 ) -> Result<Vec<Token>, Error> {
     by.require(Scope::TokenRead)?;
-    let mut tokens = store::list_tokens(db).await?;
-    tokens.retain(|token| by.sees(token.business_id) && (business.is_none() || token.business_id == business));
-    Ok(tokens)
+    let business = match (by.business(), asked.business) {
+        (None, asked) => asked,
+        (own, None) => own,
+        (own, asked) if own == asked => own,
+        _ => return Err(Error::NoSuchBusiness("of another".to_owned())),
+    };
+    store::list_tokens(db, &Tokens { business, ..*asked }, Some(limit)).await
+}
+
+/// The token with this public id, if it exists for `by`.
+///
+/// # Errors
+/// [`Error::NoSuchToken`]; `by` may not see tokens.
+pub async fn load_token_by(db: &mut PgConnection, public_id: &str, by: &Authority) -> Result<Token, Error> {
+    by.require(Scope::TokenRead)?;
+    let found = store::find_token(db, public_id).await?.filter(|(token, _)| by.sees(token.business_id));
+    found.map(|(token, _)| token).ok_or_else(|| Error::NoSuchToken(public_id.to_owned()))
 }
 
 /// As [`revoke_token`], for tokens that exist for `by`; nobody ends one that may do more than she.

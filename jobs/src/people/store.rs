@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use ipnet::IpNet;
 use sqlx::PgConnection;
 
-use super::{Business, BusinessId, Error, Request, StaffId, Token, support::GrantId};
+use super::{Business, BusinessId, Error, Request, StaffId, Token, Tokens, support::GrantId};
 
 pub(super) async fn insert_business(db: &mut PgConnection, business: &Business) -> Result<(), Error> {
     sqlx::query!(
@@ -95,6 +95,21 @@ impl From<TokenRow> for Token {
     }
 }
 
+/// Tokens with the digests of their secrets: the rest of the query, and its parameters.
+macro_rules! tokens {
+    ($rest:literal, $($parameter:expr),+ $(,)?) => {
+        sqlx::query_as!(
+            TokenRow,
+            r#"select public_id, secret_sha256, label, business_id as "business_id: BusinessId",
+                      staff_id as "staff_id: StaffId", scopes, networks, created_at, expires_at, last_used_at,
+                      revoked_at, exposed_at, support_grant_id as "support_grant_id: GrantId"
+               from muneem.people_tokens
+               "# + $rest,
+            $($parameter),+
+        )
+    };
+}
+
 /// What does not read becomes the one network that nobody comes from: a list must never turn into none.
 fn networks(list: &[String]) -> Vec<IpNet> {
     let nobody = IpNet::from(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -126,18 +141,39 @@ pub(super) async fn insert_token(db: &mut PgConnection, token: &Token, digest: &
     Ok(())
 }
 
-pub(super) async fn list_tokens(db: &mut PgConnection) -> Result<Vec<Token>, Error> {
-    let rows = sqlx::query_as!(
-        TokenRow,
-        r#"select public_id, secret_sha256, label, business_id as "business_id: BusinessId",
-                  staff_id as "staff_id: StaffId", scopes, networks, created_at, expires_at, last_used_at,
-                  revoked_at, exposed_at, support_grant_id as "support_grant_id: GrantId"
-           from muneem.people_tokens
-           order by created_at desc, public_id"#,
+/// `None`: no limit.
+pub(super) async fn list_tokens(
+    db: &mut PgConnection,
+    asked: &Tokens<'_>,
+    limit: Option<u16>,
+) -> Result<Vec<Token>, Error> {
+    let rows = tokens!(
+        "where ($1::uuid is null or business_id = $1)
+               and ($2::text is null
+                    or (created_at, public_id) < (
+                        select before.created_at, before.public_id
+                        from muneem.people_tokens before
+                        where before.public_id = $2))
+               and ($3::bool is null
+                    or $3 = (revoked_at is null and (expires_at is null or expires_at > $4)))
+           order by created_at desc, public_id desc
+           limit $5",
+        asked.business as Option<BusinessId>,
+        asked.before,
+        asked.usable,
+        asked.now,
+        limit.map(i64::from),
     )
     .fetch_all(db)
     .await?;
     Ok(rows.into_iter().map(Token::from).collect())
+}
+
+/// Whether there is any token, or ever was.
+pub(super) async fn has_tokens(db: &mut PgConnection) -> Result<bool, Error> {
+    let any =
+        sqlx::query_scalar!(r#"select exists (select from muneem.people_tokens) as "any!""#).fetch_one(db).await?;
+    Ok(any)
 }
 
 /// Waits for whoever else is about to make the first token; held until the transaction ends.
@@ -150,17 +186,7 @@ pub(super) async fn lock_first_token(tx: &mut PgConnection) -> Result<(), Error>
 
 /// The token and the digest of its secret.
 pub(super) async fn find_token(db: &mut PgConnection, public_id: &str) -> Result<Option<(Token, Vec<u8>)>, Error> {
-    let row = sqlx::query_as!(
-        TokenRow,
-        r#"select public_id, secret_sha256, label, business_id as "business_id: BusinessId",
-                  staff_id as "staff_id: StaffId", scopes, networks, created_at, expires_at, last_used_at,
-                  revoked_at, exposed_at, support_grant_id as "support_grant_id: GrantId"
-           from muneem.people_tokens
-           where public_id = $1"#,
-        public_id,
-    )
-    .fetch_optional(db)
-    .await?;
+    let row = tokens!("where public_id = $1", public_id).fetch_optional(db).await?;
     Ok(row.map(|mut row| {
         let digest = std::mem::take(&mut row.secret_sha256);
         (row.into(), digest)

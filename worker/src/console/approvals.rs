@@ -24,7 +24,7 @@ use sqlx::PgConnection;
 use super::{
     Console,
     guard::{SignedIn, StepUp, Turned, may_not, sentence},
-    names::{name_of, shown},
+    names::{Names, shown},
     pages::{Page, draw, draw_again, refuse_to},
 };
 
@@ -66,36 +66,32 @@ pub(super) async fn list(State(console): State<Arc<Console>>, who: SignedIn) -> 
     let desk = find_desk(&mut db, &who.staff, console.clock.now()).await.map_err(refused)?;
     let Desk { waiting, asked, others, ended } = desk;
     let nothing = [&waiting, &asked, &others, &ended].iter().all(|part| part.is_empty());
+    let mut names = Names::new(&console, &who);
     let body = ApprovalsPage {
         nothing,
-        waiting: cards(&console, &mut db, &who, &waiting).await?,
-        asked: cards(&console, &mut db, &who, &asked).await?,
-        others: cards(&console, &mut db, &who, &others).await?,
-        ended: cards(&console, &mut db, &who, &ended).await?,
+        waiting: cards(&mut names, &mut db, &waiting).await?,
+        asked: cards(&mut names, &mut db, &asked).await?,
+        others: cards(&mut names, &mut db, &others).await?,
+        ended: cards(&mut names, &mut db, &ended).await?,
     };
+    names.told(&mut db).await?;
     Ok(draw("approvals", &Page { title: "Approvals", inside: true, script: false, body }))
 }
 
-async fn cards(
-    console: &Console,
-    db: &mut PgConnection,
-    who: &SignedIn,
-    standings: &[Standing],
-) -> Result<Vec<Card>, Turned> {
+async fn cards(names: &mut Names<'_>, db: &mut PgConnection, standings: &[Standing]) -> Result<Vec<Card>, Turned> {
     let mut cards = Vec::new();
     for standing in standings {
-        cards.push(card(console, db, who, standing).await?);
+        cards.push(card(names, db, standing).await?);
     }
     Ok(cards)
 }
 
 async fn card(
-    console: &Console,
+    names: &mut Names<'_>,
     db: &mut PgConnection,
-    who: &SignedIn,
     Standing { approval, yes }: &Standing,
 ) -> Result<Card, Turned> {
-    let state = approval.state_at(console.clock.now());
+    let state = approval.state_at(names.console.clock.now());
     let mut words = approval.kind.words().chars();
     let what = words.next().map_or_else(String::new, |first| format!("{}{}", first.to_uppercase(), words.as_str()));
     let ended_at = approval.ended_at.unwrap_or(approval.expires_at);
@@ -103,7 +99,7 @@ async fn card(
         id: approval.approval_id,
         what,
         subject: approval.subject_id.clone(),
-        asked_by: asker(console, db, who, approval).await?,
+        asked_by: asker(names, db, approval).await?,
         asked: shown(approval.requested_at),
         until: shown(approval.expires_at),
         counted: format!("{yes} of {} {}", approval.approvers_needed, if *yes == 1 { "says yes" } else { "say yes" }),
@@ -125,15 +121,10 @@ const fn words_of(state: Stands) -> &'static str {
 }
 
 /// Who asked for the plan in force: by name for whoever decides with her, by id for whoever only looks on.
-async fn asker(
-    console: &Console,
-    db: &mut PgConnection,
-    who: &SignedIn,
-    approval: &Approval,
-) -> Result<String, Turned> {
+async fn asker(names: &mut Names<'_>, db: &mut PgConnection, approval: &Approval) -> Result<String, Turned> {
     let person = match approval.requested_staff {
-        Some(staff) if staff == who.staff.staff_id => Some("you".to_owned()),
-        Some(staff) if decides(who, approval) => Some(name_of(console, db, staff).await?),
+        Some(staff) if staff == names.who.staff.staff_id => Some("you".to_owned()),
+        Some(staff) if decides(names.who, approval) => Some(names.of(db, staff).await?),
         Some(staff) => Some(format!("staff {staff}")),
         None => None,
     };
@@ -215,15 +206,15 @@ async fn page(
     if is_swapped {
         tracing::error!(approval_id = %approval.approval_id, "what was asked was changed in the database");
     }
-    let mut rows = Vec::new();
+    let (mut names, mut rows) = (Names::new(console, who), Vec::new());
     for vote in &votes {
-        rows.push(row(console, db, (who, approval), vote).await?);
+        rows.push(row(&mut names, db, approval, vote).await?);
     }
     let by = Authority::of_staff(&who.staff);
     let asked = approval.requested_by == by.name() || by.require(Scope::ApprovalInvite).is_ok();
     let body = ApprovalPage {
         problem,
-        card: card(console, db, who, &standing).await?,
+        card: card(&mut names, db, &standing).await?,
         summary,
         is_swapped,
         votes: rows,
@@ -240,6 +231,7 @@ async fn page(
             .map(|reason| Choice { value: reason.as_str(), words: upper(reason.words()) })
             .collect(),
     };
+    names.told(db).await?;
     Ok(Page { title: "A decision", inside: true, script: false, body })
 }
 
@@ -248,17 +240,13 @@ fn upper(words: &str) -> String {
     letters.next().map_or_else(String::new, |first| format!("{}{}", first.to_uppercase(), letters.as_str()))
 }
 
-async fn row(
-    console: &Console,
-    db: &mut PgConnection,
-    (who, approval): (&SignedIn, &Approval),
-    vote: &Vote,
-) -> Result<Row, Turned> {
+async fn row(names: &mut Names<'_>, db: &mut PgConnection, approval: &Approval, vote: &Vote) -> Result<Row, Turned> {
+    let who = names.who;
     let voter = match vote.staff_id {
         None => "Somebody outside, who was invited".to_owned(),
         Some(staff) if staff == who.staff.staff_id => "You".to_owned(),
         Some(staff) if decides(who, approval) || approval.requested_staff == Some(who.staff.staff_id) => {
-            name_of(console, db, staff).await?
+            names.of(db, staff).await?
         }
         Some(staff) => format!("Staff {staff}"),
     };

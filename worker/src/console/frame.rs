@@ -39,7 +39,7 @@ pub(super) async fn note_support(console: &Console, staff: &Staff) -> Result<(),
     let Some(business) = staff.business_id else { return Ok(()) };
     let now = console.clock.now();
     let mut db = console.db.acquire().await?;
-    let live = support::list_live(&mut db, business, now).await?;
+    let live = support::list_live(&mut db, Some(business), now).await?;
     let running = live.iter().max_by_key(|grant| grant.expires_at).map(|grant| Running {
         until: shown_from(now, grant.expires_at),
         there: staff.scopes().contains(&Scope::BusinessRead).then(|| match live.len() {

@@ -22,7 +22,7 @@ use uuid::Uuid;
 use super::{
     Console, enter,
     guard::{SignedIn, StepUp, Turned},
-    names::{name_of, shown},
+    names::{Names, shown},
     pages::{Page, draw},
 };
 
@@ -66,18 +66,18 @@ pub(super) async fn show(State(console): State<Arc<Console>>, who: SignedIn) -> 
     let scopes = who.staff.scopes();
     let may = |scope| scopes.contains(&scope);
     let mine = find_open_reset(&mut db, who.session.staff_id).await?;
-    let mut resets = Vec::new();
+    let (mut names, mut resets) = (Names::new(&console, &who), Vec::new());
     if may(Scope::StaffWrite) {
         for reset in list_open_resets(&mut db, who.staff.business_id).await? {
             if reset.staff_id != who.session.staff_id && reset.asked_by != who.session.staff_id {
-                let name = name_of(&console, &mut db, StaffId(reset.staff_id)).await?;
+                let name = names.of(&mut db, StaffId(reset.staff_id)).await?;
                 let (asked, due) = (shown(reset.asked_at), reset.due_at.map(shown));
                 resets.push(Reset { id: reset.reset_id, name, asked, due });
             }
         }
     }
     let body = Home {
-        name: name_of(&console, &mut db, who.staff.staff_id).await?,
+        name: names.of(&mut db, who.staff.staff_id).await?,
         handle: business.as_ref().map(|business| business.handle.clone()),
         business: business.map(|business| business.legal_name),
         roles: who.staff.roles.iter().map(|role| role.as_str().replace('_', " ")).collect(),
@@ -97,6 +97,7 @@ pub(super) async fn show(State(console): State<Arc<Console>>, who: SignedIn) -> 
         }),
         resets,
     };
+    names.told(&mut db).await?;
     Ok(draw("home", &Page { title: "Home", inside: true, script: false, body }))
 }
 

@@ -12,7 +12,7 @@ use muneem_jobs::{
     evidence::Actor,
     people::{
         self, Authority, BusinessId, Decision, Enrolment, Role, Scope, Staff, StaffId, enrol_staff, grant_role,
-        list_staff, open_contact, remove_staff,
+        list_staff, remove_staff,
         signin::{Invitee, find_standing, invite},
         withdraw_role,
     },
@@ -25,6 +25,7 @@ use super::{
     Console,
     attempt::Who,
     guard::{SignedIn, StepUp, Turned, may_not},
+    names::Names,
     pages::{Page, draw, draw_again},
 };
 
@@ -101,27 +102,29 @@ async fn page(
 ) -> Result<StaffPage, Turned> {
     let (by, business) = (Authority::of_staff(&who.staff), who.staff.business_id);
     let decides = by.require(Scope::StaffWrite).is_ok();
-    let mut people = Vec::new();
+    let (mut names, mut people) = (Names::new(console, who), Vec::new());
     let listed = list_staff(db, business, &by).await.map_err(may_not)?;
     for staff in listed.into_iter().filter(|staff| staff.removed_at.is_none()) {
-        people.push(person(console, db, (who, &by), &staff, decides).await?);
+        people.push(person(&mut names, db, &by, &staff, decides).await?);
     }
+    names.told(db).await?;
     let roles = gives(&by, business).filter(|_| decides).map(Choice::of).collect();
     Ok(StaffPage { problem, decides, people, roles, name: typed.name.clone(), who: typed.who.clone() })
 }
 
 async fn person(
-    console: &Console,
+    names: &mut Names<'_>,
     db: &mut PgConnection,
-    (who, by): (&SignedIn, &Authority),
+    by: &Authority,
     staff: &Staff,
     decides: bool,
 ) -> Result<Person, Turned> {
-    let is_you = staff.staff_id == who.staff.staff_id;
+    let console = names.console;
+    let is_you = staff.staff_id == names.who.staff.staff_id;
     // Whoever looks on for proof reads no names.
-    let name = match open_contact(db, &console.vault, staff.staff_id).await? {
-        Some(contact) if decides || is_you => contact.name.to_string(),
-        _ => format!("Staff {}", staff.staff_id),
+    let name = match decides || is_you {
+        true => names.of(db, staff.staff_id).await?,
+        false => format!("Staff {}", staff.staff_id),
     };
     let standing = find_standing(db, staff.staff_id.0).await?;
     let known = people::describe_staff(db, &console.vault, staff.clone()).await?;

@@ -18,7 +18,7 @@ use sqlx::PgConnection;
 use super::{
     Console,
     guard::{SignedIn, StepUp, Turned, may_not, sentence},
-    names::{name_of, shown},
+    names::{Names, shown},
     pages::{Page, draw, draw_again},
 };
 
@@ -78,32 +78,35 @@ pub(super) async fn list(
     let mut db = console.db.acquire().await?;
     let by = Authority::of_staff(&who.staff);
     let is_first = before.is_none();
-    let mut found = support::list(&mut db, None, before, PAGE + 1, &by).await.map_err(may_not)?;
+    let now = console.clock.now();
+    let asked = support::Asked { past_at: Some(now), before, ..Default::default() };
+    let mut found = support::list(&mut db, asked, PAGE + 1, &by).await.map_err(may_not)?;
     let goes_on = found.len() > usize::from(PAGE);
     found.truncate(PAGE.into());
     let before = found.last().map(|grant| grant.grant_id).filter(|_| goes_on);
-    let (mut running, mut past) = (Vec::new(), Vec::new());
-    for grant in &found {
-        let card = card(&console, &mut db, &who, grant).await?;
-        if card.is_live { running.push(card) } else { past.push(card) }
+    let live = support::list_live(&mut db, who.staff.business_id, now).await?;
+    let none = live.is_empty();
+    let (mut names, mut running, mut past) = (Names::new(&console, &who), Vec::new(), Vec::new());
+    for grant in live.iter().filter(|_| is_first) {
+        running.push(card(&mut names, &mut db, grant).await?);
     }
-    let none = match who.staff.business_id {
-        Some(business) => support::list_live(&mut db, business, console.clock.now()).await?.is_empty(),
-        // Of all businesses a page says what stands on it.
-        None => is_first && running.is_empty(),
-    };
+    for grant in &found {
+        past.push(card(&mut names, &mut db, grant).await?);
+    }
+    names.told(&mut db).await?;
     let body = SupportPage { lets_in: by.require(Scope::SupportGrant).is_ok(), running, none, past, before };
     Ok(draw("support", &Page { title: "Support", inside: true, script: false, body }))
 }
 
-async fn card(console: &Console, db: &mut PgConnection, who: &SignedIn, grant: &Grant) -> Result<Card, Turned> {
-    let (by, now) = (Authority::of_staff(&who.staff), console.clock.now());
+async fn card(names: &mut Names<'_>, db: &mut PgConnection, grant: &Grant) -> Result<Card, Turned> {
+    let (who, now) = (names.who, names.console.clock.now());
+    let by = Authority::of_staff(&who.staff);
     let business = match who.staff.business_id {
         Some(_) => None,
         None => find_business_by_id(db, grant.business_id).await?.map(|business| business.legal_name),
     };
     let person = match grant.only {
-        Some(staff) => Some(called(console, db, who, staff).await?),
+        Some(staff) => Some(called(names, db, staff).await?),
         None => None,
     };
     let is_live = grant.is_live(now);
@@ -112,7 +115,7 @@ async fn card(console: &Console, db: &mut PgConnection, who: &SignedIn, grant: &
         (Some(name), false) if *name == by.name() => Some("sent away by you".to_owned()),
         (Some(name), false) if name.starts_with("job:") => Some("ran out".to_owned()),
         (Some(name), false) => Some(match name.strip_prefix("staff:").and_then(|id| id.parse().ok()) {
-            Some(staff) => format!("sent away by {}", called(console, db, who, staff).await?),
+            Some(staff) => format!("sent away by {}", called(names, db, staff).await?),
             None => "sent away".to_owned(),
         }),
         (None, false) => Some("ran out".to_owned()),
@@ -121,7 +124,7 @@ async fn card(console: &Console, db: &mut PgConnection, who: &SignedIn, grant: &
         id: grant.grant_id,
         business,
         person,
-        granted_by: called(console, db, who, grant.granted_by).await?,
+        granted_by: called(names, db, grant.granted_by).await?,
         from: shown(grant.granted_at),
         until: shown(grant.ended_at.unwrap_or(grant.expires_at)),
         is_live,
@@ -131,10 +134,11 @@ async fn card(console: &Console, db: &mut PgConnection, who: &SignedIn, grant: &
 }
 
 /// By name for whoever lets support in, by id for whoever looks on.
-async fn called(console: &Console, db: &mut PgConnection, who: &SignedIn, staff: StaffId) -> Result<String, Turned> {
+async fn called(names: &mut Names<'_>, db: &mut PgConnection, staff: StaffId) -> Result<String, Turned> {
+    let who = &names.who.staff;
     Ok(match staff {
-        own if own == who.staff.staff_id => "you".to_owned(),
-        staff if who.staff.scopes().contains(&Scope::SupportGrant) => name_of(console, db, staff).await?,
+        own if own == who.staff_id => "you".to_owned(),
+        staff if who.scopes().contains(&Scope::SupportGrant) => names.of(db, staff).await?,
         staff => format!("staff {staff}"),
     })
 }
@@ -178,11 +182,12 @@ async fn form(
     problem: Option<String>,
 ) -> Result<Page<NewPage>, Turned> {
     let by = Authority::of_staff(&who.staff);
-    let mut choices = Vec::new();
+    let (mut names, mut choices) = (Names::new(console, who), Vec::new());
     for staff in support::list_people(db, &by).await.map_err(may_not)? {
         let value = staff.to_string();
-        choices.push(Choice { words: name_of(console, db, staff).await?, chosen: typed.person == value, value });
+        choices.push(Choice { words: names.of(db, staff).await?, chosen: typed.person == value, value });
     }
+    names.told(db).await?;
     let times = TIMES.iter().map(|(minutes, words)| Choice {
         value: minutes.to_string(),
         words: (*words).to_owned(),
@@ -259,25 +264,26 @@ pub(super) async fn show(
     let grant = support::load(&mut db, grant_id, &by).await.map_err(may_not)?;
     let mut reason = None;
     if by.require(Scope::SupportGrant).is_ok() {
-        reason = Some(support::open_reason(&mut db, &console.vault, grant_id, &by).await.map_err(may_not)?.1);
+        reason = Some(support::open_reason(&mut db, &console.vault, grant_id, &decision).await.map_err(may_not)?.1);
     }
     let sees_looks = by.require(Scope::EvidenceRead).is_ok();
     let mut read = Looks::default();
     if sees_looks {
         read = support::read_looks(&mut db, grant_id, from, &decision).await.map_err(may_not)?;
     }
-    let mut looks = Vec::new();
+    let (mut names, mut looks) = (Names::new(&console, &who), Vec::new());
     for look in &read.looks {
-        looks.push(row(&console, &mut db, &who, look).await?);
+        looks.push(row(&mut names, &mut db, look).await?);
     }
-    let card = card(&console, &mut db, &who, &grant).await?;
+    let card = card(&mut names, &mut db, &grant).await?;
+    names.told(&mut db).await?;
     let body = GrantPage { card, reason, sees_looks, looks, next: read.next, retired: read.retired };
     Ok(draw("support_grant", &Page { title: "Support was let in", inside: true, script: false, body }))
 }
 
-async fn row(console: &Console, db: &mut PgConnection, who: &SignedIn, look: &Look) -> Result<Row, Turned> {
+async fn row(names: &mut Names<'_>, db: &mut PgConnection, look: &Look) -> Result<Row, Turned> {
     let called = match look.staff {
-        Some(staff) => called(console, db, who, staff).await?,
+        Some(staff) => called(names, db, staff).await?,
         None => "support".to_owned(),
     };
     let looked = match &look.deed {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use axum::{
     Form,
-    extract::{Path, State},
+    extract::{Path, Query, State},
     http::HeaderMap,
     response::{IntoResponse, Redirect, Response},
 };
@@ -16,13 +16,13 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD as BASE64};
 use chrono::{DateTime, TimeDelta, Utc};
 use muneem_jobs::{
     people::{
-        self, Authority, BusinessId, Decision, NewToken, Scope, StaffId, Token, create_token_by, list_businesses,
-        list_staff, list_tokens_by, read_network, revoke_token_by,
+        self, Authority, BusinessId, Decision, NewToken, Scope, StaffId, Token, Tokens, create_token_by,
+        find_business_by_id, list_businesses, list_staff, list_tokens_by, load_token_by, read_network, revoke_token_by,
     },
     vault::{self, Cell, Class, INSTALLATION},
 };
 use secrecy::{ExposeSecret, SecretString};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::{Connection, PgConnection};
 
 use super::{
@@ -30,7 +30,7 @@ use super::{
     cookies::Crumb,
     enter,
     guard::{SignedIn, StepUp, Turned, may_not, sentence},
-    names::{name_of, shown},
+    names::{Names, shown},
     pages::{Page, draw, draw_again},
 };
 
@@ -42,6 +42,8 @@ const LIVES: [(&str, &str, Option<i64>); 4] = [
     ("365", "A year", Some(365)),
     ("none", "It does not end by itself", None),
 ];
+/// Tokens of one kind on a page.
+const PAGE: u16 = 20;
 /// Taken unless somebody says otherwise.
 const USUAL_LIFE: &str = "90";
 
@@ -49,8 +51,25 @@ const USUAL_LIFE: &str = "90";
 struct TokensPage {
     /// Whether she may make and end tokens.
     decides: bool,
-    usable: Vec<Row>,
-    ended: Vec<Row>,
+    /// Absent on a page of older tokens of the other kind.
+    usable: Option<Part>,
+    ended: Option<Part>,
+}
+
+/// Tokens of one kind, and after which there are more.
+#[derive(Serialize)]
+struct Part {
+    rows: Vec<Row>,
+    /// Public id to go on after.
+    before: Option<String>,
+}
+
+/// One page of the tokens that are usable, or of those that ended; nothing: the first of both.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Older {
+    usable: Option<String>,
+    ended: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -73,51 +92,63 @@ struct Row {
 }
 
 /// `GET /console/tokens`
-pub(super) async fn show(State(console): State<Arc<Console>>, who: SignedIn) -> Result<Response, Turned> {
+pub(super) async fn show(
+    State(console): State<Arc<Console>>,
+    who: SignedIn,
+    Query(older): Query<Older>,
+) -> Result<Response, Turned> {
     let mut db = console.db.acquire().await?;
     let by = Authority::of_staff(&who.staff);
-    let tokens = list_tokens_by(&mut db, who.staff.business_id, &by).await.map_err(may_not)?;
-    let businesses = businesses(&mut db, &who).await?;
-    let (mut usable, mut ended) = (Vec::new(), Vec::new());
-    for token in &tokens {
-        let row = row(&console, &mut db, (&who, &by), token, &businesses).await?;
-        if token.is_usable(console.clock.now()) { usable.push(row) } else { ended.push(row) }
-    }
+    by.require(Scope::TokenRead).map_err(may_not)?;
+    let mut names = Names::new(&console, &who);
+    let (usable, ended) = match (older.usable.as_deref(), older.ended.as_deref()) {
+        (None, None) => (
+            Some(part(&mut names, &mut db, (true, None)).await?),
+            Some(part(&mut names, &mut db, (false, None)).await?),
+        ),
+        (Some(before), _) => (Some(part(&mut names, &mut db, (true, Some(before))).await?), None),
+        (None, Some(before)) => (None, Some(part(&mut names, &mut db, (false, Some(before))).await?)),
+    };
+    names.told(&mut db).await?;
     let body = TokensPage { decides: by.require(Scope::TokenWrite).is_ok(), usable, ended };
     Ok(draw("tokens", &Page { title: "Tokens", inside: true, script: false, body }))
 }
 
-/// All businesses by id and name, for staff of the platform; nobody else is shown any.
-async fn businesses(db: &mut PgConnection, who: &SignedIn) -> Result<Vec<(BusinessId, String)>, Turned> {
-    if who.staff.business_id.is_some() {
-        return Ok(Vec::new());
+/// Tokens that open something, or not, older than the one with the public id `before`.
+async fn part(
+    names: &mut Names<'_>,
+    db: &mut PgConnection,
+    (usable, before): (bool, Option<&str>),
+) -> Result<Part, Turned> {
+    let by = Authority::of_staff(&names.who.staff);
+    let asked =
+        Tokens { business: names.who.staff.business_id, usable: Some(usable), now: names.console.clock.now(), before };
+    let mut found = list_tokens_by(db, &asked, PAGE + 1, &by).await.map_err(may_not)?;
+    let goes_on = found.len() > usize::from(PAGE);
+    found.truncate(PAGE.into());
+    let mut rows = Vec::with_capacity(found.len());
+    for token in &found {
+        rows.push(row(names, db, &by, token).await?);
     }
-    let all = list_businesses(db).await?;
-    Ok(all.into_iter().map(|business| (business.business_id, business.legal_name)).collect())
+    Ok(Part { before: found.last().filter(|_| goes_on).map(|token| token.public_id.clone()), rows })
 }
 
-async fn row(
-    console: &Console,
-    db: &mut PgConnection,
-    (who, by): (&SignedIn, &Authority),
-    token: &Token,
-    businesses: &[(BusinessId, String)],
-) -> Result<Row, Turned> {
-    let state = match (token.is_usable(console.clock.now()), token.revoked_at) {
+async fn row(names: &mut Names<'_>, db: &mut PgConnection, by: &Authority, token: &Token) -> Result<Row, Turned> {
+    let who = names.who;
+    let state = match (token.is_usable(names.console.clock.now()), token.revoked_at) {
         (true, _) => "in use",
         (false, Some(_)) => "revoked",
         (false, None) => "ended by itself",
     };
-    let named = |id| businesses.iter().find(|(known, _)| *known == id).map(|(_, name)| name.clone());
     let business = match (who.staff.business_id, token.business_id) {
         (Some(_), _) => None,
-        (None, Some(id)) => named(id),
+        (None, Some(id)) => find_business_by_id(db, id).await?.map(|business| business.legal_name),
         (None, None) => Some("All businesses".to_owned()),
     };
     let holder = match (token.support_grant_id, token.staff_id) {
         (Some(_), _) => "Support, while it is let in".to_owned(),
         (None, Some(staff)) if staff == who.staff.staff_id => "You".to_owned(),
-        (None, Some(staff)) if by.require(Scope::StaffWrite).is_ok() => name_of(console, db, staff).await?,
+        (None, Some(staff)) if by.require(Scope::StaffWrite).is_ok() => names.of(db, staff).await?,
         (None, Some(staff)) => format!("Staff {staff}"),
         (None, None) => "A program".to_owned(),
     };
@@ -248,20 +279,24 @@ async fn form(
         words: (*words).to_owned(),
         chosen: typed.life == *value,
     });
-    let mut holders = Vec::new();
+    let (mut names, mut holders) = (Names::new(console, who), Vec::new());
     if let Some(business) = who.staff.business_id {
         for staff in list_staff(db, Some(business), &by).await.map_err(may_not)? {
             if staff.removed_at.is_none() {
                 let value = staff.staff_id.to_string();
-                let words = name_of(console, db, staff.staff_id).await?;
+                let words = names.of(db, staff.staff_id).await?;
                 holders.push(Choice { chosen: typed.holder == value, words, value });
             }
         }
     }
-    let businesses = businesses(db, who).await?.into_iter().map(|(id, words)| {
-        let value = id.to_string();
-        Choice { chosen: typed.business == value, words, value }
-    });
+    names.told(db).await?;
+    let mut businesses = Vec::new();
+    if who.staff.business_id.is_none() {
+        for business in list_businesses(db).await? {
+            let value = business.business_id.to_string();
+            businesses.push(Choice { chosen: typed.business == value, words: business.legal_name, value });
+        }
+    }
     let body = NewPage {
         problem,
         name: typed.name.clone(),
@@ -269,7 +304,7 @@ async fn form(
         groups,
         lives: lives.collect(),
         holders,
-        businesses: businesses.collect(),
+        businesses,
     };
     Ok(Page { title: "A new token", inside: true, script: false, body })
 }
@@ -376,15 +411,6 @@ pub(super) async fn made(
     Ok(response)
 }
 
-/// The token with this id, if she may end it.
-async fn hers(console: &Console, db: &mut PgConnection, who: &SignedIn, id: &str) -> Result<Row, Turned> {
-    let by = Authority::of_staff(&who.staff);
-    by.require(Scope::TokenWrite).map_err(may_not)?;
-    let tokens = list_tokens_by(db, who.staff.business_id, &by).await.map_err(may_not)?;
-    let token = tokens.iter().find(|token| token.public_id == id).ok_or(Turned::NotFound)?;
-    row(console, db, (who, &by), token, &[]).await
-}
-
 /// `GET /console/tokens/{id}/revoke`: asks whether she means it.
 pub(super) async fn ask_revoke(
     State(console): State<Arc<Console>>,
@@ -392,10 +418,15 @@ pub(super) async fn ask_revoke(
     Path(id): Path<String>,
 ) -> Result<Response, Turned> {
     let mut db = console.db.acquire().await?;
-    let body = hers(&console, &mut db, &who, &id).await?;
-    if body.state != "in use" {
+    let by = Authority::of_staff(&who.staff);
+    by.require(Scope::TokenWrite).map_err(may_not)?;
+    let token = load_token_by(&mut db, &id, &by).await.map_err(may_not)?;
+    if !token.is_usable(console.clock.now()) {
         return Ok(Redirect::to(HERE).into_response());
     }
+    let mut names = Names::new(&console, &who);
+    let body = row(&mut names, &mut db, &by, &token).await?;
+    names.told(&mut db).await?;
     Ok(draw("token_revoke", &Page { title: "End this token?", inside: true, script: false, body }))
 }
 

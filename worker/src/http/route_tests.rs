@@ -195,6 +195,20 @@ async fn atk_059_people_tokens_and_cursors_of_another_business_do_not_exist() {
             assert!(!answered.body.to_string().contains("980000"), "{}", answered.body);
         }
     }
+    // Hers in pages, each token once, and never one of another business.
+    let body = json!({ "label": "second till", "scopes": ["queue:write"] });
+    assert_eq!(house.post("/v1/people/tokens", &house.sharma, None, &body).await.status, StatusCode::CREATED);
+    let whole = house.get("/v1/people/tokens?usable=true", &house.sharma).await.body;
+    let (mut seen, mut at) = (Vec::new(), "/v1/people/tokens?usable=true&limit=1".to_owned());
+    loop {
+        let page = house.get(&at, &house.sharma).await.body;
+        seen.extend(page["items"].as_array().expect("items").iter().cloned());
+        let Some(next) = page["next"].as_str() else { break };
+        at = format!("/v1/people/tokens?usable=true&limit=1&cursor={next}");
+    }
+    assert_eq!(&json!(seen), &whole["items"]);
+    assert!(seen.len() >= 2 && seen.iter().any(|one| one["label"] == "second till"), "{whole}");
+    assert_eq!(house.get("/v1/people/tokens?usable=false", &house.sharma).await.body["items"], json!([]));
     for list in ["/v1/people/staff", "/v1/people/tokens"] {
         let seen = house.get(list, &house.verma).await.body.to_string();
         assert!(ids.iter().all(|id| !seen.contains(id.as_str())), "{list}: {seen}");

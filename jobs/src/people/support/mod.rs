@@ -171,42 +171,51 @@ async fn finish(tx: &mut PgConnection, grant: &mut Grant, decision: &Decision<'_
     record(tx, decision, words::SUPPORT_ENDED, grant, json!({ "tokens": tokens })).await
 }
 
-/// Grants into `business` (`None`: into all that exist for `by`), the newest first.
+/// Which grants, for [`list`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    /// Into this business only.
+    pub business: Option<BusinessId>,
+    /// Those alone that were over at this moment.
+    pub past_at: Option<DateTime<Utc>>,
+    /// Older than this one.
+    pub before: Option<GrantId>,
+}
+
+/// Grants that exist for `by`, the newest first.
 ///
 /// # Errors
 /// `by` may not see them.
-pub async fn list(
-    db: &mut PgConnection,
-    business: Option<BusinessId>,
-    before: Option<GrantId>,
-    limit: u16,
-    by: &Authority,
-) -> Result<Vec<Grant>, Error> {
+pub async fn list(db: &mut PgConnection, asked: Asked, limit: u16, by: &Authority) -> Result<Vec<Grant>, Error> {
     by.require(Scope::BusinessRead)?;
-    let business = match (by.business(), business) {
+    let business = match (by.business(), asked.business) {
         (None, asked) => asked,
         (own, None) => own,
         (own, asked) if own == asked => own,
         _ => return Err(Error::NoSuchBusiness("of another".to_owned())),
     };
-    store::list_grants(db, business, before, limit).await
+    store::list_grants(db, Asked { business, ..asked }, limit).await
 }
 
-/// The grant with this id and why it was given, for whoever may let support in herself.
+/// The grant with this id and why it was given, for whoever may let support in herself. That she was shown it is on
+/// record before it is answered.
 ///
 /// # Errors
-/// [`Error::NoSuchGrant`]; the vault is sealed.
+/// [`Error::NoSuchGrant`]; the vault is sealed; the evidence cannot be written.
 pub async fn open_reason(
     db: &mut PgConnection,
     vault: &Vault,
     grant_id: GrantId,
-    by: &Authority,
+    decision: &Decision<'_>,
 ) -> Result<(Grant, String), Error> {
-    by.require(Scope::SupportGrant)?;
-    let found = store::find_grant(db, grant_id).await?.filter(|grant| by.sees(Some(grant.business_id)));
+    decision.by.require(Scope::SupportGrant)?;
+    let mut tx = db.begin().await?;
+    let found = store::find_grant(&mut tx, grant_id).await?.filter(|grant| decision.by.sees(Some(grant.business_id)));
     let grant = found.ok_or(Error::NoSuchGrant(grant_id))?;
-    let sealed = store::find_reason(db, grant_id).await?;
-    let reason = vault.open(db, &cell(grant.business_id, &grant_id.to_string()), &sealed).await?;
+    let sealed = store::find_reason(&mut tx, grant_id).await?;
+    let reason = vault.open(&mut tx, &cell(grant.business_id, &grant_id.to_string()), &sealed).await?;
+    record(&mut tx, decision, words::SUPPORT_REASON_SHOWN, &grant, Value::Null).await?;
+    tx.commit().await?;
     Ok((grant, String::from_utf8_lossy(&reason).into_owned()))
 }
 
@@ -280,11 +289,15 @@ pub async fn load(db: &mut PgConnection, grant_id: GrantId, by: &Authority) -> R
     found.ok_or(Error::NoSuchGrant(grant_id))
 }
 
-/// The grants of a business by which support may look at `now`, the newest first.
+/// The grants of a business (`None`: of all) by which support may look at `now`, the newest first.
 ///
 /// # Errors
 /// The database fails.
-pub async fn list_live(db: &mut PgConnection, business: BusinessId, now: DateTime<Utc>) -> Result<Vec<Grant>, Error> {
+pub async fn list_live(
+    db: &mut PgConnection,
+    business: Option<BusinessId>,
+    now: DateTime<Utc>,
+) -> Result<Vec<Grant>, Error> {
     store::list_live(db, business, now).await
 }
 

@@ -1,8 +1,23 @@
 use chrono::{DateTime, Utc};
 use sqlx::PgConnection;
 
-use super::{Error, Grant, GrantId};
+use super::{Asked, Error, Grant, GrantId};
 use crate::people::{BusinessId, StaffId};
+
+/// Grants without their reasons: the rest of the query, and its parameters.
+macro_rules! grants {
+    ($rest:literal, $($parameter:expr),+ $(,)?) => {
+        sqlx::query_as!(
+            Grant,
+            r#"select grant_id as "grant_id: GrantId", business_id as "business_id: BusinessId",
+                      granted_by as "granted_by: StaffId", only_staff as "only: StaffId", granted_at, expires_at,
+                      ended_at, ended_by
+               from muneem.people_support_grants
+               "# + $rest,
+            $($parameter),+
+        )
+    };
+}
 
 pub(super) async fn insert_grant(tx: &mut PgConnection, grant: &Grant, reason_sealed: &[u8]) -> Result<(), Error> {
     sqlx::query!(
@@ -28,49 +43,17 @@ pub(super) async fn insert_grant(tx: &mut PgConnection, grant: &Grant, reason_se
 }
 
 pub(super) async fn find_grant(db: &mut PgConnection, grant_id: GrantId) -> Result<Option<Grant>, Error> {
-    Ok(sqlx::query_as!(
-        Grant,
-        r#"select grant_id as "grant_id: GrantId", business_id as "business_id: BusinessId",
-                  granted_by as "granted_by: StaffId", only_staff as "only: StaffId", granted_at, expires_at,
-                  ended_at, ended_by
-           from muneem.people_support_grants
-           where grant_id = $1"#,
-        grant_id.0,
-    )
-    .fetch_optional(db)
-    .await?)
+    Ok(grants!("where grant_id = $1", grant_id.0,).fetch_optional(db).await?)
 }
 
 /// Held until the transaction ends, so that it is ended once.
 pub(super) async fn lock_grant(tx: &mut PgConnection, grant_id: GrantId) -> Result<Option<Grant>, Error> {
-    Ok(sqlx::query_as!(
-        Grant,
-        r#"select grant_id as "grant_id: GrantId", business_id as "business_id: BusinessId",
-                  granted_by as "granted_by: StaffId", only_staff as "only: StaffId", granted_at, expires_at,
-                  ended_at, ended_by
-           from muneem.people_support_grants
-           where grant_id = $1
-           for update"#,
-        grant_id.0,
-    )
-    .fetch_optional(tx)
-    .await?)
+    Ok(grants!("where grant_id = $1 for update", grant_id.0,).fetch_optional(tx).await?)
 }
 
 /// Stays as it is until the transaction ends; others may look at the same time.
 pub(super) async fn share_grant(tx: &mut PgConnection, grant_id: GrantId) -> Result<Option<Grant>, Error> {
-    Ok(sqlx::query_as!(
-        Grant,
-        r#"select grant_id as "grant_id: GrantId", business_id as "business_id: BusinessId",
-                  granted_by as "granted_by: StaffId", only_staff as "only: StaffId", granted_at, expires_at,
-                  ended_at, ended_by
-           from muneem.people_support_grants
-           where grant_id = $1
-           for share"#,
-        grant_id.0,
-    )
-    .fetch_optional(tx)
-    .await?)
+    Ok(grants!("where grant_id = $1 for share", grant_id.0,).fetch_optional(tx).await?)
 }
 
 pub(super) async fn find_reason(db: &mut PgConnection, grant_id: GrantId) -> Result<Vec<u8>, Error> {
@@ -81,24 +64,16 @@ pub(super) async fn find_reason(db: &mut PgConnection, grant_id: GrantId) -> Res
     sealed.ok_or(Error::NoSuchGrant(grant_id))
 }
 
-pub(super) async fn list_grants(
-    db: &mut PgConnection,
-    business: Option<BusinessId>,
-    before: Option<GrantId>,
-    limit: u16,
-) -> Result<Vec<Grant>, Error> {
-    Ok(sqlx::query_as!(
-        Grant,
-        r#"select grant_id as "grant_id: GrantId", business_id as "business_id: BusinessId",
-                  granted_by as "granted_by: StaffId", only_staff as "only: StaffId", granted_at, expires_at,
-                  ended_at, ended_by
-           from muneem.people_support_grants
-           where ($1::uuid is null or business_id = $1)
+pub(super) async fn list_grants(db: &mut PgConnection, asked: Asked, limit: u16) -> Result<Vec<Grant>, Error> {
+    Ok(grants!(
+        "where ($1::uuid is null or business_id = $1)
                and ($2::uuid is null or grant_id < $2)
+               and ($3::timestamptz is null or ended_at is not null or expires_at <= $3)
            order by grant_id desc
-           limit $3"#,
-        business as Option<BusinessId>,
-        before as Option<GrantId>,
+           limit $4",
+        asked.business as Option<BusinessId>,
+        asked.before as Option<GrantId>,
+        asked.past_at,
         i64::from(limit),
     )
     .fetch_all(db)
@@ -107,20 +82,15 @@ pub(super) async fn list_grants(
 
 pub(super) async fn list_live(
     db: &mut PgConnection,
-    business: BusinessId,
+    business: Option<BusinessId>,
     now: DateTime<Utc>,
 ) -> Result<Vec<Grant>, Error> {
-    Ok(sqlx::query_as!(
-        Grant,
-        r#"select grant_id as "grant_id: GrantId", business_id as "business_id: BusinessId",
-                  granted_by as "granted_by: StaffId", only_staff as "only: StaffId", granted_at, expires_at,
-                  ended_at, ended_by
-           from muneem.people_support_grants
-           where business_id = $1
+    Ok(grants!(
+        "where ($1::uuid is null or business_id = $1)
                and ended_at is null
                and expires_at > $2
-           order by grant_id desc"#,
-        business.0,
+           order by grant_id desc",
+        business as Option<BusinessId>,
         now,
     )
     .fetch_all(db)

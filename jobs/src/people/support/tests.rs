@@ -56,9 +56,9 @@ async fn support_looks_while_the_owner_lets_it_and_every_look_is_on_record_first
     );
 
     let by = Authority::of_staff(&owner);
-    let listed = list(&mut db, None, None, 10, &by).await.expect("she sees it");
+    let listed = list(&mut db, Asked::default(), 10, &by).await.expect("she sees it");
     assert_eq!(listed, std::slice::from_ref(&grant));
-    let (_, reason) = open_reason(&mut db, &house.vault, grant.grant_id, &by).await.expect("hers");
+    let (_, reason) = open_reason(&mut db, &house.vault, grant.grant_id, &house.by(&by)).await.expect("hers");
     assert_eq!(reason, WHY);
     let row: String = sqlx::query_scalar("select encode(reason_sealed, 'escape') from muneem.people_support_grants")
         .fetch_one(&house.db.pool())
@@ -75,7 +75,13 @@ async fn support_looks_while_the_owner_lets_it_and_every_look_is_on_record_first
     assert_eq!(end(&mut db, grant.grant_id, &house.by(&by)).await.expect("again is no error"), ended);
     assert_eq!(
         house.told_of(grant.grant_id).await,
-        ["people.support_granted", "people.support_entered", "people.support_looked", "people.support_ended"]
+        [
+            "people.support_granted",
+            "people.support_entered",
+            "people.support_looked",
+            "people.support_reason_shown",
+            "people.support_ended"
+        ]
     );
 }
 
@@ -102,7 +108,9 @@ async fn a_grant_ends_at_its_instant_whether_or_not_the_job_has_run() {
     }
     let told = house.told_of(grant.grant_id).await;
     assert_eq!(told.iter().filter(|verb| *verb == "people.support_ended").count(), 1, "{told:?}");
-    let ended = list(&mut db, Some(house.shop), None, 10, &Authority::operator()).await.expect("listed");
+    let ended = list(&mut db, Asked { business: Some(house.shop), ..Asked::default() }, 10, &Authority::operator())
+        .await
+        .expect("listed");
     assert!(ended[0].ended_by.as_deref().is_some_and(|by| by.starts_with("job:")), "{ended:?}");
     let tokens = list_tokens(&mut db).await.expect("listed");
     let revoked = tokens.iter().find(|one| one.public_id == token.public_id).and_then(|one| one.revoked_at);
@@ -155,7 +163,7 @@ async fn atk_061_nobody_but_a_person_of_the_business_lets_support_in_and_for_a_d
     let stranger = Authority::of_staff(&house.stranger(5, Some(house.other), &[Role::Owner]).await);
     let refused = end(&mut db, grant.grant_id, &house.by(&stranger)).await;
     assert!(matches!(refused, Err(Error::NoSuchGrant(_))), "{refused:?}");
-    assert_eq!(list(&mut db, None, None, 10, &stranger).await.expect("listed"), []);
+    assert_eq!(list(&mut db, Asked::default(), 10, &stranger).await.expect("listed"), []);
     // Whoever leaves support, or the platform, is out.
     let (_, presented) = house.token_for(&grant, &ravi).await.expect("a token");
     let platform = Authority::operator();
@@ -189,12 +197,12 @@ async fn the_owner_may_name_one_person_of_support_and_nobody_else_comes_in() {
     }
     let named = Wish { only: Some(ravi.staff_id), ..wish(WHY) };
     let grant = grant(&mut db, &house.vault, &named, &house.by(&by)).await.expect("let in");
-    assert_eq!(list_live(&mut db, house.shop, house.now()).await.expect("listed"), std::slice::from_ref(&grant));
-    assert_eq!(list_live(&mut db, house.other, house.now()).await.expect("listed"), []);
+    assert_eq!(list_live(&mut db, Some(house.shop), house.now()).await.expect("listed"), std::slice::from_ref(&grant));
+    assert_eq!(list_live(&mut db, Some(house.other), house.now()).await.expect("listed"), []);
     assert!(matches!(house.token_for(&grant, &other).await, Err(Error::GrantForAnother)));
     house.token_for(&grant, &ravi).await.expect("she is the one");
     house.clock.forward(USUAL);
-    assert_eq!(list_live(&mut db, house.shop, house.now()).await.expect("listed"), [], "at its instant");
+    assert_eq!(list_live(&mut db, Some(house.shop), house.now()).await.expect("listed"), [], "at its instant");
 }
 
 #[tokio::test]

@@ -53,7 +53,9 @@ pub(super) async fn run(app: &App, command: Support) -> anyhow::Result<()> {
     match command {
         Support::List { business, limit, output } => {
             let business_id = staff::of(&mut db, business.as_deref()).await?;
-            let all = support::list(&mut db, business_id, None, limit, &by).await?;
+            let all =
+                support::list(&mut db, support::Asked { business: business_id, ..Default::default() }, limit, &by)
+                    .await?;
             output.table(&["id", "business", "from", "until", "state"], &all, |grant| {
                 vec![
                     grant.grant_id.to_string(),

@@ -1,6 +1,7 @@
 //! Who works here, as owners and managers change it.
 
 use muneem_jobs::people::{Role, add_business};
+use serde_json::json;
 
 use super::*;
 
@@ -46,6 +47,47 @@ async fn somebody_new_comes_in_by_her_link_and_leaves_at_once() {
     for id in ["none", "00000000-0000-0000-0000-000000000009"] {
         assert_eq!(asha.post(&format!("{STAFF}/{id}/remove"), &[]).await.status, StatusCode::NOT_FOUND, "{id}");
     }
+}
+
+#[tokio::test]
+async fn names_of_others_are_on_record_before_a_page_shows_them() {
+    let house = House::new().await;
+    let mut asha = house.signed_in().await;
+    let shown = async || house.recorded("people.names_shown").await;
+    asha.get("/console").await;
+    assert_eq!(shown().await, 0, "her own name is no news to her");
+    assert!(asha.get(STAFF).await.body.contains("Ravi"));
+    assert_eq!(shown().await, 1, "one event a page");
+    let body: String = sqlx::query_scalar(
+        "select convert_from(body, 'UTF8') from muneem.evidence_events
+         where convert_from(body, 'UTF8') like '%people.names_shown%'",
+    )
+    .fetch_one(&house.db.pool())
+    .await
+    .expect("on record");
+    let (who, whose) = (house.asha.staff_id.to_string(), house.ravi.staff_id.to_string());
+    let event: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(event["actor"]["id"], who.as_str());
+    assert_eq!((&event["details"]["staff"], &event["business"]), (&json!([whose]), &json!(house.sharma)));
+    assert!(!body.contains("Ravi"), "{body}");
+    asha.get("/console/tokens/new").await;
+    assert_eq!(shown().await, 2, "the form offers them too");
+
+    // Whoever looks on reads no names, and nothing is recorded of her.
+    let olga = house.join(Some(house.sharma), "Olga", "olga@example.in", Role::Auditor).await;
+    house.give_password(&olga).await;
+    let mut olga = house.browser();
+    olga.sign_in("olga@example.in", PASSWORD).await;
+    let page = olga.get(STAFF).await;
+    assert!(page.status == StatusCode::OK && !page.body.contains("Asha"), "{}", page.body);
+    assert_eq!(shown().await, 2);
+    // Where nothing can be written, no name goes out.
+    sqlx::query("alter table muneem.evidence_events add constraint full_disk check (false) not valid")
+        .execute(&house.db.pool())
+        .await
+        .expect("full");
+    let refused = asha.get(STAFF).await;
+    assert!(refused.status.is_server_error() && !refused.body.contains("Ravi"), "{}", refused.body);
 }
 
 /// The id in the form that removes the person of this name.

@@ -2,7 +2,10 @@
 
 use muneem_jobs::{
     evidence::By,
-    people::{Presented, Refusal, Role, authenticate, list_tokens, note_exposed},
+    people::{
+        Authority, Decision, NewToken, Presented, Refusal, Role, Scope, authenticate, create_token_by, list_tokens,
+        note_exposed, revoke_token_by,
+    },
 };
 
 use super::*;
@@ -137,6 +140,50 @@ async fn where_the_secret_cannot_be_sealed_for_its_page_no_token_is_made() {
     assert!(failed.body.contains("nothing was changed"), "{}", failed.body);
     assert!(list_tokens(&mut *house.conn().await).await.expect("listed").is_empty());
     assert_eq!(house.recorded("people.token_made").await, 0);
+}
+
+#[tokio::test]
+async fn tokens_are_leafed_through_and_those_that_opened_once_stand_apart() {
+    let house = House::new().await;
+    let mut asha = house.signed_in().await;
+    let by = Authority::of_staff(&house.asha);
+    let mut made = Vec::new();
+    let mut db = house.conn().await;
+    for at in 0..45 {
+        house.later(at);
+        let new = NewToken {
+            label: format!("Till {at:02}."),
+            business_id: Some(house.sharma),
+            staff_id: None,
+            scopes: vec![Scope::QueueRead],
+            networks: Vec::new(),
+            expires_at: None,
+        };
+        let console = &house.console;
+        let (token, _) = create_token_by(&mut db, new, &by, &*console.clock, &OsChance).await.expect("made");
+        made.push(token.public_id);
+    }
+    // Of forty-five, those with even numbers open nothing any more.
+    for id in made.iter().step_by(2) {
+        let decision = Decision { by: &by, now: house.now(), chance: &OsChance };
+        revoke_token_by(&mut db, id, &decision).await.expect("revoked");
+    }
+    let named =
+        |page: &str| -> Vec<usize> { (0..45).rev().filter(|at| page.contains(&format!("Till {at:02}."))).collect() };
+    let odd: Vec<usize> = (0..45).rev().filter(|at| at % 2 == 1).collect();
+    let even: Vec<usize> = (0..45).rev().filter(|at| at % 2 == 0).collect();
+    let first = asha.get(TOKENS).await.body;
+    let (usable, ended) = first.split_once("Tokens that ended").expect("both kinds");
+    assert_eq!((named(usable), named(ended)), (odd[..20].to_vec(), even[..20].to_vec()));
+    let older = |kind: &str, at: usize| format!("{TOKENS}?{kind}={}", made[at]);
+    for (kind, last, rest) in [("usable", odd[19], &odd[20..]), ("ended", even[19], &even[20..])] {
+        let there = older(kind, last);
+        assert!(first.contains(&format!("href=\"{there}\"")), "{first}");
+        let page = asha.get(&there).await.body;
+        assert_eq!(named(&page), rest, "{page}");
+        assert!(!page.contains("Older ones") && !page.contains("No token opens anything"), "{page}");
+    }
+    assert!(named(&asha.get(&format!("{TOKENS}?ended=none")).await.body).is_empty());
 }
 
 #[tokio::test]

@@ -93,7 +93,13 @@ pub(super) async fn list(
     let before = cursors.position::<GrantId>(asked.cursor.as_deref())?;
     let mut db = caller.enter(&api).await?;
     let business = caller.business_asked(&mut db, asked.business.as_deref()).await?;
-    let found = support::list(&mut db, business, before, limit + 1, &Authority::of_caller(&caller)).await?;
+    let found = support::list(
+        &mut db,
+        support::Asked { business, before, past_at: None },
+        limit + 1,
+        &Authority::of_caller(&caller),
+    )
+    .await?;
     let now = api.clock.now();
     let found = found.into_iter().map(|one| Grant::of(one, now)).collect();
     Ok(Json(cursors.page(found, limit, |one: &Grant| one.grant_id.to_string())))

@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
-use muneem_jobs::people::{self, Authority, NewToken, Scope, StaffId};
+use muneem_jobs::people::{self, Authority, NewToken, Scope, StaffId, Tokens};
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -17,7 +17,7 @@ use super::{
         Api,
         auth::Caller,
         body::Nothing,
-        cursor::Page,
+        cursor::{self, Listing, Page},
         post::{Begun, Post},
         problem::{Problem, ProblemId},
         query::Query,
@@ -78,23 +78,35 @@ impl From<people::Token> for Token {
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct Of {
+pub(super) struct Filter {
     /// Of the business with this handle only.
     business: Option<String>,
+    /// Those that open something now, or those that do not any more.
+    usable: Option<bool>,
+    /// How many, 1 to 200.
+    limit: Option<u16>,
+    /// `next` of the page before.
+    cursor: Option<String>,
 }
 
 /// List tokens, newest first; with those that were revoked
-#[utoipa::path(get, path = "/v1/people/tokens", tag = "people", params(Of),
+#[utoipa::path(get, path = "/v1/people/tokens", tag = "people", params(Filter),
     responses((status = 200, body = Page<Token>)))]
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
     caller: Caller,
-    Query(asked): Query<Of>,
+    listing: Listing,
+    Query(asked): Query<Filter>,
 ) -> Result<Json<Page<Token>>, Problem> {
+    let limit = cursor::limit(asked.limit)?;
+    let cursors = listing.of(&api, &caller).await?;
+    let before = cursors.position::<String>(asked.cursor.as_deref())?;
     let mut db = caller.enter(&api).await?;
     let business = caller.business_asked(&mut db, asked.business.as_deref()).await?;
-    let tokens = people::list_tokens_by(&mut db, business, &Authority::of_caller(&caller)).await?;
-    Ok(Json(Page::whole(tokens.into_iter().map(Token::from).collect())))
+    let wanted = Tokens { business, usable: asked.usable, now: api.clock.now(), before: before.as_deref() };
+    let found = people::list_tokens_by(&mut db, &wanted, limit + 1, &Authority::of_caller(&caller)).await?;
+    let found = found.into_iter().map(Token::from).collect();
+    Ok(Json(cursors.page(found, limit, |one: &Token| one.public_id.clone())))
 }
 
 /// A token to be made.
