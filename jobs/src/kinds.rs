@@ -15,6 +15,7 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<messaging::Reconcile>(),
         Kind::of::<messaging::ApplyWebhook>(),
         Kind::of::<messaging::SendMail>(),
+        Kind::of::<messaging::SendLink>(),
         Kind::of::<messaging::WarnStaff>(),
         Kind::of::<signin::EndFactor>(),
         Kind::of::<signin::ForgetSessions>(),

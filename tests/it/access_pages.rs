@@ -169,7 +169,7 @@ async fn approvals(chromium: &mut Chromium, tab: &Tab, (house, behind, owner): (
     let first = behind.ask("R-2026-000123", &operator, 1).await;
     let second = behind.ask("R-2026-000124", &operator, 2).await;
     let third = behind.ask("R-2026-000125", &operator, 1).await;
-    behind.ask("R-2026-000126", &Authority::of_staff(owner), 1).await;
+    let own = behind.ask("R-2026-000126", &Authority::of_staff(owner), 1).await;
     let there = |approval: &Approval| format!("/console/approvals/{}", approval.approval_id);
     go(chromium, tab, house, "/console", "home-waiting").await;
     go(chromium, tab, house, &there(&first), "approval").await;
@@ -183,6 +183,16 @@ async fn approvals(chromium: &mut Chromium, tab: &Tab, (house, behind, owner): (
     chromium.at(tab, &there(&first)).await;
     assert!(text(chromium, tab, "main").await.contains("1 of 1 says yes"));
     picture(chromium, tab, "approval-given").await;
+
+    // What she asked for herself, and nobody else of the business may say yes to.
+    go(chromium, tab, house, &there(&own), "approval-alone").await;
+    chromium.press(tab, "a[href$='/invite']").await;
+    chromium.at(tab, &format!("{}/invite", there(&own))).await;
+    picture(chromium, tab, "approval-invite").await;
+    chromium.write(tab, "#who", "meera@example.org").await;
+    chromium.press(tab, "main .strong").await;
+    chromium.at(tab, &there(&own)).await;
+    picture(chromium, tab, "approval-invited").await;
 
     // The plan changes between look and click.
     chromium.go(tab, &format!("{}{}", house.origin, there(&second))).await;

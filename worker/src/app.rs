@@ -397,6 +397,7 @@ impl App {
             origin,
             mails: deps.mailer.is_configured(),
             sends_codes: deps.mailer.is_configured() || self.credentials.is_some(),
+            installation_business: config.messaging.whatsapp.installation_business.clone(),
             trusted_proxies: config.server.trusted_proxies.clone(),
             country_header: country_header.and_then(|name| name.parse().ok()),
             answer_after: Console::ANSWER_AFTER,

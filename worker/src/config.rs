@@ -241,6 +241,9 @@ pub struct Whatsapp {
     /// How long a webhook may clear up an unknown outcome.
     #[serde(rename = "reconcile_window_secs", deserialize_with = "secs")]
     pub reconcile_window: Duration,
+    /// Handle of the business whose number writes on behalf of the installation itself.
+    #[serde(deserialize_with = "unless_empty")]
+    pub installation_business: Option<String>,
 }
 
 /// Pages for staff.

@@ -80,6 +80,9 @@ pub enum Error {
     /// Whom to write to could not be read.
     #[error("messaging: read whom to write to")]
     Staff(#[source] Box<people::Error>),
+    /// The link that a message is about could not be read.
+    #[error("messaging: read a link")]
+    Link(#[source] Box<people::links::Error>),
     /// What is personal could not be sealed or opened.
     #[error("messaging: vault")]
     Vault(#[from] vault::Error),
@@ -89,6 +92,12 @@ pub enum Error {
     /// The database failed.
     #[error("messaging: database")]
     Database(#[from] sqlx::Error),
+}
+
+impl From<people::links::Error> for Error {
+    fn from(error: people::links::Error) -> Self {
+        Self::Link(Box::new(error))
+    }
 }
 
 impl JobError for Error {
@@ -108,6 +117,7 @@ impl JobError for Error {
             Self::File(_, source) => source.disposition(),
             Self::Vault(source) => source.disposition(),
             Self::Evidence(source) => source.disposition(),
+            Self::Link(source) => source.disposition(),
             Self::Upload(..)
             | Self::Lease(_)
             | Self::Enqueue(_)
@@ -138,6 +148,7 @@ impl JobError for Error {
             Self::Enqueue(_) => "messaging.enqueue",
             Self::Vault(source) => source.cause(),
             Self::Evidence(source) => source.cause(),
+            Self::Link(source) => source.cause(),
             Self::Database(_) => "messaging.database",
         }
     }

@@ -25,6 +25,7 @@ mod reconcile;
 mod rules;
 mod sealed;
 mod send;
+mod send_link;
 mod send_mail;
 mod staff;
 #[cfg(test)]
@@ -50,16 +51,19 @@ pub use model::{
 pub use reconcile::Reconcile;
 pub use sealed::{INDEXED, SEALED};
 pub use send::Send;
+pub use send_link::SendLink;
 pub use send_mail::SendMail;
 pub use staff::{Desk, Way, send_code, way_to};
-pub use template::{Category, Content, Header, Language, SignInCode, SignInWarning, TEMPLATES, TaxInvoice, Template};
+pub use template::{
+    ApprovalLink, Category, Content, Header, Language, SignInCode, SignInWarning, TEMPLATES, TaxInvoice, Template,
+};
 pub use warn_staff::WarnStaff;
 pub use webhook::{SignatureError, sign, verify_signature, verify_token};
 
 use crate::{
     evidence::{Act, By, Object, words},
     outbound::{Chance, Clock},
-    people::BusinessId,
+    people::{self, BusinessId},
     queue::{self, NewJob},
     vault::Vault,
 };
@@ -95,6 +99,21 @@ pub async fn set_account(conn: &mut PgConnection, account: &Account, by: &By<'_>
 /// When the database fails.
 pub async fn list_accounts(conn: &mut PgConnection, business: Option<BusinessId>) -> Result<Vec<Account>, Error> {
     store::list_accounts(conn, business).await
+}
+
+/// The business with this handle, if there is one and it has a number to write from: that which writes on behalf of the
+/// installation.
+///
+/// # Errors
+/// The database fails.
+pub async fn find_carrier(conn: &mut PgConnection, handle: Option<&str>) -> Result<Option<BusinessId>, Error> {
+    let Some(handle) = handle else { return Ok(None) };
+    let business = match people::load_business(conn, handle).await {
+        Err(people::Error::NoSuchBusiness(_)) => return Ok(None),
+        found => found.map_err(|error| Error::Staff(Box::new(error)))?,
+    };
+    let number = store::find_number(conn, business.business_id).await?;
+    Ok(number.map(|_| business.business_id))
 }
 
 /// Asks for a message, in the caller's transaction: the row and the job that sends it appear on commit or not at all.

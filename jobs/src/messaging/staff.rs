@@ -202,8 +202,7 @@ pub(super) fn params_cell(business_id: BusinessId, row: &str) -> Cell<'_> {
 }
 
 pub(super) fn language_of(contact: &Contact) -> Language {
-    // BCP 47: `hi-IN` is Hindi.
-    if contact.language.split('-').next() == Some("hi") { Language::Hi } else { Language::En }
+    Language::of(&contact.language)
 }
 
 /// Where her access is to.
@@ -212,7 +211,7 @@ fn house_of(contact: &Contact) -> String {
 }
 
 /// What stands in a subject or a template of the carrier is one line and not endless.
-fn first_line(text: &str) -> String {
+pub(super) fn first_line(text: &str) -> String {
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     line.chars().filter(|character| !character.is_control()).take(LONGEST_NAME).collect()
 }

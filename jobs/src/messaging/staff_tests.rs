@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Account, Desk, SendMail, Settings, WarnStaff, send_code, set_account, way_to};
+use super::{Account, Desk, SendLink, SendMail, Settings, WarnStaff, send_code, set_account, way_to};
 use crate::{
     Deps, MIGRATOR,
     evidence::By,
@@ -27,7 +27,9 @@ use crate::{
         object_store::MemoryObjects,
     },
     people::{
-        Authority, BusinessId, Decision, Enrolment, Role, Staff, add_business, enrol_staff, open_contact,
+        Authority, BusinessId, Decision, Enrolment, Role, Staff, add_business, enrol_staff,
+        links::{self, Contact, NewLink, Purpose},
+        open_contact,
         signin::{
             Channel, EndFactor, Warning, approve_reset, ask_reset, begin_totp, confirm_totp, find_standing, make_code,
             warn_about,
@@ -37,6 +39,7 @@ use crate::{
         self, Done, JobContext, JobFailure, Kind, Lane, NewJob, Steps,
         work::{self, Claimed, Held, PutBack, Want},
     },
+    vault::Cell,
 };
 
 struct Noon;
@@ -199,6 +202,7 @@ impl Office {
     async fn handle(&self, claimed: &Claimed, steps: Arc<StopAt>) -> Result<Done, JobFailure> {
         let kind = match claimed.kind.as_str() {
             "messaging.send_mail" => Kind::of::<SendMail>(),
+            "messaging.send_link" => Kind::of::<SendLink>(),
             "messaging.warn_staff" => Kind::of::<WarnStaff>(),
             "people.end_factor" => Kind::of::<EndFactor>(),
             other => panic!("no handler here for {other}"),
@@ -373,5 +377,78 @@ async fn crash_at_every_step_takes_a_factor_away_once_and_tells() {
         .await
         .expect("counted");
         assert_eq!(recorded, 1, "step {step}");
+    }
+}
+
+/// Killed before the message is written, or after: it is written once, from the number that the link was made for, and
+/// what was kept for it is gone.
+#[tokio::test]
+async fn crash_at_every_step_writes_an_invitation_and_its_code_once_and_by_anothers_number() {
+    for step in [0, usize::MAX] {
+        let office = Office::open("en").await;
+        office.add_account().await;
+        let mut conn = office.conn().await;
+        let made = add_business(&mut conn, "kaveri-retail", "Kaveri Retail", &Noon, &*office.deps.chance).await;
+        let asks = made.expect("a shop").business_id;
+        let contact = Contact::Phone(Phone::parse("+919800000007").expect("a phone"));
+        let new = NewLink {
+            business_id: asks,
+            purpose: Purpose::Approval,
+            subject_id: Uuid::from_u128(7),
+            contact: &contact,
+            carried_by: Some(office.business),
+            language: "hi",
+            expires_at: Noon.now() + TimeDelta::days(1),
+            uses: 1,
+            made_by: "operator",
+            origin: "https://muneem.example.in",
+        };
+        let made = links::make(&mut conn, &office.deps.vault, &new, Noon.now(), &*office.deps.chance).await;
+        let (link, url) = made.expect("made");
+        let url = secrecy::ExposeSecret::expose_secret(&url).to_owned();
+        office.run_twice("messaging.send_link", step).await;
+        let secret = url.rsplit('/').next().expect("a secret");
+        let at = (secret, Purpose::Approval);
+        links::make_code(&mut conn, &office.deps.vault, at, Noon.now(), &*office.deps.chance).await.expect("a code");
+        office.run_twice("messaging.send_link", step).await;
+
+        let said: Vec<(Uuid, BusinessId, String, String, Vec<u8>)> = sqlx::query_as(
+            "select message_id, business_id, template, language, params_sealed from muneem.messaging_messages
+             order by message_id",
+        )
+        .fetch_all(&mut *conn)
+        .await
+        .expect("messages");
+        let templates: Vec<_> =
+            said.iter().map(|(_, from, template, language, _)| (*from, &**template, &**language)).collect();
+        assert_eq!(
+            templates,
+            [(office.business, "approval_link", "hi"), (office.business, "sign_in_code", "hi")],
+            "step {step}"
+        );
+        let mut plain = Vec::new();
+        for (id, _, _, _, sealed) in &said {
+            let row = id.to_string();
+            let table = "muneem.messaging_messages";
+            let cell = Cell { business_id: office.business, table, column: "params_sealed", row: &row };
+            let opened = office.deps.vault.open(&mut conn, &cell, sealed).await.expect("it opens");
+            plain.push(String::from_utf8(opened.to_vec()).expect("JSON"));
+        }
+        assert!(plain[0].contains(&url) && plain[0].contains("Kaveri Retail"), "{}", plain[0]);
+        let kept: (bool, bool) = sqlx::query_as(
+            "select url_sealed is null, code_sealed is null from muneem.people_links where link_id = $1",
+        )
+        .bind(link.link_id.0)
+        .fetch_one(&mut *conn)
+        .await
+        .expect("the link");
+        assert_eq!(kept, (true, true), "step {step}: what was kept for the messages alone is gone");
+        assert_eq!(office.planned("messaging.send_link").await, 0, "step {step}");
+        let code: String = plain[1].chars().filter(char::is_ascii_digit).collect();
+        let entered = links::enter_code(&mut conn, at, &code, Noon.now(), &*office.deps.chance).await.expect("entered");
+        assert!(
+            matches!(entered, links::Entered::Right(_)),
+            "the code that was written is the one that opens: {entered:?}"
+        );
     }
 }

@@ -31,6 +31,11 @@ impl Language {
             Self::Hi => "hi",
         }
     }
+
+    /// The one to write in to somebody whose language is this (BCP 47: `hi-IN` is Hindi); English where we have no words.
+    pub fn of(bcp47: &str) -> Self {
+        if bcp47.split('-').next() == Some("hi") { Self::Hi } else { Self::En }
+    }
 }
 
 impl std::str::FromStr for Language {
@@ -55,6 +60,8 @@ pub enum Content {
     SignInCode(SignInCode),
     /// What happened to somebody's access.
     SignInWarning(SignInWarning),
+    /// The invitation of somebody outside to one decision.
+    ApprovalLink(ApprovalLink),
 }
 
 /// The words around a bill.
@@ -90,6 +97,17 @@ pub struct SignInWarning {
     pub at: String,
 }
 
+/// The words around an invitation to decide.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ApprovalLink {
+    /// Who asks.
+    pub business_name: String,
+    /// The page behind which she decides.
+    pub url: String,
+    /// Until when, in India: `26-11-2026 18:30 IST`.
+    pub until: String,
+}
+
 impl Content {
     /// The folder of its words.
     pub const fn template(&self) -> &'static str {
@@ -97,6 +115,7 @@ impl Content {
             Self::TaxInvoice(_) => "tax_invoice",
             Self::SignInCode(_) => "sign_in_code",
             Self::SignInWarning(_) => "sign_in_warning",
+            Self::ApprovalLink(_) => "approval_link",
         }
     }
 
@@ -105,7 +124,7 @@ impl Content {
         match self {
             // Somebody waits at a screen.
             Self::SignInCode(_) => Lane::Otp,
-            Self::TaxInvoice(_) | Self::SignInWarning(_) => Lane::Transactional,
+            Self::TaxInvoice(_) | Self::SignInWarning(_) | Self::ApprovalLink(_) => Lane::Transactional,
         }
     }
 
@@ -124,6 +143,9 @@ impl Content {
                 ("event", &warning.event),
                 ("at", &warning.at),
             ],
+            Self::ApprovalLink(link) => {
+                vec![("business_name", &link.business_name), ("url", &link.url), ("until", &link.until)]
+            }
         }
     }
 
@@ -309,14 +331,20 @@ mod tests {
     }
 
     /// One of each.
-    fn samples() -> [Content; 3] {
+    fn samples() -> [Content; 4] {
         let warning = SignInWarning {
             name: "Asha".into(),
             business_name: "Sharma Mobiles".into(),
             event: "your password was changed".into(),
             at: "23 November 2026, 14:05".into(),
         };
-        [sample(), Content::SignInCode(SignInCode { code: "012345".into() }), Content::SignInWarning(warning)]
+        let link = ApprovalLink {
+            business_name: "Sharma Mobiles".into(),
+            url: format!("https://muneem.example.in/r/{}", "0".repeat(64)),
+            until: "26-11-2026 18:30 IST".into(),
+        };
+        let code = SignInCode { code: "012345".into() };
+        [sample(), Content::SignInCode(code), Content::SignInWarning(warning), Content::ApprovalLink(link)]
     }
 
     #[test]
@@ -331,7 +359,7 @@ mod tests {
 
     #[test]
     fn a_code_stands_where_the_carrier_wants_it_and_overtakes_everything() {
-        let [bill, code, warning] = samples();
+        let [bill, code, warning, _] = samples();
         let filled = code.fill(Language::Hi, None);
         assert_eq!(
             (filled.code.as_deref(), filled.body.len(), filled.name.as_str()),

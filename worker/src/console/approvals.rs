@@ -25,6 +25,7 @@ use super::{
     Console,
     guard::{SignedIn, StepUp, Turned, may_not, sentence},
     names::{Names, shown},
+    outside::Invited,
     pages::{Page, draw, draw_again, refuse_to},
 };
 
@@ -148,6 +149,9 @@ struct ApprovalPage {
     /// What was asked here was changed in the database: it is shown to nobody, and nobody says yes to it.
     is_swapped: bool,
     votes: Vec<Row>,
+    invited: Vec<Invited>,
+    /// Nobody of the business may say yes, and she may ask somebody outside.
+    invites: bool,
     /// Eight letters of the plan's hash, to compare on the telephone.
     short: String,
     /// The hash that her decision is bound to.
@@ -178,7 +182,7 @@ struct Choice {
     words: String,
 }
 
-fn id_of(text: &str) -> Result<ApprovalId, Turned> {
+pub(super) fn id_of(text: &str) -> Result<ApprovalId, Turned> {
     text.parse().map_err(|_| Turned::NotFound)
 }
 
@@ -201,7 +205,7 @@ async fn page(
 ) -> Result<Page<ApprovalPage>, Turned> {
     let now = console.clock.now();
     let seen = approval::show(db, &console.vault, id, &who.staff, (now, &*console.chance)).await.map_err(refused)?;
-    let Seen { standing, summary, is_swapped, votes, waits, said_yes } = seen;
+    let Seen { standing, summary, is_swapped, votes, invited, invites, waits, said_yes } = seen;
     let approval = &standing.approval;
     if is_swapped {
         tracing::error!(approval_id = %approval.approval_id, "what was asked was changed in the database");
@@ -218,6 +222,8 @@ async fn page(
         summary,
         is_swapped,
         votes: rows,
+        invited: invited.iter().map(|link| Invited::of(console, link)).collect(),
+        invites,
         short: approval.plan_sha256.short(),
         seen: approval.plan_sha256,
         version: approval.version,
@@ -265,7 +271,7 @@ async fn row(names: &mut Names<'_>, db: &mut PgConnection, approval: &Approval, 
 }
 
 /// A refusal of the rules, as a page; anything else failed inside.
-fn refused(error: approval::Error) -> Turned {
+pub(super) fn refused(error: approval::Error) -> Turned {
     use approval::Error as E;
     match error {
         E::NoSuchApproval(_) => Turned::NotFound,

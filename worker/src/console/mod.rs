@@ -25,6 +25,7 @@ mod names;
 pub mod oidc;
 #[cfg(test)]
 mod oidc_tests;
+mod outside;
 mod pages;
 mod passkeys;
 mod password;
@@ -91,6 +92,8 @@ pub struct Console {
     pub mails: bool,
     /// Whether a code can be sent at all, by mail or by WhatsApp.
     pub sends_codes: bool,
+    /// Handle of the business whose number writes on behalf of the installation.
+    pub installation_business: Option<String>,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Vec<IpAddr>,
     /// Header in which they name the client's country.
@@ -151,6 +154,8 @@ pub fn routes(console: Arc<Console>) -> Router {
         .route("/console/approvals/{id}/deny", post(approvals::deny))
         .route("/console/approvals/{id}/take-back", post(approvals::take_back))
         .route("/console/approvals/{id}/withdraw", post(approvals::withdraw))
+        .route("/console/approvals/{id}/invite", get(outside::ask).post(outside::make))
+        .route("/console/approvals/{id}/invitations/{link}/revoke", post(outside::revoke))
         .route("/console/support", get(support::list).post(support::let_in))
         .route("/console/support/new", get(support::ask))
         .route("/console/support/{id}", get(support::show))

@@ -83,6 +83,7 @@ impl Console {
             passkeys: None,
             mails: false,
             sends_codes: false,
+            installation_business: None,
             trusted_proxies: Vec::new(),
             country_header: None,
             answer_after: std::time::Duration::ZERO,

@@ -35,6 +35,7 @@ macro_rules! templates {
 templates![
     "layout",
     "approval",
+    "approval_invite",
     "approvals",
     "choose",
     "code",

@@ -95,7 +95,7 @@ async fn atk_068_a_page_does_nothing_before_a_button_and_shows_nothing_before_th
     };
     let asked = approval::ask(&mut conn, &vault, &asked, &decision).await.expect("asked");
     let contact = Contact::Email(Email::parse("ravi@example.com").expect("an address"));
-    let invitation = Invitation { contact: &contact, language: "en", origin: "http://127.0.0.1:8787" };
+    let invitation = Invitation { contact: &contact, carrier: None, language: "en", origin: "http://127.0.0.1:8787" };
     let (link, url) =
         approval::invite(&mut conn, &vault, asked.approval_id, &invitation, &decision).await.expect("invited");
     let path = url.expose_secret().trim_start_matches("http://127.0.0.1:8787").to_owned();

@@ -10,9 +10,14 @@ use uuid::Uuid;
 
 use super::{
     Approval, ApprovalId, Authority, Decision, Error, Filter, Kind, Line, Scope, Staff, State, Verdict, Vote, list,
-    load, record, store, summary_of,
+    load, outside::has_approvers, record, store, summary_of,
 };
-use crate::{evidence::words, outbound::Chance, vault::Vault};
+use crate::{
+    evidence::words,
+    outbound::Chance,
+    people::links::{self, Link, Purpose},
+    vault::Vault,
+};
 
 /// Most decisions in one part of a desk, and most that are looked through for those of others and those that ended.
 const LISTED_MAX: u16 = 200;
@@ -118,6 +123,10 @@ pub struct Seen {
     pub is_swapped: bool,
     /// Who decided, the earliest first.
     pub votes: Vec<Vote>,
+    /// Who was invited from outside, the latest first, for whoever may invite.
+    pub invited: Vec<Link>,
+    /// Whether she may invite somebody: nobody of the business may say yes.
+    pub invites: bool,
     /// Whether her word is asked for.
     pub waits: bool,
     /// Whether she said yes to the plan in force, and may take it back.
@@ -157,7 +166,12 @@ pub async fn show(
     let own = votes.iter().find(own).map(|vote| vote.verdict);
     let waits = waits_for(&approval, staff, own.is_some(), now);
     let said_yes = approval.state_at(now).is_open() && own == Some(Verdict::Approve);
+    let (mut invited, mut invites) = (Vec::new(), false);
+    if let (Some(business), true) = (approval.business_id, by.require(Scope::ApprovalInvite).is_ok()) {
+        invited = links::list(&mut tx, business, Purpose::Approval, approval_id.0).await?;
+        invites = approval.state_at(now) == State::Pending && !has_approvers(&mut tx, &approval).await?;
+    }
     let standing = standing(&mut tx, approval).await?;
     tx.commit().await?;
-    Ok(Seen { standing, summary, is_swapped, votes, waits, said_yes })
+    Ok(Seen { invited, invites, standing, summary, is_swapped, votes, waits, said_yes })
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     evidence::{Actor, words},
     people::{
-        self, Authority, Role, Scope,
+        self, Authority, BusinessId, Role, Scope,
         links::{self, Contact, Link, LinkId, NewLink, Proved, Purpose},
         scopes_of,
     },
@@ -28,6 +28,9 @@ const INVITED_MAX: usize = 3;
 pub struct Invitation<'a> {
     /// Her phone or mail address.
     pub contact: &'a Contact,
+    /// Business whose WhatsApp account writes on behalf of the installation. That of the business that asks carries no
+    /// invitation: its owner could read the code there, and decide for her.
+    pub carrier: Option<BusinessId>,
     /// Her language, BCP 47.
     pub language: &'a str,
     /// What stands before the link's path: `https://muneem.example.in`.
@@ -48,9 +51,6 @@ pub async fn invite(
 ) -> Result<(Link, SecretString), Error> {
     let by = decision.by;
     by.require(Scope::ApprovalInvite)?;
-    if matches!(invitation.contact, Contact::Phone(_)) {
-        return Err(links::Error::NoWayToPhone.into());
-    }
     let mut tx = db.begin().await?;
     let approval = locked(&mut tx, approval_id, by).await?;
     check_open(&approval, decision.now)?;
@@ -58,11 +58,15 @@ pub async fn invite(
         return Err(Error::NotOpen(approval.state));
     }
     let business_id = approval.business_id.ok_or(Error::HasApprovers)?;
-    for roles in store::list_candidates(&mut tx, &approval).await? {
-        let roles: Vec<Role> = roles.iter().filter_map(|role| role.parse().ok()).collect();
-        if scopes_of(&roles).contains(&approval.kind.scope()) {
-            return Err(Error::HasApprovers);
+    if matches!(invitation.contact, Contact::Phone(_)) {
+        match invitation.carrier {
+            None => return Err(links::Error::NoWayToPhone.into()),
+            Some(carrier) if carrier == business_id => return Err(links::Error::OwnNumber.into()),
+            Some(_) => {}
         }
+    }
+    if has_approvers(&mut tx, &approval).await? {
+        return Err(Error::HasApprovers);
     }
     let indexes = links::indexes_of(&mut tx, vault, invitation.contact).await?;
     let channel = match invitation.contact {
@@ -81,6 +85,7 @@ pub async fn invite(
         purpose: Purpose::Approval,
         subject_id: approval_id.0,
         contact: invitation.contact,
+        carried_by: invitation.carrier,
         language: invitation.language,
         expires_at: approval.expires_at,
         uses: 1,
@@ -92,6 +97,17 @@ pub async fn invite(
     record(&mut tx, decision, words::APPROVER_INVITED, &approval, details).await?;
     tx.commit().await?;
     Ok((link, url))
+}
+
+/// Whether somebody of the business itself may say yes to it.
+pub(super) async fn has_approvers(db: &mut PgConnection, approval: &Approval) -> Result<bool, Error> {
+    for roles in store::list_candidates(db, approval).await? {
+        let roles: Vec<Role> = roles.iter().filter_map(|role| role.parse().ok()).collect();
+        if scopes_of(&roles).contains(&approval.kind.scope()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Who was invited to a decision, the latest first.

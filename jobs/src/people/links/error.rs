@@ -15,9 +15,17 @@ pub enum Error {
     /// Whoever follows the link asked for all the codes it has.
     #[error("no more codes are sent for this link: ask whoever sent it for another one")]
     TooManyCodes,
-    /// Nothing carries messages there.
-    #[error("nothing can be sent to a phone yet: give a mail address")]
+    /// Nothing carries messages to phones on behalf of the installation.
+    #[error(
+        "no WhatsApp number writes on behalf of this installation: give a mail address, or have its operator set \
+         `messaging.whatsapp.installation_business`"
+    )]
     NoWayToPhone,
+    /// What carries it belongs to whoever asks.
+    #[error(
+        "the business's own number would carry the code, and whoever asks could read it there: give a mail address"
+    )]
+    OwnNumber,
     /// The mail server refused the mail for good.
     #[error("link {0}: the mail was refused: {1}")]
     Refused(super::LinkId, String),
@@ -71,6 +79,7 @@ impl JobError for Error {
             Self::NotProved => "people.link_not_proved",
             Self::TooManyCodes => "people.link_codes",
             Self::NoWayToPhone => "people.link_no_way",
+            Self::OwnNumber => "people.link_own_number",
             Self::Refused(..) => "people.link_refused",
             Self::NotSent(..) => "people.link_not_sent",
             Self::Unreadable(_) => "people.link_unreadable",

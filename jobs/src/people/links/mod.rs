@@ -34,7 +34,8 @@ use crate::{
 };
 
 pub use error::Error;
-pub use send_link::SendLink;
+pub use send_link::{Outgoing, SendLink, empty, find_outgoing};
+pub use words::instant;
 
 crate::id_type! {
     /// One link.
@@ -42,6 +43,8 @@ crate::id_type! {
 }
 
 const TABLE: &str = "muneem.people_links";
+/// The job of messaging that sends a link to a phone; links lie below messaging and know it by name only.
+const TEXT_KIND: &str = "messaging.send_link";
 /// Life of a code.
 const CODE_LIFE: TimeDelta = TimeDelta::minutes(10);
 /// Wrong entries that a code bears.
@@ -123,6 +126,8 @@ pub struct NewLink<'a> {
     pub subject_id: Uuid,
     /// Where it goes, and with it the codes.
     pub contact: &'a Contact,
+    /// Business whose WhatsApp account carries them; `None`: its own. Mail is carried by the installation's server.
+    pub carried_by: Option<BusinessId>,
     /// BCP 47, of message and page.
     pub language: &'a str,
     /// Its last instant; ninety days away at most.
@@ -150,6 +155,8 @@ pub struct Link {
     pub language: String,
     /// `phone` or `email`.
     pub channel: String,
+    /// Business whose WhatsApp account carries it; `None`: its own, or a mail server.
+    pub carried_by: Option<BusinessId>,
     /// Who made it.
     pub made_by: String,
     /// When.
@@ -232,6 +239,7 @@ pub async fn make(
         subject_id: new.subject_id,
         language: new.language.to_owned(),
         channel: store::channel(new.contact.kind()).to_owned(),
+        carried_by: new.carried_by.filter(|_| new.contact.kind() == ContactKind::Phone),
         made_by: new.made_by.to_owned(),
         made_at: now,
         expires_at: new.expires_at.trunc_subsecs(6),
@@ -242,7 +250,7 @@ pub async fn make(
     };
     let sealed = store::SealedLink { secret_sha256: &digest, contact: &contact, index: &index, url: &url_sealed };
     store::insert_link(tx, &link, &sealed).await?;
-    queue::enqueue(tx, &NewJob::of(new.business_id, &SendLink::address(link_id))?).await?;
+    queue::enqueue(tx, &sending(&link, None)?).await?;
     Ok((link, url))
 }
 
@@ -298,7 +306,7 @@ pub async fn make_code(
     let expires_at = (now + CODE_LIFE).trunc_subsecs(6);
     let fresh = store::FreshCode { sha256: &digest, sealed: &sealed, expires_at, tries: CODE_TRIES, most: CODES_MAX };
     let number = store::set_code(&mut tx, link.link_id, &fresh).await?.ok_or(Error::TooManyCodes)?;
-    queue::enqueue(&mut tx, &NewJob::of(link.business_id, &SendLink::code(link.link_id, number))?).await?;
+    queue::enqueue(&mut tx, &sending(&link, Some(number))?).await?;
     tx.commit().await?;
     Ok(link)
 }
@@ -391,6 +399,16 @@ pub(super) async fn indexes_of(db: &mut PgConnection, vault: &Vault, contact: &C
     let canonical = contact.canonical()?;
     let indexes = vault.indexes(db, &enrol::index_of(contact.kind()), &canonical).await?;
     Ok(indexes.iter().map(|index| index.digest.to_vec()).collect())
+}
+
+/// The job that sends a link, or its code with this number.
+fn sending(link: &Link, code: Option<i16>) -> Result<NewJob, Error> {
+    let job = SendLink { link_id: link.link_id, code };
+    if link.channel == store::channel(ContactKind::Email) {
+        return Ok(NewJob::of(link.business_id, &job)?);
+    }
+    let payload = serde_json::json!({ "link_id": job.link_id, "code": job.code });
+    Ok(NewJob::named(TEXT_KIND, link.business_id, payload))
 }
 
 async fn locked(tx: &mut PgConnection, secret: &str, purpose: Purpose, now: DateTime<Utc>) -> Result<Link, Error> {

@@ -31,8 +31,8 @@ pub(super) async fn insert_link(db: &mut PgConnection, link: &Link, sealed: &Sea
         "insert into muneem.people_links
              (link_id, secret_sha256, business_id, purpose, subject_id, language, channel, contact_sealed,
               phone_index, phone_index_version, email_index, email_index_version, url_sealed, made_by, made_at,
-              expires_at, uses_left)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+              expires_at, uses_left, carried_by)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
         link.link_id.0,
         sealed.secret_sha256.as_slice(),
         link.business_id.0,
@@ -50,6 +50,7 @@ pub(super) async fn insert_link(db: &mut PgConnection, link: &Link, sealed: &Sea
         link.made_at,
         link.expires_at,
         link.uses_left,
+        link.carried_by as Option<BusinessId>,
     )
     .execute(db)
     .await?;
@@ -63,6 +64,7 @@ struct LinkRow {
     subject_id: Uuid,
     language: String,
     channel: String,
+    carried_by: Option<BusinessId>,
     made_by: String,
     made_at: DateTime<Utc>,
     expires_at: DateTime<Utc>,
@@ -82,6 +84,7 @@ impl LinkRow {
             subject_id: self.subject_id,
             language: self.language,
             channel: self.channel,
+            carried_by: self.carried_by,
             made_by: self.made_by,
             made_at: self.made_at,
             expires_at: self.expires_at,
@@ -93,46 +96,33 @@ impl LinkRow {
     }
 }
 
+/// Links without their secrets: the rest of the query, and its parameters.
+macro_rules! links {
+    ($rest:literal, $($parameter:expr),+ $(,)?) => {
+        sqlx::query_as!(
+            LinkRow,
+            r#"select link_id as "link_id: LinkId", business_id as "business_id: BusinessId", purpose, subject_id,
+                      language, channel, carried_by as "carried_by: BusinessId", made_by, made_at, expires_at,
+                      uses_left, verified_at, used_at, revoked_at
+               from muneem.people_links
+               "# + $rest,
+            $($parameter),+
+        )
+    };
+}
+
 pub(super) async fn find_by_secret(db: &mut PgConnection, sha256: &[u8; 32]) -> Result<Option<Link>, Error> {
-    let row = sqlx::query_as!(
-        LinkRow,
-        r#"select link_id as "link_id: LinkId", business_id as "business_id: BusinessId", purpose, subject_id,
-                  language, channel, made_by, made_at, expires_at, uses_left, verified_at, used_at, revoked_at
-           from muneem.people_links
-           where secret_sha256 = $1"#,
-        sha256.as_slice(),
-    )
-    .fetch_optional(db)
-    .await?;
+    let row = links!("where secret_sha256 = $1", sha256.as_slice(),).fetch_optional(db).await?;
     Ok(row.and_then(LinkRow::read))
 }
 
 pub(super) async fn lock_by_secret(tx: &mut PgConnection, sha256: &[u8; 32]) -> Result<Option<Link>, Error> {
-    let row = sqlx::query_as!(
-        LinkRow,
-        r#"select link_id as "link_id: LinkId", business_id as "business_id: BusinessId", purpose, subject_id,
-                  language, channel, made_by, made_at, expires_at, uses_left, verified_at, used_at, revoked_at
-           from muneem.people_links
-           where secret_sha256 = $1
-           for update"#,
-        sha256.as_slice(),
-    )
-    .fetch_optional(tx)
-    .await?;
+    let row = links!("where secret_sha256 = $1 for update", sha256.as_slice(),).fetch_optional(tx).await?;
     Ok(row.and_then(LinkRow::read))
 }
 
 pub(super) async fn find_by_id(db: &mut PgConnection, link_id: LinkId) -> Result<Option<Link>, Error> {
-    let row = sqlx::query_as!(
-        LinkRow,
-        r#"select link_id as "link_id: LinkId", business_id as "business_id: BusinessId", purpose, subject_id,
-                  language, channel, made_by, made_at, expires_at, uses_left, verified_at, used_at, revoked_at
-           from muneem.people_links
-           where link_id = $1"#,
-        link_id.0,
-    )
-    .fetch_optional(db)
-    .await?;
+    let row = links!("where link_id = $1", link_id.0,).fetch_optional(db).await?;
     Ok(row.and_then(LinkRow::read))
 }
 
@@ -142,15 +132,11 @@ pub(super) async fn list(
     purpose: Purpose,
     subject: Uuid,
 ) -> Result<Vec<Link>, Error> {
-    let rows = sqlx::query_as!(
-        LinkRow,
-        r#"select link_id as "link_id: LinkId", business_id as "business_id: BusinessId", purpose, subject_id,
-                  language, channel, made_by, made_at, expires_at, uses_left, verified_at, used_at, revoked_at
-           from muneem.people_links
-           where business_id = $1
+    let rows = links!(
+        "where business_id = $1
                and purpose = $2
                and subject_id = $3
-           order by link_id desc"#,
+           order by link_id desc",
         business.0,
         purpose.as_str(),
         subject,

@@ -12,6 +12,7 @@ async fn made(house: &House, uses: i16) -> (Link, String) {
         purpose: Purpose::Portal,
         subject_id: Uuid::from_u128(7),
         contact: &contact,
+        carried_by: None,
         language: "en",
         expires_at: house.now() + TimeDelta::days(1),
         uses,

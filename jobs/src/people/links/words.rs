@@ -73,7 +73,7 @@ fn is_hindi(language: &str) -> bool {
 }
 
 /// `26-11-2026 18:30 IST`, in figures that every language reads.
-pub(super) fn instant(at: DateTime<Utc>) -> String {
+pub fn instant(at: DateTime<Utc>) -> String {
     at.with_timezone(&Kolkata).format("%d-%m-%Y %H:%M IST").to_string()
 }
 

@@ -1,7 +1,8 @@
 use anyhow::Context;
 use clap::Subcommand;
 use muneem_jobs::{
-    outbound::Email,
+    messaging,
+    outbound::{Email, Phone},
     people::{
         Authority, Decision,
         approval::{self, Approval as Row, ApprovalId},
@@ -57,8 +58,11 @@ pub(super) enum Approval {
         /// The decision
         approval_id: ApprovalId,
         /// Her mail address: the link goes there, and with it the code
+        #[arg(long, required_unless_present = "phone", conflicts_with = "phone")]
+        email: Option<String>,
+        /// Her phone, written to from the number of `messaging.whatsapp.installation_business`
         #[arg(long)]
-        email: String,
+        phone: Option<String>,
         /// Her language (BCP 47)
         #[arg(long, default_value = "en")]
         language: String,
@@ -118,10 +122,15 @@ pub(super) async fn run(app: &App, command: Approval) -> anyhow::Result<()> {
             let one = approval::withdraw(&mut db, approval_id, &decision).await?;
             output.done(&one, &format!("withdrawn {approval_id}"))
         }
-        Approval::Invite { approval_id, email, language, origin, output } => {
-            let contact = Contact::Email(Email::parse(email.trim())?);
+        Approval::Invite { approval_id, email, phone, language, origin, output } => {
+            let contact = match (email, phone) {
+                (_, Some(phone)) => Contact::Phone(Phone::parse(&phone)?),
+                (email, None) => Contact::Email(Email::parse(email.unwrap_or_default().trim())?),
+            };
+            let handle = app.config.messaging.whatsapp.installation_business.as_deref();
+            let carrier = messaging::find_carrier(&mut db, handle).await?;
             let origin = checked_origin(&origin)?;
-            let invitation = approval::Invitation { contact: &contact, language: &language, origin };
+            let invitation = approval::Invitation { contact: &contact, carrier, language: &language, origin };
             let (link, url) = approval::invite(&mut db, vault, approval_id, &invitation, &decision).await?;
             let url = url.expose_secret();
             output.done(

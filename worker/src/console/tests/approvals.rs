@@ -1,10 +1,15 @@
 //! Decisions that take a second person, as people meet them on the pages.
 
 use chrono::TimeDelta;
-use muneem_jobs::people::{
-    Authority, BusinessId, ContactKind, Decision, Role, Staff,
-    approval::{self, Approval, Ask, Kind, Line, Plan, State as Stands, Subject},
-    mark_verified,
+use muneem_jobs::{
+    evidence::By,
+    messaging::{Account, set_account},
+    outbound::{Phone, carrier::NumberId},
+    people::{
+        Authority, BusinessId, ContactKind, Decision, Role, Staff, add_business,
+        approval::{self, Approval, Ask, Kind, Line, Plan, State as Stands, Subject},
+        mark_verified,
+    },
 };
 use serde_json::json;
 
@@ -48,6 +53,64 @@ impl House {
 /// The hash in the form of a decision's page.
 fn seen_on(page: &str) -> &str {
     house::between(page, "name=\"seen\" value=\"", "\"")
+}
+
+#[tokio::test]
+async fn where_nobody_else_may_an_owner_asks_somebody_outside_and_takes_it_back() {
+    let house = House::new().await;
+    let mut asha = house.signed_in().await;
+    let asked = house.asked(house.sharma, &Authority::of_staff(&house.asha), "R-2026-000124").await;
+    let there = format!("{APPROVALS}/{}", asked.approval_id);
+    let form = format!("{there}/invite");
+    let page = asha.get(&there).await.body;
+    assert!(page.contains(&format!("href=\"{form}\"")) && page.contains("Nobody else of your business"), "{page}");
+    let asks = asha.get(&form).await.body;
+    assert!(asks.contains("Her mail address<") && !asks.contains("mobile number"), "{asks}");
+    for (who, why) in [
+        ("meera", "Write a mail address"),
+        ("asha@example.in", "of somebody of the business"),
+        ("+919800000007", "installation_business"),
+    ] {
+        let again = asha.post(&form, &[("who", who), ("language", "en")]).await;
+        assert_eq!(again.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", again.body);
+        assert!(again.body.contains(why) && again.body.contains(who), "{}", again.body);
+    }
+    let invited = asha.post(&form, &[("who", "meera@example.org"), ("language", "hi")]).await;
+    assert_eq!(invited.to.as_deref(), Some(there.as_str()), "{}", invited.body);
+    let page = asha.get(&there).await.body;
+    assert!(page.contains("Asked from outside") && page.contains("waits"), "{page}");
+    assert!(!page.contains("meera"), "{page}");
+    let taken = format!("{there}/invitations/{}/revoke", house::between(&page, "/invitations/", "/revoke"));
+    // Not by whoever may not invite, and not for another decision.
+    house.give_password(&house.ravi).await;
+    let mut ravi = house.browser();
+    ravi.sign_in("ravi@example.in", PASSWORD).await;
+    assert_eq!(ravi.post(&taken, &[]).await.status, StatusCode::FORBIDDEN);
+    assert_eq!(ravi.get(&form).await.status, StatusCode::FORBIDDEN);
+    let other = taken.replace(&asked.approval_id.to_string(), "0192f3c1-7000-7000-8000-987654321012");
+    assert_eq!(asha.post(&other, &[]).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(asha.post(&taken, &[]).await.to.as_deref(), Some(there.as_str()));
+    assert!(asha.get(&there).await.body.contains("taken back"));
+
+    // A number of another business that writes for the installation reaches phones; then somebody here may decide.
+    let mut db = house.conn().await;
+    let (clock, by) = (&*house.console.clock, By::operator(house.now(), &OsChance));
+    let desk = add_business(&mut db, "muneem-desk", "The desk", clock, &OsChance).await.expect("made").business_id;
+    let account = Account {
+        business: desk,
+        number: NumberId::parse("100200300").expect("a number id"),
+        waba_id: "500600".to_owned(),
+        display_phone: Phone::parse("+919876500142").expect("a phone"),
+    };
+    set_account(&mut db, &account, &by).await.expect("an account");
+    assert!(asha.get(&form).await.body.contains("or mobile number"));
+    let invited = asha.post(&form, &[("who", "98000 00007"), ("language", "en")]).await;
+    assert_eq!(invited.to.as_deref(), Some(there.as_str()), "{}", invited.body);
+    assert!(asha.get(&there).await.body.contains("By WhatsApp"));
+    house.colleague("Dev", "dev@example.in", Role::Approver).await;
+    assert!(!asha.get(&there).await.body.contains(&form));
+    let late = asha.post(&form, &[("who", "sita@example.org"), ("language", "en")]).await;
+    assert!(late.body.contains("omebody of the business may approve this"), "{}", late.body);
 }
 
 #[tokio::test]

@@ -163,6 +163,7 @@ fn open(db: &TestDb, clock: &Arc<dyn Clock>, vault: Vault) -> (Arc<Console>, Rou
         vault: Arc::new(vault),
         mails: true,
         sends_codes: true,
+        installation_business: Some("muneem-desk".to_owned()),
         trusted_proxies: vec!["10.0.0.7".parse().expect("an address")],
         country_header: Some(HeaderName::from_static("cf-ipcountry")),
         answer_after: Duration::ZERO,

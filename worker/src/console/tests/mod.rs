@@ -223,6 +223,7 @@ async fn on_this_machine_the_address_is_turned_into_the_name() {
         passkeys: None,
         mails: false,
         sends_codes: false,
+        installation_business: None,
         trusted_proxies: Vec::new(),
         country_header: None,
         answer_after: Duration::ZERO,
