@@ -38,6 +38,7 @@ mod webhook;
 
 use std::collections::BTreeSet;
 
+use secrecy::SecretString;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection};
@@ -63,7 +64,11 @@ pub use webhook::{SignatureError, sign, verify_signature, verify_token};
 use crate::{
     evidence::{Act, By, Object, words},
     outbound::{Chance, Clock},
-    people::{self, BusinessId},
+    people::{
+        self, BusinessId, Decision,
+        approval::{self, ApprovalId, Invitation},
+        links::{Contact, Link},
+    },
     queue::{self, NewJob},
     vault::Vault,
 };
@@ -101,19 +106,59 @@ pub async fn list_accounts(conn: &mut PgConnection, business: Option<BusinessId>
     store::list_accounts(conn, business).await
 }
 
-/// The business with this handle, if there is one and it has a number to write from: that which writes on behalf of the
-/// installation.
+/// The business with this handle, which writes on behalf of the installation, if it may carry what `asking` must not read:
+/// it is another one, has a number to write from, and shares no WhatsApp Business Account with it.
 ///
 /// # Errors
 /// The database fails.
-pub async fn find_carrier(conn: &mut PgConnection, handle: Option<&str>) -> Result<Option<BusinessId>, Error> {
+pub async fn find_carrier(
+    conn: &mut PgConnection,
+    handle: Option<&str>,
+    asking: Option<BusinessId>,
+) -> Result<Option<BusinessId>, Error> {
     let Some(handle) = handle else { return Ok(None) };
     let business = match people::load_business(conn, handle).await {
         Err(people::Error::NoSuchBusiness(_)) => return Ok(None),
         found => found.map_err(|error| Error::Staff(Box::new(error)))?,
     };
-    let number = store::find_number(conn, business.business_id).await?;
-    Ok(number.map(|_| business.business_id))
+    if asking == Some(business.business_id) {
+        return Ok(None);
+    }
+    let carries = store::list_accounts(conn, Some(business.business_id)).await?;
+    let own = if asking.is_some() { store::list_accounts(conn, asking).await? } else { Vec::new() };
+    let shared = carries.iter().any(|account| own.iter().any(|own| own.waba_id == account.waba_id));
+    Ok(Some(business.business_id).filter(|_| !carries.is_empty() && !shared))
+}
+
+/// Invites somebody outside to one decision ([`approval::invite`]); `handle` is of the business that writes on behalf of
+/// the installation. A number that the asking business itself sends from is nobody outside.
+///
+/// # Errors
+/// As [`approval::invite`].
+pub async fn invite_outside(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    approval_id: ApprovalId,
+    (invitation, handle): (Invitation<'_>, Option<&str>),
+    decision: &Decision<'_>,
+) -> Result<(Link, SecretString), approval::Error> {
+    let asking = approval::load(conn, approval_id, decision.by).await?.business_id;
+    let of_people = |error| match error {
+        Error::Database(error) => people::Error::Database(error),
+        Error::Staff(error) => *error,
+        error => unreachable!("accounts are read, no more: {error}"),
+    };
+    let own = match asking {
+        Some(asking) => store::list_accounts(conn, Some(asking)).await.map_err(of_people)?,
+        None => Vec::new(),
+    };
+    if let Contact::Phone(phone) = invitation.contact
+        && own.iter().any(|account| account.display_phone == *phone)
+    {
+        return Err(approval::Error::NotOutside);
+    }
+    let carrier = find_carrier(conn, handle, asking).await.map_err(of_people)?;
+    approval::invite(conn, vault, approval_id, &Invitation { carrier, ..invitation }, decision).await
 }
 
 /// Asks for a message, in the caller's transaction: the row and the job that sends it appear on commit or not at all.

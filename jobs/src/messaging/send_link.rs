@@ -30,7 +30,7 @@ impl Job for SendLink {
         // Who carries it is another business than the one whose link it is.
         let mut tx = ctx.begin_for_all().await?;
         let found = links::find_outgoing(&mut tx, &deps.vault, (self.link_id, self.code), ctx.now()).await?;
-        let Some(Outgoing { link, to, secret, business }) = found else { return Ok(Done::OK) };
+        let Some(Outgoing { link, to, secret, business, expires_at }) = found else { return Ok(Done::OK) };
         let to = Phone::parse(&to).map_err(|_| links::Error::Unreadable(self.link_id))?;
         let (content, purpose) = match (self.code, link.purpose) {
             (Some(_), _) => {
@@ -55,7 +55,7 @@ impl Job for SendLink {
             document: None,
             policy: Policy::AtMostOnce,
             purpose,
-            expires_at: Some(link.expires_at),
+            expires_at: Some(expires_at),
         };
         super::request(&mut tx, &deps.vault, &*deps.clock, &*deps.chance, &message).await?;
         links::empty(&mut tx, self.link_id, self.code).await?;

@@ -9,7 +9,9 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use zeroize::Zeroizing;
 
-use super::{Authority, BusinessId, Decision, Error, Scope, business_store as store, enrol, hints, model};
+use super::{
+    Authority, BusinessId, Decision, Error, Scope, business_store as store, enrol, hints, links::Contact, model,
+};
 use crate::{
     evidence::{self, Event, EventId, Object, words},
     outbound::{Email, Phone},
@@ -382,6 +384,24 @@ fn each<'a, T>(
         Some(None) => Ok(Some(None)),
         Some(Some(text)) => Ok(Some(Some(read(text)?))),
     }
+}
+
+/// Whether it is the phone or mail address of the business itself.
+pub(super) async fn is_its_contact(
+    db: &mut PgConnection,
+    vault: &Vault,
+    business: BusinessId,
+    contact: &Contact,
+) -> Result<bool, Error> {
+    let Some(row) = store::find_profile(db, business).await? else { return Ok(false) };
+    let canonical = contact.canonical()?;
+    let (name, own) = match contact {
+        Contact::Phone(_) => ("contact_phone_index", row.contact_phone_index),
+        Contact::Email(_) => ("contact_email_index", row.contact_email_index),
+    };
+    let Some(own) = own else { return Ok(false) };
+    let indexes = vault.indexes(db, &column(name), &canonical).await?;
+    Ok(indexes.iter().any(|index| index.digest[..] == own[..]))
 }
 
 type Indexed = (Option<Vec<u8>>, Option<Vec<u8>>, Option<i32>);

@@ -153,7 +153,8 @@ pub(super) async fn list_tokens(
                     or (created_at, public_id) < (
                         select before.created_at, before.public_id
                         from muneem.people_tokens before
-                        where before.public_id = $2))
+                        where before.public_id = $2
+                            and ($1::uuid is null or before.business_id = $1)))
                and ($3::bool is null
                     or $3 = (revoked_at is null and (expires_at is null or expires_at > $4)))
            order by created_at desc, public_id desc

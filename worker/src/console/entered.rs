@@ -106,17 +106,22 @@ pub(super) async fn enter_code(
         let account = who.account(&console, &mut db).await?;
         clear_attempts(&mut db, account, place).await?;
     }
-    let mut hers = reached(&found, at, &who, &parked);
+    let mut hers = reached(&found, at, (&who, &form.place), &parked);
     let mut proof = Proof { parked, typed, name: &form.name };
-    if hers.len() > 1 {
-        match places::of_person(&console, &mut db, &hers, &form.name).await? {
-            Some(of_hers) => hers = of_hers,
-            None if proof.parked.tries_left == 0 => return drawn(&console, typed, Some(NO_SUCH_NAME)).await,
-            None => {
-                proof.parked.leads_to = ids(&hers);
-                return places::ask_name(&console, &mut db, &proof).await;
+    // A number may have gone from one to another: who shares it with others says who she is, also where it opens one
+    // place alone.
+    let sharing = if proof.parked.channel == Channel::Phone { &found } else { &hers };
+    if sharing.len() > 1 {
+        let named = places::of_person(&console, &mut db, sharing, &form.name).await?.unwrap_or_default();
+        let among = |staff: &Staff| named.iter().any(|one| one.staff_id == staff.staff_id);
+        if !hers.iter().any(among) {
+            if proof.parked.tries_left == 0 {
+                return drawn(&console, typed, Some(NO_SUCH_NAME)).await;
             }
+            proof.parked.leads_to = ids(&hers);
+            return places::ask_name(&console, &mut db, &proof).await;
         }
+        hers.retain(among);
     }
     proof.parked.leads_to = ids(&hers);
     if let Some(chosen) = form.staff {
@@ -135,12 +140,12 @@ pub(super) async fn enter_code(
 
 /// Whom a code may prove: those who have the mail address that it was sent to, for our own mail server carried it. A
 /// business's account carries a code to a phone, and its owner may read there: it opens that business's place alone.
-fn reached(found: &[Staff], at: usize, who: &Who, parked: &Parked) -> Vec<Staff> {
+fn reached(found: &[Staff], at: usize, (who, place): (&Who, &str), parked: &Parked) -> Vec<Staff> {
     if !parked.leads_to.is_empty() {
         return found.iter().filter(|staff| parked.leads_to.contains(&staff.staff_id.0)).cloned().collect();
     }
     match (parked.channel, who.channel()) {
-        (Channel::Email, Channel::Email) => found.to_vec(),
+        (Channel::Email, Channel::Email) if place.trim().is_empty() => found.to_vec(),
         _ => vec![found[at].clone()],
     }
 }

@@ -11,7 +11,7 @@ use muneem_jobs::{
     messaging,
     people::{
         Authority, Decision, Scope,
-        approval::{self, ApprovalId, Error, Invitation, invite, revoke_invitation},
+        approval::{self, ApprovalId, Error, Invitation, revoke_invitation},
         links::{self, Contact, Link},
     },
 };
@@ -104,18 +104,14 @@ async fn form(
     id: ApprovalId,
     (typed, problem): (&Newcomer, Option<String>),
 ) -> Result<Page<InvitePage>, Turned> {
-    let carrier = messaging::find_carrier(db, console.installation_business.as_deref()).await?;
+    let handle = console.installation_business.as_deref();
+    let carrier = messaging::find_carrier(db, handle, who.staff.business_id).await?;
     let languages = [("en", "English"), ("hi", "हिन्दी")].map(|(value, words)| {
         let chosen = typed.language == value;
         Choice { value, words, chosen }
     });
-    let body = InvitePage {
-        id,
-        problem,
-        who: typed.who.clone(),
-        languages: languages.into(),
-        by_phone: carrier.is_some() && carrier != who.staff.business_id,
-    };
+    let body =
+        InvitePage { id, problem, who: typed.who.clone(), languages: languages.into(), by_phone: carrier.is_some() };
     Ok(Page { title: "Ask somebody outside", inside: true, script: false, body })
 }
 
@@ -137,12 +133,12 @@ pub(super) async fn make(
                 Who::Phone(phone) => Contact::Phone(phone),
                 Who::Email(email) => Contact::Email(email),
             };
-            let carrier = messaging::find_carrier(&mut db, console.installation_business.as_deref()).await?;
             // What is not on the form is English.
             let language = if typed.language == "hi" { "hi" } else { "en" };
-            let invitation = Invitation { contact: &contact, carrier, language, origin: &console.origin };
+            let invitation = Invitation { contact: &contact, carrier: None, language, origin: &console.origin };
             let decision = Decision { by: &by, now: console.clock.now(), chance: &*console.chance };
-            match invite(&mut db, &console.vault, id, &invitation, &decision).await {
+            let asked = (invitation, console.installation_business.as_deref());
+            match messaging::invite_outside(&mut db, &console.vault, id, asked, &decision).await {
                 Ok(_) => return Ok(Redirect::to(&format!("/console/approvals/{id}")).into_response()),
                 Err(
                     error @ (Error::HasApprovers

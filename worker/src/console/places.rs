@@ -17,12 +17,13 @@ use super::{
     entered::Proof,
     guard::Turned,
     pages::{Page, draw, draw_again},
+    sign_in::Typed,
 };
 
 #[derive(Serialize)]
 struct Whose<'a> {
-    who: &'a str,
-    next: &'a str,
+    #[serde(flatten)]
+    typed: Typed<'a>,
     code: &'a str,
     problem: Option<&'a str>,
 }
@@ -79,10 +80,13 @@ pub(super) async fn ask_name(console: &Console, db: &mut PgConnection, proof: &P
             1 => "one try is left".to_owned(),
             tries => format!("{tries} tries are left"),
         };
-        format!("Nobody of this name is reached here: write it as your business does; {tries}.")
+        format!(
+            "Nobody of this name is reached this way: write it as your business does, or have a code sent by the \
+             business you work for; {tries}."
+        )
     });
     let problem = problem.as_deref();
-    let body = Whose { who: proof.typed.who, next: proof.typed.next, code: code.code.expose_secret(), problem };
+    let body = Whose { typed: proof.typed, code: code.code.expose_secret(), problem };
     let page = Page { title: "Who are you?", inside: false, script: false, body };
     let response = if problem.is_some() { draw_again("whose", &page) } else { draw("whose", &page) };
     Ok(with_code(console, response, &code))

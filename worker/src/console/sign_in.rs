@@ -135,17 +135,26 @@ pub(super) async fn identify(
     check_password(&console, &visitor, &who, (typed, &form.password)).await
 }
 
-/// Those of `found` who work in the business with this short name; of all, where none was typed.
-async fn narrowed(db: &mut PgConnection, found: Vec<Staff>, place: &str) -> Result<Vec<Staff>, Turned> {
+/// What staff of the platform write in the place of a business's short name.
+const PLATFORM: &str = "platform";
+
+/// Those of `found` who work in the business with this short name; all, where none was typed.
+async fn narrowed(db: &mut PgConnection, mut found: Vec<Staff>, place: &str) -> Result<Vec<Staff>, Turned> {
     let handle = place.trim().to_lowercase();
     if handle.is_empty() {
         return Ok(found);
     }
-    let business = match load_business(db, &handle).await {
-        Err(people::Error::NoSuchBusiness(_)) => return Ok(Vec::new()),
-        found => found?.business_id,
+    // What no business can be called is not looked up.
+    let is_name = handle.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    let business = match if is_name { Some(load_business(db, &handle).await) } else { None } {
+        None | Some(Err(people::Error::NoSuchBusiness(_))) => None,
+        Some(found) => Some(found?.business_id),
     };
-    Ok(found.into_iter().filter(|staff| staff.business_id == Some(business)).collect())
+    found.retain(|staff| match staff.business_id {
+        None => handle == PLATFORM,
+        own => own == business,
+    });
+    Ok(found)
 }
 
 async fn check_password(
@@ -158,6 +167,8 @@ async fn check_password(
     // Somebody who works for several businesses may have a password for each.
     let mut candidates = Vec::new();
     let found = who.find(console, &mut db).await?;
+    // Whoever has the address is warned, wherever somebody says that she works.
+    let warned = found.first().cloned();
     for staff in narrowed(&mut db, found, typed.place).await? {
         if let Some(hash) = load_credentials(&mut db, staff.staff_id.0).await?.password_hash {
             candidates.push((staff, hash));
@@ -168,7 +179,7 @@ async fn check_password(
         who.account(console, &mut db).await?,
         attempt::place(console, &mut db, staff.map(|staff| staff.staff_id), visitor).await?,
     );
-    attempt::begin(console, &mut db, counted, staff).await?;
+    attempt::begin(console, &mut db, counted, staff.or(warned.as_ref())).await?;
     // Nobody's connection is held while a password is hashed.
     drop(db);
     let mut right = Vec::new();
@@ -204,12 +215,13 @@ async fn check_password(
 async fn send_code(console: &Console, visitor: &Visitor, who: &Who, typed: Typed<'_>) -> Result<Response, Turned> {
     let mut db = console.db.acquire().await?;
     let found = who.find(console, &mut db).await?;
+    let warned = found.first().cloned();
     let found = narrowed(&mut db, found, typed.place).await?;
     let counted = (
         who.account(console, &mut db).await?,
         attempt::place(console, &mut db, found.first().map(|staff| staff.staff_id), visitor).await?,
     );
-    attempt::begin(console, &mut db, counted, found.first()).await?;
+    attempt::begin(console, &mut db, counted, found.first().or(warned.as_ref())).await?;
     let mut sent = None;
     // One code, by way of the oldest of her places of work that can send any.
     for staff in &found {

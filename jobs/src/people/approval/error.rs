@@ -74,7 +74,9 @@ pub enum Error {
     #[error("this phone or mail address is of somebody of the business, or of whoever asked: name another person's")]
     NotOutside,
     /// More invitations than anybody keeps an eye on.
-    #[error("three people outside were invited already: revoke an invitation first")]
+    #[error(
+        "three people outside are invited already, or ten were in the life of this decision: take an invitation back, or ask for the decision anew"
+    )]
     TooManyInvited,
     /// What is sealed does not open, or is not of the plan in force: somebody changed it in the database.
     #[error(

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     evidence::{Actor, words},
     people::{
-        self, Authority, BusinessId, Role, Scope,
+        self, Authority, BusinessId, Role, Scope, business,
         links::{self, Contact, Link, LinkId, NewLink, Proved, Purpose},
         scopes_of,
     },
@@ -22,6 +22,8 @@ use crate::{
 
 /// Open invitations to one decision.
 const INVITED_MAX: usize = 3;
+/// Invitations in the life of one decision, those that were taken back among them: each writes to a stranger.
+const INVITED_EVER: usize = 10;
 
 /// Whom to invite, and how.
 #[derive(Clone, Debug)]
@@ -62,6 +64,9 @@ pub async fn invite(
         match invitation.carrier {
             None => return Err(links::Error::NoWayToPhone.into()),
             Some(carrier) if carrier == business_id => return Err(links::Error::OwnNumber.into()),
+            Some(carrier) if store::works_for(&mut tx, &approval, carrier).await? => {
+                return Err(links::Error::OwnNumber.into());
+            }
             Some(_) => {}
         }
     }
@@ -73,11 +78,14 @@ pub async fn invite(
         Contact::Phone(_) => "phone",
         Contact::Email(_) => "email",
     };
-    if store::is_known_contact(&mut tx, &approval, channel, &indexes).await? {
+    if store::is_known_contact(&mut tx, &approval, channel, &indexes).await?
+        || business::is_its_contact(&mut tx, vault, business_id, invitation.contact).await?
+    {
         return Err(Error::NotOutside);
     }
     let invited = links::list(&mut tx, business_id, Purpose::Approval, approval_id.0).await?;
-    if invited.iter().filter(|link| link.is_open(decision.now)).count() >= INVITED_MAX {
+    let open = invited.iter().filter(|link| link.is_open(decision.now)).count();
+    if open >= INVITED_MAX || invited.len() >= INVITED_EVER {
         return Err(Error::TooManyInvited);
     }
     let new = NewLink {

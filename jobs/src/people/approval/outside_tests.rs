@@ -4,7 +4,7 @@ use super::{tests::plan, *};
 use crate::{
     outbound::{Email, Phone},
     people::{
-        Enrolment, Role, enrol_staff,
+        Changes, Enrolment, Role, change_business, enrol_staff,
         links::{Contact, Entered, Link, SendLink},
         remove_staff,
         testing::House,
@@ -154,6 +154,15 @@ async fn nobody_outside_is_asked_where_somebody_inside_may() {
     }
     let refused = house.invite(&asked, &mail("gita@example.com"), &by).await;
     assert!(matches!(refused, Err(Error::TooManyInvited)), "{refused:?}");
+    // Taking back makes room, and not for ever: each invitation writes to a stranger.
+    let mut db = house.conn().await;
+    for at in 3..=10 {
+        let open = links::list(&mut db, house.shop, Purpose::Approval, asked.approval_id.0).await.expect("listed");
+        let open = open.iter().find(|link| link.is_open(house.now())).expect("open");
+        revoke_invitation(&mut db, asked.approval_id, open.link_id, &house.by(&by)).await.expect("taken back");
+        let invited = house.invite(&asked, &mail(&format!("person{at}@example.com")), &by).await;
+        assert_eq!(invited.is_ok(), at < 10, "{at}: {invited:?}");
+    }
 }
 
 #[tokio::test]
@@ -186,6 +195,32 @@ async fn atk_064_no_number_of_the_asker_carries_the_code_of_whoever_decides() {
         let Err(links::Error::Database(error)) = refused else { panic!("{refused:?}") };
         let held = error.as_database_error().and_then(|error| error.constraint());
         assert_eq!(held, Some("people_links_carried_by_another"));
+    }
+
+    // Nor one that she works for under another account, nor to what is the business's own.
+    let operator = Authority::operator();
+    let person = Enrolment {
+        business_id: Some(house.other),
+        name: "Asha of the desk".to_owned(),
+        language: "en".to_owned(),
+        phone: None,
+        email: Some("asha@example.in".to_owned()),
+        roles: vec![Role::ReadOnly],
+    };
+    let there = enrol_staff(&mut db, &house.vault, &person, &house.by(&operator)).await.expect("enrolled");
+    let refused = house.invite_by(&asked, (&phone, Some(house.other)), &by).await;
+    assert!(matches!(refused, Err(Error::Link(links::Error::OwnNumber))), "{refused:?}");
+    remove_staff(&mut db, there.staff_id, &house.by(&operator)).await.expect("removed");
+    let changes = Changes {
+        contact_phone: Some(Some("+919800000008".to_owned())),
+        contact_email: Some(Some("shop@example.in".to_owned())),
+        ..Changes::default()
+    };
+    change_business(&mut db, &house.vault, house.shop, &changes, &house.by(&operator)).await.expect("changed");
+    let own = Contact::Phone(Phone::parse("+919800000008").expect("a phone"));
+    for own in [own, mail("Shop@example.in")] {
+        let refused = house.invite_by(&asked, (&own, Some(house.other)), &by).await;
+        assert!(matches!(refused, Err(Error::NotOutside)), "{refused:?}");
     }
 
     // Another's carries it, and whoever holds the phone decides.

@@ -408,6 +408,25 @@ pub(super) async fn is_known_contact(
     .await?)
 }
 
+/// Whether somebody who asked works for `carrier` too, under whatever account.
+pub(super) async fn works_for(db: &mut PgConnection, approval: &Approval, carrier: BusinessId) -> Result<bool, Error> {
+    Ok(sqlx::query_scalar!(
+        r#"select exists (
+               select from muneem.people_approval_contacts c
+               join muneem.people_staff s
+                   on case when c.channel = 'phone' then s.phone_index else s.email_index end = c.contact_index
+               where c.approval_id = $1
+                   and c.asked
+                   and s.business_id = $2
+                   and s.removed_at is null
+           ) as "works!""#,
+        approval.approval_id.0,
+        carrier.0,
+    )
+    .fetch_one(db)
+    .await?)
+}
+
 /// Verified people of the business who had no hand in asking, with their roles.
 pub(super) async fn list_candidates(db: &mut PgConnection, approval: &Approval) -> Result<Vec<Vec<String>>, Error> {
     let rows = sqlx::query_scalar!(

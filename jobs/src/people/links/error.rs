@@ -17,13 +17,13 @@ pub enum Error {
     TooManyCodes,
     /// Nothing carries messages to phones on behalf of the installation.
     #[error(
-        "no WhatsApp number writes on behalf of this installation: give a mail address, or have its operator set \
-         `messaging.whatsapp.installation_business`"
+        "no WhatsApp number of somebody else's writes on behalf of this installation: give a mail address, or have its \
+         operator name another business that has one in `messaging.whatsapp.installation_business`"
     )]
     NoWayToPhone,
     /// What carries it belongs to whoever asks.
     #[error(
-        "the business's own number would carry the code, and whoever asks could read it there: give a mail address"
+        "the number that would carry the code is one that whoever asks works for, and could read it at: give a mail address"
     )]
     OwnNumber,
     /// The mail server refused the mail for good.

@@ -107,7 +107,7 @@ impl Contact {
         }
     }
 
-    fn canonical(&self) -> Result<String, super::Error> {
+    pub(super) fn canonical(&self) -> Result<String, super::Error> {
         match self {
             Self::Phone(phone) => Ok(phone.as_e164().to_owned()),
             Self::Email(email) => enrol::canonical_email(&email.expose()),

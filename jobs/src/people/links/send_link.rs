@@ -51,6 +51,8 @@ pub struct Outgoing {
     pub secret: SecretString,
     /// Legal name of the business that asks.
     pub business: String,
+    /// When it is no use any more: the code's end, or the link's.
+    pub expires_at: DateTime<Utc>,
 }
 
 /// What is to be sent of a link, or of its code with this number. Nothing where there is nothing to say any more: it was
@@ -86,7 +88,8 @@ pub async fn find_outgoing(
     let secret = vault.open(db, &cell(column), secret).await?;
     let secret = SecretString::from(std::str::from_utf8(&secret).map_err(|_| unreadable())?);
     let business = people::find_business_by_id(db, link.business_id).await?.ok_or_else(unreadable)?.legal_name;
-    Ok(Some(Outgoing { link, to, secret, business }))
+    let expires_at = sealed.code_expires_at.filter(|_| code.is_some()).unwrap_or(link.expires_at);
+    Ok(Some(Outgoing { link, to, secret, business, expires_at }))
 }
 
 /// It goes out: what was kept for the message alone is emptied. A later code stays.
@@ -109,7 +112,7 @@ impl Job for SendLink {
         let deps = &ctx.deps;
         let mut db = deps.db.acquire().await?;
         let found = find_outgoing(&mut db, &deps.vault, (self.link_id, self.code), ctx.now()).await?;
-        let Some(Outgoing { link, to, secret, business }) = found else { return Ok(Done::OK) };
+        let Some(Outgoing { link, to, secret, business, .. }) = found else { return Ok(Done::OK) };
         let to = Email::parse(&to).map_err(|_| Error::Unreadable(self.link_id))?;
         let said = match (self.code, link.purpose) {
             (Some(_), _) => {

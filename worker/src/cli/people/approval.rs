@@ -128,10 +128,10 @@ pub(super) async fn run(app: &App, command: Approval) -> anyhow::Result<()> {
                 (email, None) => Contact::Email(Email::parse(email.unwrap_or_default().trim())?),
             };
             let handle = app.config.messaging.whatsapp.installation_business.as_deref();
-            let carrier = messaging::find_carrier(&mut db, handle).await?;
             let origin = checked_origin(&origin)?;
-            let invitation = approval::Invitation { contact: &contact, carrier, language: &language, origin };
-            let (link, url) = approval::invite(&mut db, vault, approval_id, &invitation, &decision).await?;
+            let invitation = approval::Invitation { contact: &contact, carrier: None, language: &language, origin };
+            let (link, url) =
+                messaging::invite_outside(&mut db, vault, approval_id, (invitation, handle), &decision).await?;
             let url = url.expose_secret();
             output.done(
                 &json!({ "link_id": link.link_id, "url": url, "expires_at": link.expires_at }),

@@ -107,6 +107,19 @@ async fn where_nobody_else_may_an_owner_asks_somebody_outside_and_takes_it_back(
     let invited = asha.post(&form, &[("who", "98000 00007"), ("language", "en")]).await;
     assert_eq!(invited.to.as_deref(), Some(there.as_str()), "{}", invited.body);
     assert!(asha.get(&there).await.body.contains("By WhatsApp"));
+    // Not to a number of her own, and by none of the same WhatsApp Business Account.
+    let own = Account {
+        business: house.sharma,
+        number: NumberId::parse("100200301").expect("a number id"),
+        display_phone: Phone::parse("+919876500143").expect("a phone"),
+        ..account.clone()
+    };
+    set_account(&mut db, &own, &by).await.expect("an account");
+    assert!(!asha.get(&form).await.body.contains("mobile number"));
+    for (who, why) in [("98765 00143", "of somebody of the business"), ("98000 00009", "installation_business")] {
+        let again = asha.post(&form, &[("who", who), ("language", "en")]).await;
+        assert!(again.body.contains(why), "{who}: {}", again.body);
+    }
     house.colleague("Dev", "dev@example.in", Role::Approver).await;
     assert!(!asha.get(&there).await.body.contains(&form));
     let late = asha.post(&form, &[("who", "sita@example.org"), ("language", "en")]).await;
