@@ -412,6 +412,12 @@ async fn crash_at_every_step_writes_an_invitation_and_its_code_once_and_by_anoth
         links::make_code(&mut conn, &office.deps.vault, at, Noon.now(), &*office.deps.chance).await.expect("a code");
         office.run_twice("messaging.send_link", step).await;
 
+        let ends: Vec<DateTime<Utc>> =
+            sqlx::query_scalar("select expires_at from muneem.messaging_messages order by message_id")
+                .fetch_all(&mut *conn)
+                .await
+                .expect("messages");
+        assert_eq!(ends, [link.expires_at, Noon.now() + TimeDelta::minutes(10)], "a void code is not sent late");
         let said: Vec<(Uuid, BusinessId, String, String, Vec<u8>)> = sqlx::query_as(
             "select message_id, business_id, template, language, params_sealed from muneem.messaging_messages
              order by message_id",

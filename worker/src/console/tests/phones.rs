@@ -437,6 +437,15 @@ async fn who_works_in_two_places_says_which_one_is_to_send_the_code_and_to_read_
         assert_eq!(go_on(&mut browser, &mailed, &[]).await.to.as_deref(), Some("/console"), "{place}");
         assert!(browser.get("/console").await.body.contains(opened), "{place}");
     }
+    // A code by mail opens the place that was written, though it reaches her in both.
+    house.later(10 * 60 * 60);
+    let mut browser = house.browser();
+    let at = [("who", MAIL), ("place", "sharma-mobiles")];
+    browser.post("/console/sign-in", &[at[0], at[1], ("way", "code")]).await;
+    let mailed = house.mailed_code().await;
+    let come = browser.post("/console/sign-in/code", &[at[0], at[1], ("code", &mailed)]).await;
+    assert_eq!(come.to.as_deref(), Some("/console"), "{}", come.body);
+    assert!(browser.get("/console").await.body.contains("Sharma Mobiles"));
     // A place that is none, and one where she does not work, look like any other.
     let pool = house.db.pool();
     let mailed = async || {
@@ -458,6 +467,26 @@ async fn who_works_in_two_places_says_which_one_is_to_send_the_code_and_to_read_
     let fields = [("who", MAIL), ("place", "sharma-mobiles"), ("way", "password"), ("password", house::PASSWORD)];
     assert_eq!(browser.post("/console/sign-in", &fields).await.to.as_deref(), Some("/console"));
     assert!(browser.get("/console").await.body.contains("Sharma Mobiles"));
+}
+
+#[tokio::test]
+async fn staff_of_the_installation_say_so_where_others_write_a_business() {
+    let house = House::new().await;
+    let kaveri = kaveri(&house).await;
+    for (business, name) in [(Some(house.sharma), "Olga"), (Some(kaveri), "Olga"), (None, "Olga")] {
+        let staff = house.join(business, name, "olga@example.com", Role::Auditor).await;
+        house.give_password(&staff).await;
+        house.later(60);
+    }
+    let fields = [("who", "olga@example.com"), ("way", "password"), ("password", PASSWORD)];
+    let mut browser = house.browser();
+    let asked = browser.post("/console/sign-in", &fields).await;
+    assert!(asked.body.contains("Sharma Mobiles") && !asked.body.contains("The platform itself"), "{}", asked.body);
+    let mut browser = house.browser();
+    let come = browser.post("/console/sign-in", &[fields[0], fields[1], fields[2], ("place", "Platform")]).await;
+    assert!(come.to.is_some(), "{}", come.body);
+    let led = browser.get("/console/security").await.body;
+    assert!(!led.contains("Sharma") && !led.contains("Kaveri"), "{led}");
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use muneem_jobs::{
     evidence::By,
     people::{
-        Authority, Decision, NewToken, Presented, Refusal, Role, Scope, authenticate, create_token_by, list_tokens,
-        note_exposed, revoke_token_by,
+        Authority, Decision, NewToken, Presented, Refusal, Role, Scope, add_business, authenticate, create_token,
+        create_token_by, list_tokens, note_exposed, revoke_token_by,
     },
 };
 
@@ -184,6 +184,13 @@ async fn tokens_are_leafed_through_and_those_that_opened_once_stand_apart() {
         assert!(!page.contains("Older ones") && !page.contains("No token opens anything"), "{page}");
     }
     assert!(named(&asha.get(&format!("{TOKENS}?ended=none")).await.body).is_empty());
+    // Where another business's token stands among hers is nobody's to learn.
+    let (clock, chance) = (&*house.console.clock, &OsChance);
+    let other = add_business(&mut db, "kaveri-retail", "Kaveri Retail", clock, chance).await.expect("made");
+    let new = NewToken { business_id: Some(other.business_id), label: "Theirs".to_owned(), ..NewToken::bootstrap() };
+    let (theirs, _) = create_token(&mut db, new, clock, chance).await.expect("made");
+    let page = asha.get(&format!("{TOKENS}?usable={}", theirs.public_id)).await.body;
+    assert!(named(&page).is_empty(), "{page}");
 }
 
 #[tokio::test]
