@@ -143,13 +143,9 @@ pub async fn invite_outside(
     decision: &Decision<'_>,
 ) -> Result<(Link, SecretString), approval::Error> {
     let asking = approval::load(conn, approval_id, decision.by).await?.business_id;
-    let of_people = |error| match error {
-        Error::Database(error) => people::Error::Database(error),
-        Error::Staff(error) => *error,
-        error => unreachable!("accounts are read, no more: {error}"),
-    };
+    let unread = |error: Error| approval::Error::Numbers(Box::new(error));
     let own = match asking {
-        Some(asking) => store::list_accounts(conn, Some(asking)).await.map_err(of_people)?,
+        Some(asking) => store::list_accounts(conn, Some(asking)).await.map_err(unread)?,
         None => Vec::new(),
     };
     if let Contact::Phone(phone) = invitation.contact
@@ -157,7 +153,7 @@ pub async fn invite_outside(
     {
         return Err(approval::Error::NotOutside);
     }
-    let carrier = find_carrier(conn, handle, asking).await.map_err(of_people)?;
+    let carrier = find_carrier(conn, handle, asking).await.map_err(unread)?;
     approval::invite(conn, vault, approval_id, &Invitation { carrier, ..invitation }, decision).await
 }
 

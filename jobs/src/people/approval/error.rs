@@ -83,6 +83,9 @@ pub enum Error {
         "decision {0}: its summary is not the one that was asked for: withdraw it, find out who changed it, and ask anew"
     )]
     Swapped(ApprovalId),
+    /// Which numbers messages go out from could not be read; messaging says why.
+    #[error("could not read which numbers messages go out from")]
+    Numbers(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The invitation.
     #[error(transparent)]
     Link(#[from] links::Error),
