@@ -14,6 +14,8 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<messaging::Send>(),
         Kind::of::<messaging::Reconcile>(),
         Kind::of::<messaging::ApplyWebhook>(),
+        Kind::of::<messaging::CheckSenders>(),
+        Kind::of::<messaging::ForgetPairs>(),
         Kind::of::<messaging::SendMail>(),
         Kind::of::<messaging::SendLink>(),
         Kind::of::<messaging::WarnStaff>(),

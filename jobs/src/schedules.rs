@@ -1,5 +1,5 @@
 use crate::{
-    evidence, people, queue,
+    evidence, messaging, people, queue,
     schedule::{Declaration, Error},
     vault,
 };
@@ -8,7 +8,8 @@ use crate::{
 type Duty = fn() -> Result<Vec<Declaration>, Error>;
 
 /// The duties that have schedules.
-const DUTIES: &[Duty] = &[queue::schedules, evidence::schedules, people::signin::schedules, vault::schedules];
+const DUTIES: &[Duty] =
+    &[queue::schedules, evidence::schedules, people::signin::schedules, vault::schedules, messaging::schedules];
 
 /// Every schedule that a duty declares: the one list of them. The runtime writes it to the table at its start.
 ///

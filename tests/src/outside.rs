@@ -13,7 +13,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use muneem_jobs::outbound::{
     Carrier, Chance, Clock, KeyManager, KmsError, ObjectError, ObjectStore,
-    carrier::{Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
+    carrier::{Media, MediaId, OutgoingMessage, SendOutcome, Sender, UploadError},
     kms::{KeyBytes, KeyContext, RootKey},
 };
 
@@ -139,11 +139,11 @@ pub struct NoCarrier;
 
 #[async_trait]
 impl Carrier for NoCarrier {
-    async fn upload_media(&self, _: &NumberId, _: &Media) -> Result<MediaId, UploadError> {
+    async fn upload_media(&self, _: &Sender, _: &Media) -> Result<MediaId, UploadError> {
         unreachable!("the queue's tests send nothing")
     }
 
-    async fn send(&self, _: &NumberId, _: &OutgoingMessage) -> SendOutcome {
+    async fn send(&self, _: &Sender, _: &OutgoingMessage) -> SendOutcome {
         unreachable!("the queue's tests send nothing")
     }
 }

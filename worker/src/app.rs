@@ -8,17 +8,13 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use async_trait::async_trait;
 use chrono::{DateTime, TimeDelta, Utc};
 use muneem_jobs::{
     Deps,
     evidence::{Actor, By},
     law,
     messaging::{self, Credentials},
-    outbound::{
-        Carrier, Chance, Clock, KeyManager, Mailer,
-        carrier::{Failure, Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
-    },
+    outbound::{Carrier, Chance, Clock, KeyManager, Mailer},
     people::{
         self,
         signin::{passkey::Passkeys, password::Passwords},
@@ -315,16 +311,13 @@ impl App {
             }),
             _ => None,
         };
-        let carrier: Arc<dyn Carrier> = match &credentials {
-            Some(credentials) => Arc::new(CloudApi::new(&whatsapp::Settings {
-                base_url: settings.base_url.clone(),
-                api_version: settings.api_version.clone(),
-                credentials: credentials.clone(),
-                prove_secret: true,
-                timeouts: Timeouts { connect: settings.connect_timeout, total: settings.request_timeout },
-            })?),
-            None => Arc::new(NotConfigured),
-        };
+        let carrier: Arc<dyn Carrier> = Arc::new(CloudApi::new(&whatsapp::Settings {
+            base_url: settings.base_url.clone(),
+            api_version: settings.api_version.clone(),
+            credentials: credentials.clone(),
+            prove_secret: true,
+            timeouts: Timeouts { connect: settings.connect_timeout, total: settings.request_timeout },
+        })?);
         let settings_of_mail = &config.messaging.mail;
         let mailer: Arc<dyn Mailer> = match (&settings_of_mail.host, &settings_of_mail.from) {
             (Some(host), Some(from)) => {
@@ -580,20 +573,4 @@ pub(crate) async fn make_root_key(
 fn host_name() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| "host".to_owned(), |name| name.trim().to_owned())
-}
-
-/// Stands where no access token is configured: messages wait, and say why.
-struct NotConfigured;
-
-const NOT_CONFIGURED: &str = "no access token, app secret and verify token for the Cloud API are configured";
-
-#[async_trait]
-impl Carrier for NotConfigured {
-    async fn upload_media(&self, _: &NumberId, _: &Media) -> Result<MediaId, UploadError> {
-        Err(UploadError::Failed(Failure::new(NOT_CONFIGURED)))
-    }
-
-    async fn send(&self, _: &NumberId, _: &OutgoingMessage) -> SendOutcome {
-        SendOutcome::NotSent(Failure::new(NOT_CONFIGURED))
-    }
 }

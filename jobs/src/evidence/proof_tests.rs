@@ -17,7 +17,7 @@ use crate::{
     Deps, messaging,
     outbound::{
         Anchor, Carrier, Chance, Clock, MemoryAnchor,
-        carrier::{Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
+        carrier::{Media, MediaId, OutgoingMessage, SendOutcome, Sender, UploadError},
         mailer::KeptMail,
         object_store::MemoryObjects,
     },
@@ -203,11 +203,11 @@ struct NoCarrier;
 
 #[async_trait::async_trait]
 impl Carrier for NoCarrier {
-    async fn upload_media(&self, _: &NumberId, _: &Media) -> Result<MediaId, UploadError> {
+    async fn upload_media(&self, _: &Sender, _: &Media) -> Result<MediaId, UploadError> {
         unreachable!("nothing is sent here")
     }
 
-    async fn send(&self, _: &NumberId, _: &OutgoingMessage) -> SendOutcome {
+    async fn send(&self, _: &Sender, _: &OutgoingMessage) -> SendOutcome {
         unreachable!("nothing is sent here")
     }
 }

@@ -39,6 +39,18 @@ macro_rules! words {
 }
 
 words! {
+    senders_are_held_and_released_as_the_carrier_says {
+        /// A number got an app of its business's own, or lost it.
+        APP_SET = "messaging.app_set",
+        /// The carrier stops a sender: messages wait.
+        SENDER_HELD = "messaging.sender_held",
+        /// They go out again.
+        SENDER_RELEASED = "messaging.sender_released",
+        /// The carrier told something that a person should see.
+        ALERT_NOTED = "messaging.alert_noted",
+        /// Somebody has seen to it.
+        ALERT_ENDED = "messaging.alert_ended",
+    }
     atk_085_what_cannot_be_recorded_is_not_done {
         /// A document was checked and has its number here.
         INVOICE_REGISTERED = "invoice.document_registered",

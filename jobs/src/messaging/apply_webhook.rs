@@ -1,27 +1,32 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{
-    Error, WebhookId,
-    ledger::{self, Locked, Told},
-    sealed,
-    store::{self, NewEvent},
+    Error, WebhookId, fields, holds,
+    intake::Owners,
+    ledger::{self, Ledger, Told},
+    sealed, send,
+    store::{self, NewEvent, OwnAttempt, StoredWebhook},
     trail::Trail,
     webhook::{self, Update, What},
 };
-use crate::{
-    outbound::Wamid,
-    queue::{Done, Job, JobContext, Lane},
-};
+use crate::queue::{Done, Job, JobContext, Lane};
 
-/// Writes the updates of one stored webhook that concern this business into the ledger.
+/// Writes the updates of stored webhooks that concern this business into the ledger: those of one batch, which came
+/// together.
 ///
-/// Twice, late and out of order are all the same: an event is kept once, and statuses fold.
+/// Twice, late and out of order are all the same: an event is kept once, and statuses fold. A thousand statuses cost as
+/// many statements as one.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApplyWebhook {
-    /// The stored body.
-    pub webhook_id: WebhookId,
+    /// One stored body; how an older program says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webhook_id: Option<WebhookId>,
+    /// Bodies that came together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_id: Option<Uuid>,
 }
 
 impl Job for ApplyWebhook {
@@ -31,43 +36,40 @@ impl Job for ApplyWebhook {
 
     async fn run(self, ctx: &JobContext) -> Result<Done, Error> {
         let mut conn = ctx.deps.db.acquire().await?;
-        let (body, received_at) = store::load_webhook(&mut conn, self.webhook_id).await?;
-        let body = sealed::open_webhook(&mut conn, &ctx.deps.vault, self.webhook_id, &body).await?;
-        drop(conn);
-        // The body is of whoever the carrier had something to say to; what it is about is read as this business alone.
-        let mut conn = ctx.begin_to_read().await?;
-        let mut updates = webhook::read(&body).unwrap_or_default();
-        let numbers: Vec<_> = updates.iter().map(|update| update.number.clone()).collect();
-        let owners = store::owners_of(&mut conn, &numbers).await?;
-        updates
-            .retain(|update| owners.iter().any(|(number, owner)| *number == update.number && *owner == ctx.business));
-        let unreadable = updates.iter().filter(|update| matches!(update.what, What::Unreadable)).count();
-        if unreadable > 0 {
-            tracing::warn!(messaging.webhook_id = %self.webhook_id, unreadable, "a webhook holds updates that do not read");
+        let bodies = store::list_webhooks(&mut conn, ctx.business, self.webhook_id, self.batch_id).await?;
+        if let (true, Some(webhook)) = (bodies.is_empty(), self.webhook_id) {
+            return Err(Error::NoWebhook(webhook));
         }
-        let attempts = attempts_of(&mut conn, ctx, &updates).await?;
+        let mut told = Vec::new();
+        for (place, body) in bodies.iter().enumerate() {
+            let opened = sealed::open_webhook(&mut conn, &ctx.deps.vault, body.webhook_id, &body.body_sealed).await?;
+            told.extend(webhook::read(&opened).unwrap_or_default().into_iter().map(|update| (place, update)));
+        }
+        drop(conn);
+        // Bodies are of whoever the carrier had something to say to; what they are about is read as this business alone.
+        let mut conn = ctx.begin_to_read().await?;
+        let owners = Owners::find(&mut conn, told.iter().map(|(_, update)| update)).await?;
+        told.retain(|(place, update)| owners.of(update, bodies[*place].signed_for).contains(&ctx.business));
+        let told: Vec<_> = told.iter().map(|(place, update)| (&bodies[*place], update)).collect();
+        let unreadable = told.iter().filter(|(_, update)| matches!(update.what, What::Unreadable)).count();
+        if unreadable > 0 {
+            let batch = self.batch_id.or(self.webhook_id.map(|webhook| webhook.0));
+            tracing::warn!(messaging.batch_id = ?batch, unreadable, "webhooks hold updates that do not read");
+        }
+        let attempts = attempts_of(&mut conn, ctx, &told).await?;
         drop(conn);
 
         let mut tx = ctx.begin().await?;
-        let mut trail = Trail::of(ctx, Self::KIND);
-        for (update, attempt) in in_lock_order(&updates, attempts) {
-            let event = Noted { ctx, webhook: self.webhook_id, received_at, update };
-            event.keep(&mut tx).await?;
-            let (What::Status { wamid, status, failure, .. }, Some(attempt)) = (&update.what, attempt) else {
-                continue;
-            };
-            let state = store::lock_message(&mut tx, ctx.business, attempt.message).await?;
-            let mut locked =
-                Locked { business: ctx.business, message: attempt.message, attempt: attempt.number, state };
-            let told = Told {
-                wamid,
-                status: &ledger::parse(status),
-                code: failure.as_ref().map(|(code, _)| *code),
-                details: failure.as_ref().map(|(_, details)| details.as_str()),
-            };
-            ledger::apply(&mut tx, ctx, &mut locked, &told, &mut trail).await?;
+        keep_events(&mut tx, ctx, &told).await?;
+        apply_statuses(&mut tx, ctx, &told, &attempts).await?;
+        note_heard(&mut tx, ctx, &told).await?;
+        for (body, update) in &told {
+            if let What::Field { field, value, at } = &update.what {
+                let at = at.unwrap_or(body.received_at);
+                let said = fields::Told { field, value, at, update, owners: &owners };
+                fields::apply(&mut tx, ctx, &said, &ctx.by(Self::KIND)).await?;
+            }
         }
-        trail.write(&mut tx).await?;
         ctx.step("messaging.applied").await;
         ctx.complete(&mut tx, None).await?;
         tx.commit().await?;
@@ -75,15 +77,17 @@ impl Job for ApplyWebhook {
     }
 }
 
+type From<'a> = (&'a StoredWebhook, &'a Update);
+
 /// Which attempt of ours each update is about.
 async fn attempts_of(
     conn: &mut sqlx::PgConnection,
     ctx: &JobContext,
-    updates: &[Update],
-) -> Result<Vec<Option<store::OwnAttempt>>, Error> {
-    let mut refs = Vec::with_capacity(updates.len());
-    let (mut places, mut marks) = (Vec::with_capacity(updates.len()), Vec::with_capacity(updates.len()));
-    for (update, place) in updates.iter().zip(1_i64..) {
+    told: &[From<'_>],
+) -> Result<Vec<Option<OwnAttempt>>, Error> {
+    let mut refs = Vec::with_capacity(told.len());
+    let (mut places, mut marks) = (Vec::with_capacity(told.len()), Vec::with_capacity(told.len()));
+    for ((_, update), place) in told.iter().zip(1_i64..) {
         let What::Status { reference, wamid, .. } = &update.what else {
             refs.push(None);
             continue;
@@ -94,65 +98,89 @@ async fn attempts_of(
             marks.push(mark);
         }
     }
+    if places.is_empty() {
+        return Ok(refs.iter().map(|_| None).collect());
+    }
     store::find_attempts(conn, ctx.business, &refs, (&places, &marks)).await
 }
 
-/// Two batches about the same messages must lock them in the same order; within a message the order of arrival stays.
-fn in_lock_order(
-    updates: &[Update],
-    attempts: Vec<Option<store::OwnAttempt>>,
-) -> Vec<(&Update, Option<store::OwnAttempt>)> {
-    let mut pairs: Vec<_> = updates.iter().zip(attempts).collect();
-    pairs.sort_by_key(|(update, attempt)| {
-        (attempt.as_ref().map(|attempt| attempt.message), event_key(&update.what), update.position)
-    });
-    pairs
-}
-
-/// Events are inserted under a unique key, which is a lock as well.
-fn event_key(what: &What) -> &str {
-    match what {
-        What::Status { wamid, .. } | What::Inbound { wamid, .. } => wamid.as_str(),
-        What::Unreadable => "",
-    }
-}
-
-struct Noted<'a> {
-    ctx: &'a JobContext,
-    webhook: WebhookId,
-    received_at: chrono::DateTime<chrono::Utc>,
-    update: &'a Update,
-}
-
-impl Noted<'_> {
-    async fn keep(&self, conn: &mut sqlx::PgConnection) -> Result<(), Error> {
-        let (kind, wamid, reference, status, failure, at): (_, &Wamid, _, _, _, _) = match &self.update.what {
+/// Keeps statuses and what people wrote as events.
+async fn keep_events(conn: &mut sqlx::PgConnection, ctx: &JobContext, told: &[From<'_>]) -> Result<(), Error> {
+    let vault = &ctx.deps.vault;
+    let mut events = Vec::with_capacity(told.len());
+    for (body, update) in told {
+        let (kind, wamid, reference, status, failure, at) = match &update.what {
             What::Status { wamid, status, reference, failure, at } => {
                 ("status", wamid, reference.as_deref(), status, failure.as_ref(), at)
             }
-            What::Inbound { wamid, kind, at } => ("inbound", wamid, None, kind, None, at),
-            What::Unreadable => return Ok(()),
+            What::Inbound(inbound) => ("inbound", &inbound.wamid, None, &inbound.kind, None, &inbound.at),
+            What::Preference(_) | What::Field { .. } | What::Unreadable => continue,
         };
-        let vault = &self.ctx.deps.vault;
-        sealed::hold_wamid(conn, vault, self.ctx.business, wamid).await?;
-        let mark = sealed::mark(conn, vault, self.ctx.business, wamid).await?;
-        let marks = sealed::marks(conn, vault, self.ctx.business, wamid).await?;
-        let event = NewEvent {
-            id: self.ctx.deps.chance.uuid_v7(self.ctx.now()),
-            business: self.ctx.business,
-            number: &self.update.number,
+        let Some(number) = &update.number else { continue };
+        sealed::hold_wamid(conn, vault, ctx.business, wamid).await?;
+        events.push(NewEvent {
+            id: ctx.deps.chance.uuid_v7(ctx.now()),
+            number,
             kind,
-            wamid: &mark,
-            wamid_everywhere: &marks,
+            wamid: sealed::mark(conn, vault, ctx.business, wamid).await?,
+            wamid_everywhere: sealed::marks(conn, vault, ctx.business, wamid).await?,
             reference,
             status,
             error_code: failure.map(|(code, _)| *code),
             error_details: failure.map(|(_, details)| details.as_str()),
-            at: at.unwrap_or(self.received_at),
-            received_at: self.received_at,
-            webhook: self.webhook,
-            position: self.update.position,
-        };
-        store::insert_event(conn, &event).await.map(drop)
+            at: at.unwrap_or(body.received_at),
+            received_at: body.received_at,
+            webhook: body.webhook_id,
+            position: update.position,
+        });
     }
+    store::insert_events(conn, ctx.business, &events).await.map(drop)
+}
+
+/// Folds statuses into their messages, each message's in the order of arrival.
+async fn apply_statuses(
+    conn: &mut sqlx::PgConnection,
+    ctx: &JobContext,
+    told: &[From<'_>],
+    attempts: &[Option<OwnAttempt>],
+) -> Result<(), Error> {
+    let by = ctx.by(ApplyWebhook::KIND);
+    let mut trail = Trail::of(ctx, ApplyWebhook::KIND);
+    let ids = attempts.iter().flatten().map(|attempt| attempt.message);
+    let mut ledger = Ledger::lock(conn, ctx.business, ids, ctx.now()).await?;
+    for ((body, update), attempt) in told.iter().zip(attempts) {
+        let (What::Status { wamid, status, failure, .. }, Some(attempt)) = (&update.what, attempt) else { continue };
+        let told = Told {
+            mark: &sealed::mark(conn, &ctx.deps.vault, ctx.business, wamid).await?,
+            status: &ledger::parse(status),
+            code: failure.as_ref().map(|(code, _)| *code),
+            details: failure.as_ref().map(|(_, details)| details.as_str()),
+            receipt: Some(&hex::encode(&body.sha256)),
+        };
+        ledger.told((attempt.message, attempt.number), &told, &mut trail);
+    }
+    let signs: Vec<_> = ledger
+        .signs()
+        .iter()
+        .map(|sign| Ok((sign, &ledger.get(sign.message)?.message)))
+        .collect::<Result<_, Error>>()?;
+    holds::react(conn, ctx.business, &signs, &by).await?;
+    send::react_to_limits(conn, ctx, &signs).await?;
+    ledger.write(conn).await?;
+    trail.write(conn).await
+}
+
+/// Opens the customer service windows of those who wrote.
+async fn note_heard(conn: &mut sqlx::PgConnection, ctx: &JobContext, told: &[From<'_>]) -> Result<(), Error> {
+    let mut heard = Vec::new();
+    for (body, update) in told {
+        let (What::Inbound(inbound), Some(number)) = (&update.what, &update.number) else { continue };
+        // What the system says about somebody is not said by her.
+        let Some(phone) = inbound.from.phone.as_ref().filter(|_| inbound.kind != "system") else { continue };
+        let mark = sealed::person(conn, &ctx.deps.vault, ctx.business, phone).await?;
+        // A phone's clock may run ahead; nobody wrote after her words arrived.
+        let at = inbound.at.unwrap_or(body.received_at).min(body.received_at);
+        heard.push((number.clone(), mark, at));
+    }
+    if heard.is_empty() { Ok(()) } else { store::hear_from(conn, ctx.business, &heard).await }
 }

@@ -21,6 +21,15 @@ pub enum Error {
     /// The id of the WhatsApp Business Account is none.
     #[error("a WhatsApp Business Account id is 1 to 32 digits: copy it from WhatsApp Manager, API setup")]
     BadWabaId,
+    /// The business has no such number.
+    #[error("this business has no such WhatsApp number: `muneem messaging account list` shows its numbers")]
+    NoSuchNumber,
+    /// Something about an app of a business's own is missing or malformed.
+    #[error("{0} is missing or malformed: copy it from the app's dashboard")]
+    BadApp(&'static str),
+    /// What is stored of an app no longer reads.
+    #[error("what is stored of a number's app does not read: set it again")]
+    AppUnreadable,
     /// A template parameter that the carrier would refuse.
     #[error("template parameter {field} {mend}")]
     BadParameter {
@@ -106,6 +115,9 @@ impl JobError for Error {
             Self::NoAccount
             | Self::NumberTaken
             | Self::BadWabaId
+            | Self::NoSuchNumber
+            | Self::BadApp(_)
+            | Self::AppUnreadable
             | Self::BadParameter { .. }
             | Self::BadDocument { .. }
             | Self::NoMessage(_)
@@ -132,6 +144,9 @@ impl JobError for Error {
             Self::NoAccount => "messaging.no_account",
             Self::NumberTaken => "messaging.number_taken",
             Self::BadWabaId => "messaging.bad_waba_id",
+            Self::NoSuchNumber => "messaging.no_such_number",
+            Self::BadApp(_) => "messaging.bad_app",
+            Self::AppUnreadable => "messaging.app_unreadable",
             Self::BadParameter { .. } => "messaging.bad_parameter",
             Self::BadDocument { .. } => "messaging.bad_document",
             Self::NoMessage(_) => "messaging.no_message",

@@ -1,213 +1,468 @@
-//! What a receipt or a status does to a message and its attempts. Callers hold the message's lock.
+//! Messages under lock, and what answers, statuses and silence do to them.
+//!
+//! [`Ledger::lock`] reads any number of messages with their attempts; the transitions change them in memory;
+//! [`Ledger::write`] writes what changed with one statement for messages and one for attempts. One message or a thousand
+//! statuses take the same way, so there is one set of rules.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{
-    AttemptOutcome, Error, MessageId, Send, State, Status,
+    AttemptOutcome, Error, MessageId, Reference, Send, State, Status,
     rules::{self, Next},
     sealed,
-    store::{self, Ending, Reason},
+    store::{self, AttemptRow, MessageRow},
     trail::Trail,
 };
 use crate::{
     evidence::words,
+    id::JobId,
     outbound::{
         Wamid,
-        carrier::{self, Class, Failure, Via},
+        carrier::{self, Class, Failure, Refusal, SendOutcome, Via},
     },
     people::BusinessId,
     queue::{self, JobContext, NewJob},
+    vault::Vault,
 };
 
-/// One attempt of a locked message.
-#[derive(Clone, Copy)]
-pub(super) struct Locked {
-    pub(super) business: BusinessId,
+/// A message of the ledger.
+pub(super) struct Entry {
+    pub(super) message: MessageRow,
+    /// By number.
+    pub(super) attempts: Vec<AttemptRow>,
+    moved: bool,
+}
+
+/// A carrier's no, for whatever else it means beside this message.
+pub(super) struct Sign {
+    /// Of which message.
     pub(super) message: MessageId,
-    pub(super) attempt: i32,
-    pub(super) state: State,
-}
-
-/// Records that the carrier has this attempt, and applies what it has already reported of it.
-pub(super) async fn accept(
-    conn: &mut PgConnection,
-    ctx: &JobContext,
-    locked: &mut Locked,
-    accepted: &carrier::Accepted,
-    trail: &mut Trail<'_>,
-) -> Result<(), Error> {
-    let vault = &ctx.deps.vault;
-    let mark = sealed::mark(conn, vault, locked.business, &accepted.wamid).await?;
-    let ending =
-        Ending { wamid: Some(&mark), http_status: Some(200), trace: accepted.trace.as_deref(), ..Ending::default() };
-    let before = store::find_outcome(conn, locked.message, locked.attempt).await?;
-    let outcome = match before {
-        // A webhook was faster and has even told of the end.
-        Some(AttemptOutcome::Failed) => AttemptOutcome::Failed,
-        _ => AttemptOutcome::Accepted,
-    };
-    if outcome != AttemptOutcome::Failed && before != Some(AttemptOutcome::Accepted) {
-        let details = json!({ "attempt": locked.attempt, "told_by": "answer", "held": accepted.held });
-        trail.note(words::MESSAGE_SENT, locked.message, details);
-    }
-    store::end_attempt(conn, (locked.message, locked.attempt), outcome, &ending, ctx.now()).await?;
-    let open = matches!(locked.state, State::Queued | State::Posting | State::Unknown | State::UnknownFinal);
-    if open && outcome != AttemptOutcome::Failed {
-        locked.state = if accepted.held { State::Held } else { State::Accepted };
-        store::set_state(conn, locked.message, locked.state, &Reason::default(), ctx.now()).await?;
-    }
-    let marks = sealed::marks(conn, vault, locked.business, &accepted.wamid).await?;
-    for (status, code, details) in store::list_statuses_of(conn, locked.business, &marks).await? {
-        let told = Told { wamid: &accepted.wamid, status: &parse(&status), code, details: details.as_deref() };
-        apply(conn, ctx, locked, &told, trail).await?;
-    }
-    duplicate(conn, ctx, locked).await
-}
-
-/// Marks an attempt of a locked message unknown. Its [`super::Reconcile`] was planned when it began.
-pub(super) async fn leave_unknown(
-    conn: &mut PgConnection,
-    ctx: &JobContext,
-    attempt: (MessageId, i32),
-    failure: &Failure,
-    trail: &mut Trail<'_>,
-) -> Result<(), Error> {
-    trail.note(words::OUTCOME_UNKNOWN, attempt.0, json!({ "attempt": attempt.1, "code": failure.code }));
-    store::end_attempt(conn, attempt, AttemptOutcome::Unknown, &ending_of(failure), ctx.now()).await?;
-    let reason = Reason { error_code: failure.code, error_details: Some(&failure.what), ..Reason::default() };
-    store::set_state(conn, attempt.0, State::Unknown, &reason, ctx.now()).await?;
-    tracing::warn!(messaging.message_id = %attempt.0, attempt = attempt.1, "an attempt's outcome is unknown");
-    Ok(())
-}
-
-/// What there is to write down of an attempt that got no answer to go by.
-pub(super) fn ending_of(failure: &Failure) -> Ending<'_> {
-    Ending {
-        http_status: failure.http_status,
-        error_code: failure.code,
-        error_details: Some(&failure.what),
-        trace: failure.trace.as_deref(),
-        ..Ending::default()
-    }
+    /// The carrier's code.
+    pub(super) code: i64,
+    /// What the table says of it.
+    pub(super) class: Class,
+    /// How long the carrier wants to be left alone, if it says so.
+    pub(super) retry_after: Option<Duration>,
 }
 
 /// A status as told by a webhook.
 pub(super) struct Told<'a> {
-    pub(super) wamid: &'a Wamid,
+    /// The mark of the carrier's id.
+    pub(super) mark: &'a [u8],
     pub(super) status: &'a Status,
     pub(super) code: Option<i64>,
     pub(super) details: Option<&'a str>,
+    /// SHA-256 of the body that told it.
+    pub(super) receipt: Option<&'a str>,
 }
 
-/// Applies one status: adopts the wamid of an attempt whose answer is missing, folds the state, and plans another
-/// attempt when a failure's class allows one.
-pub(super) async fn apply(
-    conn: &mut PgConnection,
-    ctx: &JobContext,
-    locked: &mut Locked,
-    told: &Told<'_>,
-    trail: &mut Trail<'_>,
-) -> Result<(), Error> {
-    let attempt = (locked.message, locked.attempt);
-    let Some(before) = store::find_outcome(conn, locked.message, locked.attempt).await? else { return Ok(()) };
-    let adopted = !matches!(before, AttemptOutcome::Accepted | AttemptOutcome::Failed);
-    let failed = matches!(told.status, Status::Failed);
-    if failed && matches!(locked.state, State::Delivered | State::Read) {
-        tracing::warn!(messaging.message_id = %locked.message, code = told.code, "a delivered message was reported as failed");
-        return Ok(());
-    }
-    // Told again, whatever the batch: its consequences were drawn the first time.
-    if failed && before == AttemptOutcome::Failed {
-        return Ok(());
-    }
-    let outcome = match (before, told.status) {
-        (_, Status::Failed) => AttemptOutcome::Failed,
-        (AttemptOutcome::Failed, Status::Sent | Status::Other(_)) => AttemptOutcome::Failed,
-        _ => AttemptOutcome::Accepted,
-    };
-    let mark = sealed::mark(conn, &ctx.deps.vault, locked.business, told.wamid).await?;
-    let ending = Ending {
-        wamid: Some(&mark),
-        adopted,
-        error_code: told.code.filter(|_| failed),
-        error_details: told.details.filter(|_| failed),
-        ..Ending::default()
-    };
-    if adopted || outcome != before {
-        store::end_attempt(conn, attempt, outcome, &ending, ctx.now()).await?;
-    }
-    if failed {
-        let details = json!({ "attempt": locked.attempt, "outcome": outcome, "code": told.code });
-        trail.note(words::ATTEMPT_FAILED, locked.message, details);
-        return fail(conn, ctx, locked, told, trail).await;
-    }
-    // A late `sent` of an attempt that failed says nothing of the one that follows it.
-    if outcome == AttemptOutcome::Failed {
-        return Ok(());
-    }
-    // What a webhook tells of an attempt whose answer is missing is at least an acceptance.
-    let status_folds = rules::fold(locked.state, told.status);
-    let accepted = matches!(locked.state, State::Queued | State::Posting | State::Unknown | State::UnknownFinal)
-        .then_some(State::Accepted);
-    if adopted {
-        let details = json!({ "attempt": locked.attempt, "told_by": "webhook", "before": before });
-        trail.note(words::MESSAGE_SENT, locked.message, details);
-    }
-    if let Some(state) = status_folds.or(accepted) {
-        locked.state = state;
-        store::set_state(conn, locked.message, state, &Reason::default(), ctx.now()).await?;
-        if matches!(state, State::Delivered | State::Read) {
-            let details = json!({ "attempt": locked.attempt, "state": state });
-            trail.note(words::MESSAGE_DELIVERED, locked.message, details);
-        }
-    }
-    if adopted { duplicate(conn, ctx, locked).await } else { Ok(()) }
+/// Messages of one business, locked until the transaction ends.
+pub(super) struct Ledger {
+    business: BusinessId,
+    now: DateTime<Utc>,
+    entries: BTreeMap<MessageId, Entry>,
+    again: Vec<(MessageId, DateTime<Utc>)>,
+    signs: Vec<Sign>,
 }
 
-/// A `failed` status is final for its attempt, so another attempt is safe where the code's class allows one.
-async fn fail(
+impl Ledger {
+    /// Locks these messages, each once, in the order of their ids. Whoever changes an attempt holds its message's lock.
+    pub(super) async fn lock(
+        conn: &mut PgConnection,
+        business: BusinessId,
+        ids: impl IntoIterator<Item = MessageId>,
+        now: DateTime<Utc>,
+    ) -> Result<Self, Error> {
+        let ids: BTreeSet<_> = ids.into_iter().collect();
+        let ids: Vec<_> = ids.into_iter().map(|id| id.0).collect();
+        let rows = store::lock_messages(conn, business, &ids).await?;
+        let mut entries: BTreeMap<_, _> = rows
+            .into_iter()
+            .map(|message| (message.message_id, Entry { message, attempts: Vec::new(), moved: false }))
+            .collect();
+        for (id, attempt) in store::list_attempt_rows(conn, &ids).await? {
+            if let Some(entry) = entries.get_mut(&id) {
+                entry.attempts.push(attempt);
+            }
+        }
+        Ok(Self { business, now, entries, again: Vec::new(), signs: Vec::new() })
+    }
+
+    /// One message.
+    ///
+    /// # Errors
+    /// It is not there, or not this business's.
+    pub(super) fn get(&self, id: MessageId) -> Result<&Entry, Error> {
+        self.entries.get(&id).ok_or(Error::NoMessage(id))
+    }
+
+    /// What the carrier's refusals mean beyond their messages.
+    pub(super) fn signs(&self) -> &[Sign] {
+        &self.signs
+    }
+
+    /// Begins an attempt of a queued message; its number.
+    pub(super) fn begin(&mut self, id: MessageId, reference: &Reference, (job, lease): (JobId, i32)) -> Option<i32> {
+        let entry = self.entries.get_mut(&id).filter(|entry| entry.message.state == State::Queued)?;
+        let number = entry.attempts.last().map_or(1, |last| last.number + 1);
+        entry.attempts.push(AttemptRow::new(number, reference, (job, lease), self.now));
+        entry.move_to(State::Posting);
+        Some(number)
+    }
+
+    /// Ends a queued message: not to be sent, and why.
+    pub(super) fn fail(
+        &mut self,
+        id: MessageId,
+        reason: (Option<i64>, Option<&str>),
+        why: &str,
+        trail: &mut Trail<'_>,
+    ) {
+        let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.message.state == State::Queued) else {
+            return;
+        };
+        entry.move_to(State::Failed);
+        entry.message.error_code = reason.0;
+        entry.message.error_details = reason.1.map(str::to_owned);
+        trail.note(words::MESSAGE_FAILED, id, json!({ "why": why, "code": reason.0 }));
+    }
+
+    /// Notes for people what a queued message waits for.
+    pub(super) fn waits(&mut self, id: MessageId, scope: &str, code: Option<i64>) {
+        let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.message.state == State::Queued) else {
+            return;
+        };
+        let unchanged = entry.message.held_scope.as_deref() == Some(scope) && entry.message.error_code == code;
+        if !unchanged {
+            entry.message.held_scope = Some(scope.to_owned());
+            entry.message.error_code = code;
+            entry.moved = true;
+        }
+    }
+
+    /// Writes down what came of a POST; what is to become of the message when another attempt may follow.
+    pub(super) fn answer(
+        &mut self,
+        (id, number): (MessageId, i32),
+        outcome: &SendOutcome,
+        mark: Option<&[u8]>,
+        trail: &mut Trail<'_>,
+    ) -> Option<Next> {
+        let now = self.now;
+        let entry = self.entries.get_mut(&id)?;
+        let state = entry.message.state;
+        let attempt = entry.attempt(number)?;
+        let open = attempt.outcome == AttemptOutcome::Posting;
+        match outcome {
+            SendOutcome::Accepted(accepted) => {
+                let before = attempt.outcome;
+                attempt.note_trace(Some(200), None, None, accepted.trace.as_deref());
+                attempt.mark = attempt.mark.take().or_else(|| mark.map(<[u8]>::to_vec));
+                if before != AttemptOutcome::Failed {
+                    attempt.end(AttemptOutcome::Accepted, now);
+                    if before != AttemptOutcome::Accepted {
+                        let details = json!({ "attempt": number, "told_by": "answer", "held": accepted.held });
+                        trail.note(words::MESSAGE_SENT, id, details);
+                    }
+                    if matches!(state, State::Queued | State::Posting | State::Unknown | State::UnknownFinal) {
+                        entry.move_to(if accepted.held { State::Held } else { State::Accepted });
+                    }
+                }
+                entry.note_duplicate(now);
+                None
+            }
+            SendOutcome::Unknown(failure) => {
+                if open {
+                    self.leave_unknown((id, number), failure, trail);
+                }
+                None
+            }
+            SendOutcome::NotSent(failure) if open => {
+                attempt.note_failure(failure);
+                attempt.end(AttemptOutcome::NotSent, now);
+                trail.note(words::ATTEMPT_FAILED, id, came_to(number, AttemptOutcome::NotSent, failure.code));
+                if state != State::Posting {
+                    return None;
+                }
+                entry.move_to(State::Queued);
+                entry.message.error_details = Some(failure.what.clone());
+                let failures = entry.count(&[AttemptOutcome::NotSent]);
+                Some(Next::Again(rules::after_not_sent(failures)))
+            }
+            SendOutcome::Refused(refusal) if open => self.refuse((id, number), refusal, trail),
+            // A webhook was faster than the answer and knows better.
+            SendOutcome::NotSent(_) | SendOutcome::Refused(_) => None,
+        }
+    }
+
+    fn refuse(&mut self, (id, number): (MessageId, i32), refusal: &Refusal, trail: &mut Trail<'_>) -> Option<Next> {
+        let now = self.now;
+        let entry = self.entries.get_mut(&id)?;
+        let attempt = entry.attempt(number)?;
+        attempt.note_trace(
+            Some(refusal.http_status),
+            Some(refusal.code),
+            Some(&refusal.details),
+            refusal.trace.as_deref(),
+        );
+        attempt.end(AttemptOutcome::Refused, now);
+        trail.note(words::ATTEMPT_FAILED, id, came_to(number, AttemptOutcome::Refused, Some(refusal.code)));
+        let sign = Sign { message: id, code: refusal.code, class: refusal.class, retry_after: refusal.retry_after };
+        self.signs.push(sign);
+        if entry.message.state != State::Posting {
+            return None;
+        }
+        let refusals = entry.count(&[AttemptOutcome::Refused, AttemptOutcome::Failed]);
+        let next = rules::after_refusal(refusal.class, refusals, refusal.retry_after);
+        entry.follow(next, (Some(refusal.code), Some(&refusal.details)));
+        if entry.message.state == State::Failed {
+            trail.note(words::MESSAGE_FAILED, id, json!({ "why": "refused", "code": refusal.code }));
+            tracing::warn!(messaging.message_id = %id, code = refusal.code, "the carrier refused a message for good");
+        }
+        Some(next)
+    }
+
+    /// Marks an attempt unknown. Its [`super::Reconcile`] was planned when it began.
+    pub(super) fn leave_unknown(&mut self, (id, number): (MessageId, i32), failure: &Failure, trail: &mut Trail<'_>) {
+        let now = self.now;
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(attempt) = entry.attempt(number) else { return };
+        attempt.note_failure(failure);
+        attempt.end(AttemptOutcome::Unknown, now);
+        trail.note(words::OUTCOME_UNKNOWN, id, json!({ "attempt": number, "code": failure.code }));
+        if entry.message.state == State::Posting {
+            entry.move_to(State::Unknown);
+            entry.message.error_code = failure.code;
+            entry.message.error_details = Some(failure.what.clone());
+        }
+        tracing::warn!(messaging.message_id = %id, attempt = number, "an attempt's outcome is unknown");
+    }
+
+    /// Silence has settled an unknown attempt: it is taken for lost, and another one follows.
+    pub(super) fn presume_lost(&mut self, (id, number): (MessageId, i32), trail: &mut Trail<'_>) {
+        let now = self.now;
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let Some(attempt) = entry.attempt(number) else { return };
+        attempt.end(AttemptOutcome::PresumedLost, now);
+        entry.move_to(State::Queued);
+        trail.note(words::OUTCOME_RECONCILED, id, json!({ "attempt": number, "verdict": "presumed_lost" }));
+        self.again.push((id, now));
+    }
+
+    /// Silence has settled an unknown attempt: nobody will know, and none follows.
+    pub(super) fn give_up(&mut self, (id, number): (MessageId, i32), trail: &mut Trail<'_>) {
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        entry.move_to(State::UnknownFinal);
+        entry.message.error_details = Some("nobody can tell whether it was sent".to_owned());
+        trail.note(words::OUTCOME_RECONCILED, id, json!({ "attempt": number, "verdict": "unknown_final" }));
+        tracing::warn!(messaging.message_id = %id, "a message's fate stays unknown");
+    }
+
+    /// Applies one status: adopts an attempt whose answer is missing, folds the state, and plans another attempt when a
+    /// failure's class allows one.
+    pub(super) fn told(&mut self, (id, number): (MessageId, i32), told: &Told<'_>, trail: &mut Trail<'_>) {
+        let now = self.now;
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        let state = entry.message.state;
+        let Some(attempt) = entry.attempt(number) else { return };
+        let before = attempt.outcome;
+        let adopted = !matches!(before, AttemptOutcome::Accepted | AttemptOutcome::Failed);
+        let failed = matches!(told.status, Status::Failed);
+        if failed && matches!(state, State::Delivered | State::Read) {
+            tracing::warn!(messaging.message_id = %id, code = told.code, "a delivered message was reported as failed");
+            return;
+        }
+        // Told again, whatever the batch: its consequences were drawn the first time.
+        if failed && before == AttemptOutcome::Failed {
+            return;
+        }
+        let outcome = match (before, told.status) {
+            (_, Status::Failed) => AttemptOutcome::Failed,
+            (AttemptOutcome::Failed, Status::Sent | Status::Other(_)) => AttemptOutcome::Failed,
+            _ => AttemptOutcome::Accepted,
+        };
+        if adopted || outcome != before {
+            attempt.mark = attempt.mark.take().or_else(|| Some(told.mark.to_vec()));
+            if adopted {
+                attempt.adopted_at = attempt.adopted_at.or(Some(now));
+            }
+            attempt.note_trace(None, told.code.filter(|_| failed), told.details.filter(|_| failed), None);
+            attempt.end(outcome, now);
+        }
+        if failed {
+            let details = json!({ "attempt": number, "outcome": outcome, "code": told.code, "receipt": told.receipt });
+            trail.note(words::ATTEMPT_FAILED, id, details);
+            self.fail_attempt((id, number), told, trail);
+            return;
+        }
+        // A late `sent` of an attempt that failed says nothing of the one that follows it.
+        if outcome == AttemptOutcome::Failed {
+            return;
+        }
+        if adopted {
+            let details = json!({ "attempt": number, "told_by": "webhook", "before": before, "receipt": told.receipt });
+            trail.note(words::MESSAGE_SENT, id, details);
+        }
+        // What a webhook tells of an attempt whose answer is missing is at least an acceptance.
+        let accepted = matches!(state, State::Queued | State::Posting | State::Unknown | State::UnknownFinal)
+            .then_some(State::Accepted);
+        if let Some(state) = rules::fold(state, told.status).or(accepted) {
+            entry.move_to(state);
+            if matches!(state, State::Delivered | State::Read) {
+                let details = json!({ "attempt": number, "state": state, "receipt": told.receipt });
+                trail.note(words::MESSAGE_DELIVERED, id, details);
+            }
+        }
+        entry.note_duplicate(now);
+    }
+
+    /// A `failed` status is final for its attempt, so another attempt is safe where the code's class allows one.
+    fn fail_attempt(&mut self, (id, number): (MessageId, i32), told: &Told<'_>, trail: &mut Trail<'_>) {
+        let class = told.code.map_or(Class::Permanent, |code| carrier::class_of(code, Via::Status, 0, false));
+        if let Some(code) = told.code {
+            self.signs.push(Sign { message: id, code, class, retry_after: None });
+        }
+        let Some(entry) = self.entries.get_mut(&id) else { return };
+        // An earlier attempt's failure says nothing of the one that followed it.
+        if entry.attempts.last().is_none_or(|last| last.number != number) {
+            return;
+        }
+        if rules::fold(entry.message.state, told.status) != Some(State::Failed) {
+            return;
+        }
+        let refusals = entry.count(&[AttemptOutcome::Refused, AttemptOutcome::Failed]);
+        let next = rules::after_refusal(class, refusals, None);
+        entry.follow(next, (told.code, told.details));
+        match next {
+            Next::Again(wait) | Next::Hold(_, wait) => self.again.push((id, self.now + rules::delta(wait))),
+            Next::Never | Next::Reconcile => {
+                trail.note(words::MESSAGE_FAILED, id, json!({ "why": "not_delivered", "code": told.code }));
+            }
+        }
+    }
+
+    /// Writes what changed, and plans the attempts that follow. What was noted on the trail is the caller's to write.
+    pub(super) async fn write(&mut self, conn: &mut PgConnection) -> Result<(), Error> {
+        let moved: Vec<_> = self.entries.values().filter(|entry| entry.moved).map(|entry| &entry.message).collect();
+        store::update_messages(conn, &moved, self.now).await?;
+        let changed: Vec<_> = self
+            .entries
+            .iter()
+            .flat_map(|(id, entry)| {
+                entry.attempts.iter().filter(|attempt| attempt.changed).map(|attempt| (*id, attempt))
+            })
+            .collect();
+        store::upsert_attempts(conn, &changed).await?;
+        for entry in self.entries.values_mut() {
+            entry.moved = false;
+            entry.attempts.iter_mut().for_each(|attempt| attempt.changed = false);
+        }
+        for (id, at) in self.again.drain(..) {
+            let entry = self.entries.get(&id).ok_or(Error::NoMessage(id))?;
+            let send = NewJob::of(self.business, &Send { message_id: id })?.lane(entry.message.class.lane());
+            queue::enqueue(conn, &send.run_at(at)).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn attempt(&mut self, number: i32) -> Option<&mut AttemptRow> {
+        self.attempts.iter_mut().find(|attempt| attempt.number == number)
+    }
+
+    /// How many attempts came to one of these.
+    fn count(&self, outcomes: &[AttemptOutcome]) -> usize {
+        self.attempts.iter().filter(|attempt| outcomes.contains(&attempt.outcome)).count()
+    }
+
+    /// A new state, with nothing left of the reasons for the one before.
+    fn move_to(&mut self, state: State) {
+        self.message.state = state;
+        self.message.held_scope = None;
+        self.message.error_code = None;
+        self.message.error_details = None;
+        self.moved = true;
+    }
+
+    /// Where the message stands after a no.
+    fn follow(&mut self, next: Next, (code, details): (Option<i64>, Option<&str>)) {
+        self.move_to(if matches!(next, Next::Again(_) | Next::Hold(..)) { State::Queued } else { State::Failed });
+        self.message.error_code = code;
+        self.message.error_details = details.map(str::to_owned);
+        if let Next::Hold(scope, _) = next {
+            self.message.held_scope = Some(scope.as_str().to_owned());
+        }
+    }
+
+    /// Notes that the recipient has it twice, once two attempts are known to have been accepted.
+    fn note_duplicate(&mut self, now: DateTime<Utc>) {
+        if self.message.duplicate_delivered_at.is_none() && self.count(&[AttemptOutcome::Accepted]) > 1 {
+            self.message.duplicate_delivered_at = Some(now);
+            self.moved = true;
+            let id = self.message.message_id;
+            tracing::warn!(messaging.message_id = %id, "two attempts were accepted: the recipient has it twice");
+        }
+    }
+}
+
+/// Applies what webhooks told of accepted attempts before their ids were known here.
+pub(super) async fn apply_early(
     conn: &mut PgConnection,
     ctx: &JobContext,
-    locked: &mut Locked,
-    told: &Told<'_>,
+    ledger: &mut Ledger,
+    accepted: &[((MessageId, i32), Wamid)],
     trail: &mut Trail<'_>,
 ) -> Result<(), Error> {
-    let last = store::find_last_attempt(conn, locked.message).await?;
-    // An earlier attempt's failure says nothing of the one that followed it.
-    if last.as_ref().is_none_or(|last| last.number != locked.attempt) {
+    let mut marks = Vec::new();
+    let mut whose = BTreeMap::new();
+    for (attempt, wamid) in accepted {
+        for mark in sealed::marks(conn, &ctx.deps.vault, ctx.business, wamid).await? {
+            whose.insert(mark.clone(), *attempt);
+            marks.push(mark);
+        }
+    }
+    if marks.is_empty() {
         return Ok(());
     }
-    let Some(State::Failed) = rules::fold(locked.state, told.status) else { return Ok(()) };
-    let class = told.code.map_or(Class::Permanent, |code| carrier::class_of(code, Via::Status, 0, false));
-    let refusals = last.map_or(1, |last| usize::try_from(last.refused).unwrap_or(1));
-    let next = rules::after_refusal(class, refusals, None);
-    let mut reason = Reason { error_code: told.code, error_details: told.details, ..Reason::default() };
-    let again = match next {
-        Next::Again(wait) => Some(wait),
-        Next::Hold(scope, wait) => {
-            reason.held_scope = Some(scope.as_str());
-            Some(wait)
-        }
-        Next::Never | Next::Reconcile => None,
-    };
-    locked.state = if again.is_some() { State::Queued } else { State::Failed };
-    store::set_state(conn, locked.message, locked.state, &reason, ctx.now()).await?;
-    if let Some(wait) = again {
-        let send = Send { message_id: locked.message };
-        let job = NewJob::of(locked.business, &send)?.run_at(ctx.now() + rules::delta(wait));
-        queue::enqueue(conn, &job).await?;
-    } else {
-        trail.note(words::MESSAGE_FAILED, locked.message, json!({ "why": "not_delivered", "code": told.code }));
+    for early in store::list_statuses_of(conn, ctx.business, &marks).await? {
+        let Some(attempt) = whose.get(&early.mark) else { continue };
+        let status = parse(&early.status);
+        let told = Told {
+            mark: &early.mark,
+            status: &status,
+            code: early.error_code,
+            details: early.error_details.as_deref(),
+            receipt: None,
+        };
+        ledger.told(*attempt, &told, trail);
     }
     Ok(())
 }
 
-async fn duplicate(conn: &mut PgConnection, ctx: &JobContext, locked: &Locked) -> Result<(), Error> {
-    if store::note_duplicate(conn, locked.message, ctx.now()).await? {
-        tracing::warn!(messaging.message_id = %locked.message, "two attempts were accepted: the recipient has it twice");
+/// The mark of an accepted attempt's id.
+pub(super) async fn mark_of(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    business: BusinessId,
+    outcome: &SendOutcome,
+) -> Result<Option<Vec<u8>>, Error> {
+    match outcome {
+        SendOutcome::Accepted(accepted) => Ok(Some(sealed::mark(conn, vault, business, &accepted.wamid).await?)),
+        _ => Ok(None),
     }
-    Ok(())
+}
+
+/// What an attempt came to, for the evidence.
+fn came_to(attempt: i32, outcome: AttemptOutcome, code: Option<i64>) -> serde_json::Value {
+    json!({ "attempt": attempt, "outcome": outcome, "code": code })
 }
 
 /// Reads a status; what we do not know is kept by name.

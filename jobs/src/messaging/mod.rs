@@ -15,9 +15,15 @@
 //!
 //! Carrier terms: Meta's Cloud API; error codes in [`crate::outbound::carrier::CODES`].
 
+mod accounts;
 mod apply_webhook;
 mod error;
+mod fields;
+mod health;
+mod holds;
+mod intake;
 mod ledger;
+mod limits;
 mod mail_store;
 mod masked;
 mod model;
@@ -36,18 +42,20 @@ mod trail;
 mod warn_staff;
 mod webhook;
 
-use std::collections::BTreeSet;
-
 use secrecy::SecretString;
-use serde_json::json;
-use sha2::{Digest, Sha256};
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 
+pub use accounts::{NewApp, list_accounts, list_credentials, set_account, set_app};
 pub use apply_webhook::ApplyWebhook;
 pub use error::Error;
+pub use health::{
+    Alert, CheckSenders, ForgetPairs, Hold, SenderHealth, end_alert, list_health, release_hold, schedules,
+};
+pub use holds::Covers;
+pub use intake::{Body, Received, receive_webhook, receive_webhooks};
 pub use model::{
-    Account, Attempt, AttemptOutcome, Credentials, DEFAULT_LIFE, Document, Event, MailId, Message, MessageId,
-    NewMessage, Policy, Reference, Settings, State, Status, Timeline, WebhookId,
+    Account, Attempt, AttemptOutcome, Credentials, DEFAULT_LIFE, Document, Event, MailId, Message, MessageClass,
+    MessageId, NewMessage, Policy, Reference, Settings, State, Status, Timeline, WebhookId,
 };
 pub use reconcile::Reconcile;
 pub use sealed::{INDEXED, SEALED};
@@ -59,10 +67,9 @@ pub use template::{
     ApprovalLink, Category, Content, Header, Language, SignInCode, SignInWarning, TEMPLATES, TaxInvoice, Template,
 };
 pub use warn_staff::WarnStaff;
-pub use webhook::{SignatureError, sign, verify_signature, verify_token};
+pub use webhook::{Inbound, Person, Preference, SignatureError, sign, verify_signature, verify_token};
 
 use crate::{
-    evidence::{Act, By, Object, words},
     outbound::{Chance, Clock},
     people::{
         self, BusinessId, Decision,
@@ -75,36 +82,6 @@ use crate::{
 
 /// What is said of a message that was still queued at its end.
 const EXPIRED: &str = "expired before it could be sent";
-
-/// Adds the WhatsApp number that a business sends from, or changes what is known of it.
-///
-/// # Errors
-/// [`Error::NumberTaken`] when another business has the number; [`Error::BadWabaId`].
-pub async fn set_account(conn: &mut PgConnection, account: &Account, by: &By<'_>) -> Result<(), Error> {
-    let waba_id = &account.waba_id;
-    if !(1..=32).contains(&waba_id.len()) || !waba_id.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(Error::BadWabaId);
-    }
-    let mut tx = conn.begin().await?;
-    store::upsert_account(&mut tx, account, by.now).await?;
-    let set = Act {
-        word: words::ACCOUNT_SET,
-        business: Some(account.business),
-        object: Object { kind: "whatsapp_number", id: account.number.as_str() },
-        details: json!({}),
-    };
-    by.record(&mut tx, set).await?;
-    tx.commit().await?;
-    Ok(())
-}
-
-/// The numbers of a business, or of all, oldest first; a business sends from its first.
-///
-/// # Errors
-/// When the database fails.
-pub async fn list_accounts(conn: &mut PgConnection, business: Option<BusinessId>) -> Result<Vec<Account>, Error> {
-    store::list_accounts(conn, business).await
-}
 
 /// The business with this handle, which writes on behalf of the installation, if it may carry what `asking` must not read:
 /// it is another one, has a number to write from, and shares no WhatsApp Business Account with it.
@@ -177,7 +154,7 @@ pub async fn request(
     let row =
         store::NewRow { id, number: &number, personal, expires_at: new.expires_at.unwrap_or(now + DEFAULT_LIFE), now };
     store::insert_message(conn, new, &row).await?;
-    let send = NewJob::of(new.business, &Send { message_id: id })?.lane(new.content.lane());
+    let send = NewJob::of(new.business, &Send { message_id: id })?.lane(new.content.class().lane());
     queue::enqueue(conn, &send).await?;
     // Ends a message whose job is gone: cancelled, or given up by the queue.
     let expire = Reconcile { message_id: id, attempt: None };
@@ -242,68 +219,4 @@ pub async fn find_timeline(
     let attempts = store::list_attempts(conn, id).await?;
     let events = store::list_events(conn, business, id).await?;
     Ok(Some(Timeline { message, attempts, events }))
-}
-
-/// What became of a webhook body at the door.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received {
-    /// Kept, and as many jobs enqueued as businesses it concerns.
-    New(usize),
-    /// These bytes are here already.
-    Replayed,
-}
-
-/// Keeps a webhook body whose signature was checked, and enqueues its application, in the caller's transaction. Commit
-/// before answering the carrier: it keeps no history.
-///
-/// A body that nobody can read or that concerns no number of ours is kept as well and is no error: the carrier would
-/// only bring it again for a week. Card and Aadhaar numbers that people wrote are kept masked, which is noted by class
-/// and count.
-///
-/// # Errors
-/// When the database or the vault fails; answer the carrier with a 5xx then, and it comes back.
-pub async fn receive_webhook(
-    conn: &mut PgConnection,
-    vault: &Vault,
-    clock: &dyn Clock,
-    chance: &dyn Chance,
-    body: &[u8],
-) -> Result<Received, Error> {
-    let now = clock.now();
-    let id = WebhookId(chance.uuid_v7(now));
-    let updates = webhook::read(body);
-    let numbers: BTreeSet<_> = updates.iter().flatten().map(|update| update.number.clone()).collect();
-    let owners = store::owners_of(conn, &numbers.into_iter().collect::<Vec<_>>()).await?;
-    let businesses: BTreeSet<_> = owners.into_iter().map(|(_, business)| business).collect();
-    let state = match &updates {
-        None => "unreadable",
-        Some(_) if businesses.is_empty() => "unmatched",
-        Some(_) => "received",
-    };
-    let sha256 = Sha256::digest(body);
-    let masked = masked::mask(body);
-    let sealed = sealed::seal_webhook(conn, vault, id, &masked.body).await?;
-    let row = store::NewWebhook { id, sha256: sha256.as_slice(), body: &sealed, state, received_at: now };
-    if !store::insert_webhook(conn, &row).await? {
-        return Ok(Received::Replayed);
-    }
-    let kept = Act {
-        word: words::WEBHOOK_KEPT,
-        business: businesses.first().copied().filter(|_| businesses.len() == 1),
-        object: Object { kind: "webhook", id: &id.to_string() },
-        details: json!({ "sha256": hex::encode(sha256), "state": state, "businesses": businesses.len(),
-            "masked_cards": masked.cards, "masked_aadhaar": masked.aadhaar }),
-    };
-    By::system(now, chance).record(conn, kept).await?;
-    if masked.cards + masked.aadhaar > 0 {
-        let (cards, aadhaar) = (masked.cards, masked.aadhaar);
-        tracing::warn!(messaging.webhook_id = %id, cards, aadhaar, "numbers that nobody may keep were masked in a webhook");
-    }
-    if state != "received" {
-        tracing::info!(messaging.webhook_id = %id, state, "a webhook concerns no message of ours");
-    }
-    for business in &businesses {
-        queue::enqueue(conn, &NewJob::of(*business, &ApplyWebhook { webhook_id: id })?).await?;
-    }
-    Ok(Received::New(businesses.len()))
 }

@@ -68,6 +68,46 @@ pub enum Policy {
     AtMostOnce,
 }
 
+/// What kind of thing a message is, by law and by the carrier's policy: what may stop it, when it may go out, how urgent
+/// it is.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    sqlx::Type,
+    serde::Serialize,
+    serde::Deserialize,
+    schemars::JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum MessageClass {
+    /// A code that its recipient asked for and waits for.
+    Otp,
+    /// A law wants it said: a breach notice (DPDP Act 2023 s.8(6)), an answer to a rights request.
+    Statutory,
+    /// About something she did: an invoice, an order.
+    Transactional,
+    /// Everything that sells.
+    Marketing,
+}
+
+impl MessageClass {
+    /// How urgent it is to send.
+    pub const fn lane(self) -> crate::queue::Lane {
+        match self {
+            Self::Otp => crate::queue::Lane::Otp,
+            Self::Statutory => crate::queue::Lane::Statutory,
+            Self::Transactional => crate::queue::Lane::Transactional,
+            Self::Marketing => crate::queue::Lane::Bulk,
+        }
+    }
+}
+
 /// Where a message stands.
 ///
 /// ```text
@@ -77,6 +117,7 @@ pub enum Policy {
 ///    │          ▼
 ///    └────── unknown ──▶ accepted … read (a webhook told)
 ///                └─────▶ unknown_final
+/// queued ──▶ skipped (not to be said to this person, or not now)
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -102,6 +143,8 @@ pub enum State {
     Failed,
     /// Nobody can tell, and the policy or the deadline forbids another attempt.
     UnknownFinal,
+    /// It was not to be sent: the recipient does not want it, or a rule forbids it.
+    Skipped,
 }
 
 /// What came of one POST.
@@ -165,6 +208,8 @@ pub struct Message {
     pub recipient: String,
     /// Why it was said.
     pub purpose: String,
+    /// What kind of thing it is.
+    pub class: MessageClass,
     /// Folder of its words.
     pub template: String,
     /// Language of its words.
@@ -173,6 +218,8 @@ pub struct Message {
     pub document_filename: Option<String>,
     /// Whom the carrier wants to hear nothing from, while queued.
     pub held_scope: Option<String>,
+    /// Why it was never to be sent.
+    pub skipped_because: Option<String>,
     /// The carrier's code of the last refusal or failure.
     pub error_code: Option<i64>,
     /// Its words.
@@ -249,7 +296,8 @@ pub struct Account {
     pub display_phone: Phone,
 }
 
-/// What the carrier and we must know of each other. Configuration; never in the database.
+/// What the carrier and we must know of each other: the installation's, from its configuration, or a business's own,
+/// which lie sealed beside its number.
 #[derive(Clone)]
 pub struct Credentials {
     /// Bearer token of the system user.

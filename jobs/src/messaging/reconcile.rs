@@ -1,19 +1,17 @@
 use chrono::{DateTime, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use sqlx::PgConnection;
 
 use super::{
-    AttemptOutcome, Error, MessageId, Send, State, ledger,
+    AttemptOutcome, Error, MessageId, Send, State,
+    ledger::Ledger,
     rules::{self, Silence, Verdict},
-    store::{self, Ending, Envelope, LastAttempt, Reason},
+    store,
     trail::Trail,
 };
 use crate::{
-    evidence::words,
     outbound::carrier::Failure,
-    queue::{self, Done, Job, JobContext, Lane, NewJob},
+    queue::{Done, Job, JobContext, Lane},
 };
 
 /// Sees to it that a message comes to an end whatever became of the job that sends it.
@@ -42,34 +40,33 @@ impl Job for Reconcile {
     async fn run(self, ctx: &JobContext) -> Result<Done, Error> {
         let id = self.message_id;
         let mut tx = ctx.begin().await?;
-        let state = store::lock_message(&mut tx, ctx.business, id).await?;
-        let envelope = store::load_envelope(&mut tx, ctx.business, id).await?;
-        let last = store::find_last_attempt(&mut tx, id).await?;
-        let own = last.filter(|last| Some(last.number) == self.attempt);
         let mut trail = Trail::of(ctx, Self::KIND);
-        let wait = match (state, own) {
-            (State::Queued, _) if ctx.now() >= envelope.expires_at => {
-                let reason = Reason { error_details: Some(super::EXPIRED), ..Reason::default() };
-                store::set_state(&mut tx, id, State::Failed, &reason, ctx.now()).await?;
-                trail.note(words::MESSAGE_FAILED, id, json!({ "why": "expired" }));
+        let mut ledger = Ledger::lock(&mut tx, ctx.business, [id], ctx.now()).await?;
+        let entry = ledger.get(id)?;
+        let (state, expires_at) = (entry.message.state, entry.message.expires_at);
+        let own = entry.attempts.last().filter(|last| Some(last.number) == self.attempt);
+        let own = own.map(|own| (own.number, own.outcome, own.started_at));
+        let mut wait = None;
+        match (state, own) {
+            (State::Queued, _) if ctx.now() >= expires_at => {
+                ledger.fail(id, (None, Some(super::EXPIRED)), "expired", &mut trail);
                 tracing::warn!(messaging.message_id = %id, "a message expired before it could be sent");
-                None
             }
-            (State::Posting, Some(attempt)) if attempt.outcome == AttemptOutcome::Posting => {
-                let gone_at = attempt.started_at + rules::delta(Send::LONGEST_RUN);
+            (State::Posting, Some((number, AttemptOutcome::Posting, started_at))) => {
+                let gone_at = started_at + rules::delta(Send::LONGEST_RUN);
                 if ctx.now() < gone_at {
-                    Some(gone_at)
+                    wait = Some(gone_at);
                 } else {
-                    let failure = Failure::new("the job that posted is gone");
-                    ledger::leave_unknown(&mut tx, ctx, (id, attempt.number), &failure, &mut trail).await?;
-                    settle(&mut tx, ctx, (id, &envelope), &attempt, &mut trail).await?
+                    ledger.leave_unknown((id, number), &Failure::new("the job that posted is gone"), &mut trail);
+                    wait = settle(&mut tx, ctx, &mut ledger, (id, number, started_at), &mut trail).await?;
                 }
             }
-            (State::Unknown, Some(attempt)) if attempt.outcome == AttemptOutcome::Unknown => {
-                settle(&mut tx, ctx, (id, &envelope), &attempt, &mut trail).await?
+            (State::Unknown, Some((number, AttemptOutcome::Unknown, started_at))) => {
+                wait = settle(&mut tx, ctx, &mut ledger, (id, number, started_at), &mut trail).await?;
             }
-            _ => None,
-        };
+            _ => {}
+        }
+        ledger.write(&mut tx).await?;
         trail.write(&mut tx).await?;
         ctx.step("messaging.reconciled").await;
         if let Some(until) = wait {
@@ -84,38 +81,24 @@ impl Job for Reconcile {
 
 /// Judges an unknown attempt; answers when to look again.
 async fn settle(
-    conn: &mut PgConnection,
+    conn: &mut sqlx::PgConnection,
     ctx: &JobContext,
-    (id, envelope): (MessageId, &Envelope),
-    attempt: &LastAttempt,
+    ledger: &mut Ledger,
+    (id, number, started_at): (MessageId, i32, DateTime<Utc>),
     trail: &mut Trail<'_>,
 ) -> Result<Option<DateTime<Utc>>, Error> {
+    let message = &ledger.get(id)?.message;
     let silence = Silence {
         now: ctx.now(),
-        started_at: attempt.started_at,
-        heard_at: store::find_heard_at(conn, &envelope.number).await?,
-        expires_at: envelope.expires_at,
-        policy: envelope.policy,
+        started_at,
+        heard_at: store::find_heard_at(conn, &message.number).await?,
+        expires_at: message.expires_at,
+        policy: message.policy,
     };
     match rules::judge(&silence, &ctx.deps.messaging) {
         Verdict::Wait(until) => return Ok(Some(until)),
-        Verdict::Again => {
-            let ending = Ending::default();
-            store::end_attempt(conn, (id, attempt.number), AttemptOutcome::PresumedLost, &ending, ctx.now()).await?;
-            store::set_state(conn, id, State::Queued, &Reason::default(), ctx.now()).await?;
-            trail.note(words::OUTCOME_RECONCILED, id, verdict(attempt, "presumed_lost"));
-            queue::enqueue(conn, &NewJob::of(ctx.business, &Send { message_id: id })?).await?;
-        }
-        Verdict::GiveUp => {
-            let reason = Reason { error_details: Some("nobody can tell whether it was sent"), ..Reason::default() };
-            store::set_state(conn, id, State::UnknownFinal, &reason, ctx.now()).await?;
-            trail.note(words::OUTCOME_RECONCILED, id, verdict(attempt, "unknown_final"));
-            tracing::warn!(messaging.message_id = %id, "a message's fate stays unknown");
-        }
+        Verdict::Again => ledger.presume_lost((id, number), trail),
+        Verdict::GiveUp => ledger.give_up((id, number), trail),
     }
     Ok(None)
-}
-
-fn verdict(attempt: &LastAttempt, verdict: &'static str) -> Value {
-    json!({ "attempt": attempt.number, "verdict": verdict })
 }

@@ -15,7 +15,7 @@ const fn rank(state: State) -> Option<u8> {
         State::Sent => Some(2),
         State::Delivered => Some(3),
         State::Read => Some(4),
-        State::Queued | State::Posting | State::Unknown | State::Failed | State::UnknownFinal => None,
+        State::Queued | State::Posting | State::Unknown | State::Failed | State::UnknownFinal | State::Skipped => None,
     }
 }
 

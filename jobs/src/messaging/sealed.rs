@@ -5,16 +5,20 @@ use zeroize::Zeroizing;
 
 use super::{Content, Error, MessageId, WebhookId, store::Envelope};
 use crate::{
-    outbound::{Phone, Wamid},
+    outbound::{Phone, Wamid, carrier::NumberId},
     people::BusinessId,
     vault::{
         BlindIndex, Cell, Class, INSTALLATION, IndexColumn, IndexedColumn, Key, Owner, SealedColumn, Source, Vault,
-        Version,
+        Version, as_it_stands,
     },
 };
 
 const MESSAGES: &str = "muneem.messaging_messages";
 const WEBHOOKS: &str = "muneem.messaging_webhooks";
+const ACCOUNTS: &str = "muneem.messaging_accounts";
+const ACCOUNT_KEY: Key = Key { column: "phone_number_id", kind: "text" };
+/// Messages and pairs share it, so that one finds the other.
+const PERSON_INDEX: &str = "muneem.messaging_messages.to_mark";
 /// Attempts and events share it, so that one finds the other.
 const WAMID_INDEX: &str = "muneem.messaging_attempts.wamid_mark";
 
@@ -23,11 +27,32 @@ pub const SEALED: &[SealedColumn] = &[
     SealedColumn::of_row(MESSAGES, "to_phone_sealed", Key::uuid("message_id")),
     SealedColumn::of_row(MESSAGES, "params_sealed", Key::uuid("message_id")),
     SealedColumn::of_row(WEBHOOKS, "body_sealed", Key::uuid("webhook_id")).of_installation(),
+    SealedColumn::of_row(ACCOUNTS, "access_token_sealed", ACCOUNT_KEY),
+    SealedColumn::of_row(ACCOUNTS, "app_secrets_sealed", ACCOUNT_KEY),
+    SealedColumn::of_row(ACCOUNTS, "verify_token_sealed", ACCOUNT_KEY),
     SealedColumn::of_row("muneem.messaging_mails", "params_sealed", Key::uuid("mail_id")),
 ];
 
 /// What this duty looks up. A carrier's id is kept nowhere, so its marks are not made anew.
 pub const INDEXED: &[IndexedColumn] = &[
+    IndexedColumn {
+        table: MESSAGES,
+        column: "to_mark",
+        version: Version::Within,
+        purpose: PERSON_INDEX,
+        key: Key::uuid("message_id"),
+        owner: Owner::Row,
+        source: Source::Sealed { column: "to_phone_sealed", value: as_it_stands },
+    },
+    IndexedColumn {
+        table: "muneem.messaging_pairs",
+        column: "person_mark",
+        version: Version::Within,
+        purpose: PERSON_INDEX,
+        key: Key { column: "phone_number_id", kind: "text" },
+        owner: Owner::Row,
+        source: Source::Gone,
+    },
     IndexedColumn {
         table: "muneem.messaging_attempts",
         column: "wamid_mark",
@@ -53,6 +78,8 @@ pub(super) struct Personal {
     pub(super) to: Vec<u8>,
     /// The last two digits, in clear.
     pub(super) ending: String,
+    /// Blind index of the number.
+    pub(super) mark: Vec<u8>,
     pub(super) params: Vec<u8>,
 }
 
@@ -75,7 +102,8 @@ pub(super) async fn seal_message(
     let cell = message_cell(business, "params_sealed", &row);
     let params = vault.seal(&mut *conn, Class::MessageBody, &cell, &params).await?;
     let ending = to.digits();
-    Ok(Personal { to: sealed, ending: ending[ending.len().saturating_sub(2)..].to_owned(), params })
+    let mark = person(conn, vault, business, to).await?;
+    Ok(Personal { to: sealed, mark, ending: ending[ending.len().saturating_sub(2)..].to_owned(), params })
 }
 
 /// Opens whom a message goes to and what it says.
@@ -116,6 +144,42 @@ pub(super) async fn open_webhook(
     sealed: &[u8],
 ) -> Result<Zeroizing<Vec<u8>>, Error> {
     Ok(vault.open(conn, &webhook_cell(&id.to_string()), sealed).await?)
+}
+
+fn person_column(business: BusinessId) -> IndexColumn<'static> {
+    IndexColumn { business_id: business, table: MESSAGES, column: "to_mark" }
+}
+
+/// What is stored for a person's number.
+pub(super) async fn person(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    business: BusinessId,
+    phone: &Phone,
+) -> Result<Vec<u8>, Error> {
+    Ok(vault.index(conn, &person_column(business), phone.as_e164()).await?.to_bytes())
+}
+
+/// A secret of the app behind a number: `column` is one of the sealed ones of its row.
+pub(super) async fn seal_secret(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    (business, number, column): (BusinessId, &NumberId, &str),
+    secret: &[u8],
+) -> Result<Vec<u8>, Error> {
+    let cell = Cell { business_id: business, table: ACCOUNTS, column, row: number.as_str() };
+    Ok(vault.seal(conn, Class::Credential, &cell, secret).await?)
+}
+
+/// Opens such a secret.
+pub(super) async fn open_secret(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    (business, number, column): (BusinessId, &NumberId, &str),
+    sealed: &[u8],
+) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let cell = Cell { business_id: business, table: ACCOUNTS, column, row: number.as_str() };
+    Ok(vault.open(conn, &cell, sealed).await?)
 }
 
 fn wamid_column(business: BusinessId) -> IndexColumn<'static> {

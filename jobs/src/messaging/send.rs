@@ -3,20 +3,27 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
+use tokio::time::Instant;
+use uuid::Uuid;
 
 use super::{
-    AttemptOutcome, Error, Language, MessageId, Reconcile, Reference, State,
-    ledger::{self, Locked},
+    AttemptOutcome, Error, Language, MessageId, Reconcile, Reference, State, accounts,
+    holds::{self, Gate, Line},
+    ledger::{self, Ledger},
+    limits::{self, Place},
     rules::{self, Next},
     sealed,
-    store::{self, Ending, Envelope, Reason},
+    store::{self, Envelope},
     trail::Trail,
 };
 use crate::{
     evidence::words,
     files,
-    outbound::carrier::{DocumentHeader, Failure, Media, MediaId, OutgoingMessage, Refusal, SendOutcome, UploadError},
+    outbound::{
+        Sender,
+        carrier::{DocumentHeader, Failure, Media, MediaId, OutgoingMessage, Refusal, SendOutcome, UploadError},
+    },
     queue::{self, Done, Job, JobContext, Lane, NewJob, Settings},
 };
 
@@ -28,9 +35,10 @@ const LATEST_POST: TimeDelta = TimeDelta::seconds(10);
 
 /// Posts one message to the carrier, at most once per attempt row.
 ///
-/// Steps: look, upload the file (remembered, so repeating is harmless), commit the attempt as `posting`, POST, record
-/// what came of it. A run that finds its job's attempt `posting` follows a worker that died: nobody knows whether its
-/// bytes left, so it leaves it to the `messaging.reconcile` that was planned with the attempt, and posts nothing.
+/// Steps: look whether it may go now, upload the file (remembered, so repeating is harmless), take a place in the number's
+/// rate, commit the attempt as `posting`, POST, record what came of it. A run that finds its job's attempt `posting`
+/// follows a worker that died: nobody knows whether its bytes left, so it leaves it to the `messaging.reconcile` that was
+/// planned with the attempt, and posts nothing.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Send {
@@ -52,51 +60,70 @@ impl Job for Send {
     async fn run(self, ctx: &JobContext) -> Result<Done, Error> {
         let id = self.message_id;
         let mut conn = ctx.begin_to_read().await?;
-        let envelope = store::load_envelope(&mut conn, ctx.business, id).await?;
-        let last = store::find_last_attempt(&mut conn, id).await?;
-        drop(conn);
+        let envelope = store::load_envelopes(&mut conn, ctx.business, &[id.0]).await?.pop();
+        let envelope = envelope.ok_or(Error::NoMessage(id))?;
         match envelope.state {
             State::Queued => {}
-            State::Posting => return follow_the_dead(ctx, id).await,
+            State::Posting => {
+                drop(conn);
+                return follow_the_dead(ctx, id).await;
+            }
             _ => return Ok(Done::OK),
         }
         if ctx.now() >= envelope.expires_at {
-            return give_up(ctx, id, &Reason { error_details: Some(super::EXPIRED), ..Reason::default() }).await;
+            drop(conn);
+            return end(ctx, id, (None, Some(super::EXPIRED)), "not_posted").await;
         }
-        let header = match upload(ctx, id, &envelope).await? {
+        let line =
+            Line::new(&envelope.number, &envelope.waba_id, envelope.own_app, (&envelope.template, &envelope.language));
+        let gate = holds::gate(&mut conn, (ctx.business, envelope.class), &line, ctx.now()).await?;
+        let probes = match gate {
+            Gate::Open(probes) => probes,
+            Gate::Held { scope, code, until } => {
+                drop(conn);
+                return wait(ctx, id, (&scope, code), until).await;
+            }
+        };
+        let (to, content) = sealed::open_message(&mut conn, &ctx.deps.vault, (ctx.business, id), &envelope).await?;
+        let person = sealed::person(&mut conn, &ctx.deps.vault, ctx.business, &to).await?;
+        let sender = accounts::sender_of(&mut conn, &ctx.deps.vault, ctx.business, &envelope.number).await?;
+        drop(conn);
+        let header = match upload(ctx, id, &sender, &envelope).await? {
             Uploaded::Nothing => None,
             Uploaded::Media(header) => Some(header),
             Uploaded::Refused(refusal) => return upload_refused(ctx, id, &refusal).await,
         };
         ctx.step("messaging.uploaded").await;
 
-        let number = last.as_ref().map_or(1, |last| last.number + 1);
-        let reference = Reference::new(id, number, ctx.deps.chance.as_ref());
-        let message = outgoing(ctx, id, &envelope, &reference, header).await?;
-        let Some(begun_at) = begin_attempt(ctx, (id, number), &reference).await? else { return Ok(Done::OK) };
+        let from = limits::From {
+            business: ctx.business,
+            number: &envelope.number,
+            portfolio: &envelope.portfolio,
+            daily_recipients: envelope.daily_recipients,
+            urgent: envelope.class == super::MessageClass::Otp,
+        };
+        let at = match limits::ask(ctx, from, &[person]).await?.first() {
+            Some(Place::At(at)) => *at,
+            Some(Place::Later { scope, wait: after }) => {
+                return wait(ctx, id, (scope, None), ctx.now() + rules::delta(*after)).await;
+            }
+            None => return Ok(Done::OK),
+        };
+        let language: Language = envelope.language.parse().map_err(|_| Error::Unreadable(id, "language"))?;
+        let Some(begun) = begin(ctx, id, &probes).await? else { return Ok(Done::OK) };
+        let message = OutgoingMessage { to, reference: begun.reference.0, template: content.fill(language, header) };
         ctx.step("messaging.posting").await;
-        let outcome = if ctx.now() - begun_at > LATEST_POST {
-            SendOutcome::NotSent(Failure::new("held up on this machine before it was posted"))
+        let latest = Instant::now() + LATEST_POST.to_std().unwrap_or_default();
+        let late = "held up on this machine before it was posted";
+        let in_time = limits::wait_for(ctx, from, at, latest).await? && ctx.now() - begun.at <= LATEST_POST;
+        let outcome = if in_time {
+            ctx.deps.carrier.send(&sender, &message).await
         } else {
-            ctx.deps.carrier.send(&envelope.number, &message).await
+            SendOutcome::NotSent(Failure::new(late))
         };
         ctx.step("messaging.posted").await;
-        record(ctx, id, number, &envelope, &outcome).await
+        record(ctx, (id, begun.number), (&envelope, &probes), &outcome).await
     }
-}
-
-/// The words and the recipient, for the wire.
-async fn outgoing(
-    ctx: &JobContext,
-    id: MessageId,
-    envelope: &Envelope,
-    reference: &Reference,
-    header: Option<DocumentHeader>,
-) -> Result<OutgoingMessage, Error> {
-    let mut conn = ctx.begin_to_read().await?;
-    let (to, content) = sealed::open_message(&mut conn, &ctx.deps.vault, (ctx.business, id), envelope).await?;
-    let language: Language = envelope.language.parse().map_err(|_| Error::Unreadable(id, "language"))?;
-    Ok(OutgoingMessage { to, reference: reference.0.clone(), template: content.fill(language, header) })
 }
 
 enum Uploaded {
@@ -106,7 +133,7 @@ enum Uploaded {
 }
 
 /// Hands the file over unless the carrier still has it.
-async fn upload(ctx: &JobContext, id: MessageId, envelope: &Envelope) -> Result<Uploaded, Error> {
+async fn upload(ctx: &JobContext, id: MessageId, sender: &Sender, envelope: &Envelope) -> Result<Uploaded, Error> {
     let (Some(digest), Some(filename)) = (&envelope.document_digest, &envelope.document_filename) else {
         return Ok(Uploaded::Nothing);
     };
@@ -121,7 +148,7 @@ async fn upload(ctx: &JobContext, id: MessageId, envelope: &Envelope) -> Result<
     let content = located.fetch(ctx.deps.objects.as_ref()).await.map_err(file)?;
     let media = Media { content, mime_type: "application/pdf", filename: filename.clone() };
     let uploaded_at = ctx.now();
-    match ctx.deps.carrier.upload_media(&envelope.number, &media).await {
+    match ctx.deps.carrier.upload_media(sender, &media).await {
         Ok(media) => {
             let mut tx = ctx.begin().await?;
             store::upsert_media(&mut tx, &envelope.number, digest, &media, uploaded_at + MEDIA_LIFE).await?;
@@ -135,38 +162,52 @@ async fn upload(ctx: &JobContext, id: MessageId, envelope: &Envelope) -> Result<
 
 /// Nothing was sent, so only what holds for ever or holds the sender decides; the rest is the queue's backoff.
 async fn upload_refused(ctx: &JobContext, id: MessageId, refusal: &Refusal) -> Result<Done, Error> {
-    let details = Some(refusal.details.as_str());
-    let reason = Reason { error_code: Some(refusal.code), error_details: details, ..Reason::default() };
     match rules::after_refusal(refusal.class, 1, refusal.retry_after) {
-        Next::Never => give_up(ctx, id, &reason).await,
-        Next::Hold(scope, wait) => {
+        Next::Never => end(ctx, id, (Some(refusal.code), Some(&refusal.details)), "not_posted").await,
+        Next::Hold(scope, own) => {
             let mut tx = ctx.begin().await?;
-            if store::lock_message(&mut tx, ctx.business, id).await? == State::Queued {
-                let reason = Reason { held_scope: Some(scope.as_str()), ..reason };
-                store::set_state(&mut tx, id, State::Queued, &reason, ctx.now()).await?;
-            }
+            let mut ledger = Ledger::lock(&mut tx, ctx.business, [id], ctx.now()).await?;
+            let sign = ledger::Sign {
+                message: id,
+                code: refusal.code,
+                class: refusal.class,
+                retry_after: refusal.retry_after,
+            };
+            let by = ctx.by(Send::KIND);
+            let held = holds::react(&mut tx, ctx.business, &[(&sign, &ledger.get(id)?.message)], &by).await?;
+            ledger.waits(id, scope.as_str(), Some(refusal.code));
+            ledger.write(&mut tx).await?;
             tx.commit().await?;
-            Err(waiting(ctx, id, wait, "the carrier holds the sender"))
+            let until = held.get(&id).copied().unwrap_or(ctx.now() + rules::delta(own));
+            Err(Error::Waiting { message: id, until, why: "the carrier holds the sender" })
         }
         Next::Again(_) | Next::Reconcile => Err(Error::Upload(id, Box::new(UploadError::Refused(refusal.clone())))),
     }
 }
 
+/// An attempt that is committed and not yet posted.
+struct Begun {
+    number: i32,
+    reference: Reference,
+    at: DateTime<Utc>,
+}
+
 /// Commits the attempt, before any byte of it leaves, and with it the look at what became of it: this job may be gone
-/// by then. Nothing when the message is no longer to be sent, else the attempt's beginning.
-async fn begin_attempt(
-    ctx: &JobContext,
-    attempt: (MessageId, i32),
-    reference: &Reference,
-) -> Result<Option<DateTime<Utc>>, Error> {
-    let (id, number) = attempt;
+/// by then. Nothing when the message is no longer to be sent.
+async fn begin(ctx: &JobContext, id: MessageId, probes: &[Uuid]) -> Result<Option<Begun>, Error> {
     let now = ctx.now();
     let mut tx = ctx.begin().await?;
-    if store::lock_message(&mut tx, ctx.business, id).await? != State::Queued {
-        return Ok(None);
+    let mut ledger = Ledger::lock(&mut tx, ctx.business, [id], now).await?;
+    if !probes.is_empty() && !holds::probe(&mut tx, probes, now).await? {
+        tx.rollback().await?;
+        // Somebody else finds out; a moment later the hold is gone or goes on.
+        let until = now + TimeDelta::seconds(5);
+        return Err(Error::Waiting { message: id, until, why: "another message finds out whether a hold is over" });
     }
-    store::insert_attempt(&mut tx, ctx, attempt, reference, now).await?;
-    store::set_state(&mut tx, id, State::Posting, &Reason::default(), now).await?;
+    let attempts = ledger.get(id)?.attempts.last().map_or(1, |last| last.number + 1);
+    let reference = Reference::new(id, attempts, ctx.deps.chance.as_ref());
+    let Some(number) = ledger.begin(id, &reference, (ctx.job, ctx.attempt)) else { return Ok(None) };
+    ledger.write(&mut tx).await?;
     let look_at = now + rules::delta(ctx.deps.messaging.unknown_window);
     let reconcile = NewJob::of(ctx.business, &Reconcile { message_id: id, attempt: Some(number) })?;
     queue::enqueue(&mut tx, &reconcile.key(format!("{id}/{number}")).run_at(look_at)).await?;
@@ -174,134 +215,96 @@ async fn begin_attempt(
     trail.note(words::MESSAGE_ATTEMPTED, id, json!({ "attempt": number }));
     trail.write(&mut tx).await?;
     tx.commit().await?;
-    Ok(Some(now))
+    Ok(Some(Begun { number, reference, at: now }))
 }
 
 /// Writes down what came of the POST; a late holder's transaction is refused by its lease.
 async fn record(
     ctx: &JobContext,
-    id: MessageId,
-    number: i32,
-    envelope: &Envelope,
+    attempt: (MessageId, i32),
+    (envelope, probes): (&Envelope, &[Uuid]),
     outcome: &SendOutcome,
 ) -> Result<Done, Error> {
+    let (id, _) = attempt;
+    let by = ctx.by(Send::KIND);
     let mut tx = ctx.begin().await?;
-    let state = store::lock_message(&mut tx, ctx.business, id).await?;
-    let open = store::find_outcome(&mut tx, id, number).await? == Some(AttemptOutcome::Posting);
-    let mut locked = Locked { business: ctx.business, message: id, attempt: number, state };
     let mut trail = Trail::of(ctx, Send::KIND);
-    match outcome {
-        SendOutcome::Accepted(accepted) => {
-            ledger::accept(&mut tx, ctx, &mut locked, accepted, &mut trail).await?;
-            trail.write(&mut tx).await?;
+    let mut ledger = Ledger::lock(&mut tx, ctx.business, [id], ctx.now()).await?;
+    let mark = ledger::mark_of(&mut tx, &ctx.deps.vault, ctx.business, outcome).await?;
+    let next = ledger.answer(attempt, outcome, mark.as_deref(), &mut trail);
+    if let SendOutcome::Accepted(accepted) = outcome {
+        let accepted = [(attempt, accepted.wamid.clone())];
+        ledger::apply_early(&mut tx, ctx, &mut ledger, &accepted, &mut trail).await?;
+        if !probes.is_empty() {
+            holds::release(&mut tx, ctx.business, probes, "carried", &by).await?;
+        }
+    }
+    // A media id that the carrier has forgotten is refused as a bad parameter: never offer it again.
+    if let (SendOutcome::Refused(refusal), Some(digest)) = (outcome, &envelope.document_digest)
+        && refusal.code == 100
+    {
+        store::delete_media(&mut tx, &envelope.number, digest).await?;
+    }
+    let signs: Vec<_> = ledger
+        .signs()
+        .iter()
+        .map(|sign| Ok((sign, &ledger.get(sign.message)?.message)))
+        .collect::<Result<_, Error>>()?;
+    let held = holds::react(&mut tx, ctx.business, &signs, &by).await?;
+    react_to_limits(&mut tx, ctx, &signs).await?;
+    ledger.write(&mut tx).await?;
+    trail.write(&mut tx).await?;
+    let until = match next {
+        Some(Next::Again(wait)) => ctx.now() + rules::delta(wait),
+        Some(Next::Hold(_, wait)) => held.get(&id).copied().unwrap_or(ctx.now() + rules::delta(wait)),
+        Some(Next::Never | Next::Reconcile) | None => {
             ctx.complete(&mut tx, None).await?;
             tx.commit().await?;
-            Ok(Done::Acked)
+            return Ok(Done::Acked);
         }
-        // A webhook was faster than the answer and knows better; another attempt may even be under way.
-        _ if state != State::Posting || !open => {
-            if let Some((fate, ending)) = fate_of(outcome).filter(|_| open) {
-                store::end_attempt(&mut tx, (id, number), fate, &ending, ctx.now()).await?;
-                let word = if fate == AttemptOutcome::Unknown { words::OUTCOME_UNKNOWN } else { words::ATTEMPT_FAILED };
-                trail.note(word, id, came_to(number, fate, ending.error_code));
+    };
+    tx.commit().await?;
+    Err(Error::Waiting { message: id, until, why: "the carrier did not take it now" })
+}
+
+/// What the carrier's word about its limits means for those who send next.
+pub(super) async fn react_to_limits(
+    conn: &mut sqlx::PgConnection,
+    ctx: &JobContext,
+    signs: &[(&ledger::Sign, &store::MessageRow)],
+) -> Result<(), Error> {
+    for (sign, row) in signs {
+        let wait = match rules::after_refusal(sign.class, 1, sign.retry_after) {
+            Next::Again(wait) => wait,
+            _ => continue,
+        };
+        match sign.code {
+            // Throughput of the number, or its upgrade: everybody slows down.
+            130_429 | 131_057 => store::slow_down(conn, &row.number, wait).await?,
+            131_056 => {
+                if let Some(mark) = &row.to_mark {
+                    store::push_pair(conn, (ctx.business, &row.number), mark, wait).await?;
+                }
             }
-            trail.write(&mut tx).await?;
-            ctx.complete(&mut tx, None).await?;
-            tx.commit().await?;
-            Ok(Done::Acked)
-        }
-        SendOutcome::Unknown(failure) => {
-            ledger::leave_unknown(&mut tx, ctx, (id, number), failure, &mut trail).await?;
-            trail.write(&mut tx).await?;
-            ctx.complete(&mut tx, None).await?;
-            tx.commit().await?;
-            Ok(Done::Acked)
-        }
-        SendOutcome::NotSent(failure) => {
-            let ending = ledger::ending_of(failure);
-            store::end_attempt(&mut tx, (id, number), AttemptOutcome::NotSent, &ending, ctx.now()).await?;
-            let reason = Reason { error_details: Some(&failure.what), ..Reason::default() };
-            store::set_state(&mut tx, id, State::Queued, &reason, ctx.now()).await?;
-            let failures = store::find_last_attempt(&mut tx, id).await?.map_or(1, |last| last.not_sent);
-            trail.note(words::ATTEMPT_FAILED, id, came_to(number, AttemptOutcome::NotSent, failure.code));
-            trail.write(&mut tx).await?;
-            tx.commit().await?;
-            let wait = rules::after_not_sent(usize::try_from(failures).unwrap_or(1));
-            Err(waiting(ctx, id, wait, "the carrier could not be reached"))
-        }
-        SendOutcome::Refused(refusal) => {
-            let ending = refused_with(refusal);
-            store::end_attempt(&mut tx, (id, number), AttemptOutcome::Refused, &ending, ctx.now()).await?;
-            trail.note(words::ATTEMPT_FAILED, id, came_to(number, AttemptOutcome::Refused, Some(refusal.code)));
-            let refusals = store::find_last_attempt(&mut tx, id).await?.map_or(1, |last| last.refused);
-            let next = rules::after_refusal(refusal.class, usize::try_from(refusals).unwrap_or(1), refusal.retry_after);
-            let mut reason =
-                Reason { error_code: Some(refusal.code), error_details: Some(&refusal.details), ..Reason::default() };
-            let (wait, why) = match next {
-                Next::Again(wait) => (wait, "the carrier asks to come later"),
-                Next::Hold(scope, wait) => {
-                    reason.held_scope = Some(scope.as_str());
-                    (wait, "the carrier holds the sender")
-                }
-                Next::Never | Next::Reconcile => {
-                    // A media id that the carrier has forgotten is refused as a bad parameter: never offer it again.
-                    if let Some(digest) = envelope.document_digest.as_ref().filter(|_| refusal.code == 100) {
-                        store::delete_media(&mut tx, &envelope.number, digest).await?;
-                    }
-                    store::set_state(&mut tx, id, State::Failed, &reason, ctx.now()).await?;
-                    trail.note(words::MESSAGE_FAILED, id, json!({ "why": "refused", "code": refusal.code }));
-                    trail.write(&mut tx).await?;
-                    ctx.complete(&mut tx, None).await?;
-                    tx.commit().await?;
-                    tracing::warn!(messaging.message_id = %id, code = refusal.code, "the carrier refused a message for good");
-                    return Ok(Done::Acked);
-                }
-            };
-            store::set_state(&mut tx, id, State::Queued, &reason, ctx.now()).await?;
-            trail.write(&mut tx).await?;
-            tx.commit().await?;
-            Err(waiting(ctx, id, wait, why))
+            _ => {}
         }
     }
-}
-
-/// What an attempt came to, for the evidence.
-fn came_to(attempt: i32, outcome: AttemptOutcome, code: Option<i64>) -> Value {
-    json!({ "attempt": attempt, "outcome": outcome, "code": code })
-}
-
-/// What an answer that is no receipt makes of its attempt.
-fn fate_of(outcome: &SendOutcome) -> Option<(AttemptOutcome, Ending<'_>)> {
-    match outcome {
-        SendOutcome::Accepted(_) => None,
-        SendOutcome::Refused(refusal) => Some((AttemptOutcome::Refused, refused_with(refusal))),
-        SendOutcome::NotSent(failure) => Some((AttemptOutcome::NotSent, ledger::ending_of(failure))),
-        SendOutcome::Unknown(failure) => Some((AttemptOutcome::Unknown, ledger::ending_of(failure))),
-    }
-}
-
-fn refused_with(refusal: &Refusal) -> Ending<'_> {
-    Ending {
-        http_status: Some(refusal.http_status),
-        error_code: Some(refusal.code),
-        error_details: Some(&refusal.details),
-        trace: refusal.trace.as_deref(),
-        ..Ending::default()
-    }
+    Ok(())
 }
 
 /// The forerunner died between committing its attempt and recording the answer. Another job's attempt is none of ours:
 /// that job lives, or the attempt's own reconciliation follows it.
 async fn follow_the_dead(ctx: &JobContext, id: MessageId) -> Result<Done, Error> {
     let mut tx = ctx.begin().await?;
-    let state = store::lock_message(&mut tx, ctx.business, id).await?;
-    let last = store::find_last_attempt(&mut tx, id).await?;
+    let mut ledger = Ledger::lock(&mut tx, ctx.business, [id], ctx.now()).await?;
+    let entry = ledger.get(id)?;
+    let posting = entry.message.state == State::Posting;
     let own =
-        last.filter(|last| state == State::Posting && last.outcome == AttemptOutcome::Posting && last.job == ctx.job);
-    if let Some(attempt) = own {
-        let failure = Failure::new("the worker died while posting");
+        entry.attempts.last().filter(|last| posting && last.outcome == AttemptOutcome::Posting && last.job == ctx.job);
+    if let Some(number) = own.map(|own| own.number) {
         let mut trail = Trail::of(ctx, Send::KIND);
-        ledger::leave_unknown(&mut tx, ctx, (id, attempt.number), &failure, &mut trail).await?;
+        ledger.leave_unknown((id, number), &Failure::new("the worker died while posting"), &mut trail);
+        ledger.write(&mut tx).await?;
         trail.write(&mut tx).await?;
     }
     ctx.complete(&mut tx, None).await?;
@@ -309,20 +312,34 @@ async fn follow_the_dead(ctx: &JobContext, id: MessageId) -> Result<Done, Error>
     Ok(Done::Acked)
 }
 
-async fn give_up(ctx: &JobContext, id: MessageId, reason: &Reason<'_>) -> Result<Done, Error> {
+/// Ends a message that was never posted.
+async fn end(ctx: &JobContext, id: MessageId, reason: (Option<i64>, Option<&str>), why: &str) -> Result<Done, Error> {
     let mut tx = ctx.begin().await?;
-    if store::lock_message(&mut tx, ctx.business, id).await? == State::Queued {
-        store::set_state(&mut tx, id, State::Failed, reason, ctx.now()).await?;
-        let mut trail = Trail::of(ctx, Send::KIND);
-        trail.note(words::MESSAGE_FAILED, id, json!({ "why": "not_posted", "code": reason.error_code }));
-        trail.write(&mut tx).await?;
-    }
+    let mut trail = Trail::of(ctx, Send::KIND);
+    let mut ledger = Ledger::lock(&mut tx, ctx.business, [id], ctx.now()).await?;
+    ledger.fail(id, reason, why, &mut trail);
+    ledger.write(&mut tx).await?;
+    trail.write(&mut tx).await?;
     ctx.complete(&mut tx, None).await?;
     tx.commit().await?;
-    tracing::warn!(messaging.message_id = %id, code = reason.error_code, "a message failed before it was posted");
+    tracing::warn!(messaging.message_id = %id, code = reason.0, "a message failed before it was posted");
     Ok(Done::Acked)
 }
 
-fn waiting(ctx: &JobContext, message: MessageId, wait: Duration, why: &'static str) -> Error {
-    Error::Waiting { message, until: ctx.now() + rules::delta(wait), why }
+/// Puts a message off that may not go now, and says for people what it waits for.
+async fn wait(
+    ctx: &JobContext,
+    id: MessageId,
+    (scope, code): (&str, Option<i64>),
+    until: DateTime<Utc>,
+) -> Result<Done, Error> {
+    // A place in the rate is a matter of moments; who waits longer says so.
+    if until - ctx.now() > TimeDelta::seconds(30) {
+        let mut tx = ctx.begin().await?;
+        let mut ledger = Ledger::lock(&mut tx, ctx.business, [id], ctx.now()).await?;
+        ledger.waits(id, scope, code);
+        ledger.write(&mut tx).await?;
+        tx.commit().await?;
+    }
+    Err(Error::Waiting { message: id, until, why: "it may not be sent now" })
 }

@@ -22,7 +22,7 @@ use crate::{
     evidence::By,
     outbound::{
         Carrier, Chance, Clock, Phone,
-        carrier::{Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
+        carrier::{Media, MediaId, NumberId, OutgoingMessage, SendOutcome, Sender, UploadError},
         mailer::KeptMail,
         object_store::MemoryObjects,
     },
@@ -68,11 +68,11 @@ struct NoCarrier;
 
 #[async_trait]
 impl Carrier for NoCarrier {
-    async fn upload_media(&self, _: &NumberId, _: &Media) -> Result<MediaId, UploadError> {
+    async fn upload_media(&self, _: &Sender, _: &Media) -> Result<MediaId, UploadError> {
         panic!("nothing is uploaded here")
     }
 
-    async fn send(&self, _: &NumberId, _: &OutgoingMessage) -> SendOutcome {
+    async fn send(&self, _: &Sender, _: &OutgoingMessage) -> SendOutcome {
         panic!("nothing is sent here")
     }
 }

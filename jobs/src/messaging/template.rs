@@ -4,10 +4,8 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    outbound::carrier::{DocumentHeader, FilledTemplate},
-    queue::Lane,
-};
+use super::MessageClass;
+use crate::outbound::carrier::{DocumentHeader, FilledTemplate};
 
 #[derive(rust_embed::RustEmbed)]
 #[folder = "../templates/messaging"]
@@ -119,12 +117,12 @@ impl Content {
         }
     }
 
-    /// How urgent it is to send.
-    pub const fn lane(&self) -> Lane {
+    /// What kind of thing it is to say.
+    pub const fn class(&self) -> MessageClass {
         match self {
             // Somebody waits at a screen.
-            Self::SignInCode(_) => Lane::Otp,
-            Self::TaxInvoice(_) | Self::SignInWarning(_) | Self::ApprovalLink(_) => Lane::Transactional,
+            Self::SignInCode(_) => MessageClass::Otp,
+            Self::TaxInvoice(_) | Self::SignInWarning(_) | Self::ApprovalLink(_) => MessageClass::Transactional,
         }
     }
 
@@ -276,6 +274,12 @@ pub static TEMPLATES: LazyLock<BTreeMap<(String, String), Template>> = LazyLock:
         .collect()
 });
 
+/// The name and language under which the carrier knows the words of a folder.
+pub(super) fn names_of(folder: &str, language: &str) -> Option<(&'static str, &'static str)> {
+    let find = |language: &str| TEMPLATES.get(&(folder.to_owned(), language.to_owned()));
+    find(language).or_else(|| find("en")).map(|words| (words.name.as_str(), words.language.as_str()))
+}
+
 /// `subject` or `body` of a mail, as it lies in `templates/messaging/<folder>/<language>/`.
 pub(super) fn mail_part(folder: &str, language: Language, part: &str) -> Option<String> {
     let file = Words::get(&format!("{folder}/{}/{part}.txt.hbs", language.as_str()))?;
@@ -299,6 +303,7 @@ static EVENTS: LazyLock<[BTreeMap<String, String>; 2]> = LazyLock::new(|| {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::queue::Lane;
 
     fn sample() -> Content {
         Content::TaxInvoice(TaxInvoice {
@@ -365,7 +370,8 @@ mod tests {
             (filled.code.as_deref(), filled.body.len(), filled.name.as_str()),
             (Some("012345"), 0, "sign_in_code_v1")
         );
-        assert_eq!([bill.lane(), code.lane(), warning.lane()], [Lane::Transactional, Lane::Otp, Lane::Transactional]);
+        let lanes = [&bill, &code, &warning].map(|content| content.class().lane());
+        assert_eq!(lanes, [Lane::Transactional, Lane::Otp, Lane::Transactional]);
         assert_eq!(bill.fill(Language::En, None).code, None);
     }
 

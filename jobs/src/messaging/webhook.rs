@@ -12,7 +12,7 @@ use sha2::Sha256;
 use subtle::ConstantTimeEq;
 
 use crate::outbound::{
-    Wamid,
+    Phone, Wamid,
     carrier::{NumberId, without_numbers},
 };
 
@@ -60,11 +60,13 @@ pub fn verify_token(expected: &SecretString, given: &str) -> bool {
     !expected.is_empty() && bool::from(expected.as_bytes().ct_eq(given.as_bytes()))
 }
 
-/// One update of one number.
+/// One update.
 #[derive(Clone, Debug)]
 pub(super) struct Update {
-    /// `phone_number_id`.
-    pub(super) number: String,
+    /// The account it is about (`entry[].id`); empty where it is none.
+    pub(super) waba: String,
+    /// The number it is about (`phone_number_id`), where it is about one.
+    pub(super) number: Option<String>,
     /// Its place among all updates of the body.
     pub(super) position: i32,
     pub(super) what: What,
@@ -79,36 +81,145 @@ pub(super) enum What {
         failure: Option<(i64, String)>,
         at: Option<DateTime<Utc>>,
     },
-    Inbound {
-        wamid: Wamid,
-        kind: String,
+    Inbound(Inbound),
+    /// What somebody set in her own WhatsApp (field `user_preferences`).
+    Preference(Preference),
+    /// Anything else: about the account, a number, a template.
+    Field {
+        field: String,
+        value: serde_json::Value,
         at: Option<DateTime<Utc>>,
     },
-    /// Neither; the body keeps it.
+    /// None of these; the body keeps it.
     Unreadable,
+}
+
+/// Who wrote. The number may be hidden (usernames), then there is an id of the carrier's alone.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Person {
+    /// Her number.
+    pub phone: Option<Phone>,
+    /// Business-scoped user id: `IN.1349…`.
+    pub user_id: Option<String>,
+}
+
+impl std::fmt::Debug for Person {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Person")
+            .field("phone", &self.phone.is_some())
+            .field("user_id", &self.user_id.is_some())
+            .finish()
+    }
+}
+
+/// What somebody wrote, tapped or changed.
+#[derive(Clone)]
+pub struct Inbound {
+    /// The carrier's id of it.
+    pub wamid: Wamid,
+    /// `text`, `button`, `interactive`, `system` …
+    pub kind: String,
+    /// The carrier's time.
+    pub at: Option<DateTime<Utc>>,
+    /// From whom.
+    pub from: Person,
+    /// Her words: a text, or what stands on what she tapped.
+    pub text: Option<String>,
+    /// What a button or a list row carries.
+    pub payload: Option<String>,
+    /// The message that she answers.
+    pub answers: Option<Wamid>,
+    /// For `system`: what changed (`user_changed_number`, `customer_identity_changed`), and the new number.
+    pub change: Option<(String, Option<Phone>)>,
+}
+
+impl std::fmt::Debug for Inbound {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbound").field("kind", &self.kind).field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
+/// Marketing stopped or resumed in WhatsApp itself.
+#[derive(Clone, Debug)]
+pub struct Preference {
+    /// Whose.
+    pub from: Person,
+    /// `marketing_messages`
+    pub category: String,
+    /// `stop`, `resume`
+    pub value: String,
+    /// The carrier's time.
+    pub at: Option<DateTime<Utc>>,
 }
 
 /// The updates of a body, or nothing when it is not of the carrier's shape at all.
 pub(super) fn read(body: &[u8]) -> Option<Vec<Update>> {
     let envelope: Envelope<'_> = serde_json::from_slice(body).ok()?;
     let mut updates = Vec::new();
-    for change in envelope.entry.iter().flat_map(|entry| &entry.changes) {
-        if change.field.as_deref().is_some_and(|field| field != "messages") {
-            continue;
-        }
-        let Some(value) = change.value.and_then(|value| serde_json::from_str::<Value<'_>>(value.get()).ok()) else {
-            continue;
-        };
-        let number = value.metadata.and_then(|metadata| metadata.phone_number_id);
-        let Some(number) = number.filter(|number| NumberId::parse(number).is_ok()) else { continue };
-        let statuses = value.statuses.iter().flatten().map(|raw| read_status(raw).unwrap_or(What::Unreadable));
-        let messages = value.messages.iter().flatten().map(|raw| read_inbound(raw).unwrap_or(What::Unreadable));
-        for what in statuses.chain(messages) {
-            let position = i32::try_from(updates.len()).ok()?;
-            updates.push(Update { number: number.clone(), position, what });
+    for entry in &envelope.entry {
+        let waba = entry.id.clone().filter(|id| NumberId::parse(id).is_ok()).unwrap_or_default();
+        let told_at = instant(entry.time);
+        for change in &entry.changes {
+            let Some(raw) = change.value else { continue };
+            let field = change.field.as_deref().unwrap_or("messages");
+            let number = number_of(raw);
+            let whats = match field {
+                "messages" => {
+                    if number.is_none() {
+                        continue;
+                    }
+                    read_messages(raw)
+                }
+                "user_preferences" => read_preferences(raw),
+                _ => name(field)
+                    .and_then(|field| {
+                        let value = serde_json::from_str(raw.get()).ok()?;
+                        Some(vec![What::Field { field, value, at: told_at }])
+                    })
+                    .unwrap_or_else(|| vec![What::Unreadable]),
+            };
+            for what in whats {
+                let position = i32::try_from(updates.len()).ok()?;
+                updates.push(Update { waba: waba.clone(), number: number.clone(), position, what });
+            }
         }
     }
     Some(updates)
+}
+
+fn number_of(raw: &RawValue) -> Option<String> {
+    let value: Value<'_> = serde_json::from_str(raw.get()).ok()?;
+    value.metadata.and_then(|metadata| metadata.phone_number_id).filter(|number| NumberId::parse(number).is_ok())
+}
+
+fn read_messages(raw: &RawValue) -> Vec<What> {
+    let Ok(value) = serde_json::from_str::<Value<'_>>(raw.get()) else { return Vec::new() };
+    let statuses = value.statuses.iter().flatten().map(|raw| read_status(raw).unwrap_or(What::Unreadable));
+    let messages = value.messages.iter().flatten().map(|raw| read_inbound(raw).unwrap_or(What::Unreadable));
+    statuses.chain(messages).collect()
+}
+
+fn read_preferences(raw: &RawValue) -> Vec<What> {
+    let Ok(value) = serde_json::from_str::<Preferences<'_>>(raw.get()) else { return vec![What::Unreadable] };
+    let read = |raw: &&RawValue| -> Option<What> {
+        let item: PreferenceItem<'_> = serde_json::from_str(raw.get()).ok()?;
+        Some(What::Preference(Preference {
+            from: person(item.wa_id.as_deref(), item.user_id),
+            category: name(&item.category)?,
+            value: name(&item.value)?,
+            at: instant(item.timestamp),
+        }))
+    };
+    value.user_preferences.iter().map(|raw| read(raw).unwrap_or(What::Unreadable)).collect()
+}
+
+/// Ids of the carrier come without a plus.
+fn person(wa_id: Option<&str>, user_id: Option<String>) -> Person {
+    let digits = wa_id.map(|id| id.trim_start_matches('+')).filter(|id| id.bytes().all(|byte| byte.is_ascii_digit()));
+    Person {
+        phone: digits.and_then(|digits| Phone::parse(&format!("+{digits}")).ok()),
+        user_id: user_id.filter(|id| (4..=160).contains(&id.len()) && id.is_ascii() && id.contains('.')),
+    }
 }
 
 fn read_status(raw: &RawValue) -> Option<What> {
@@ -132,11 +243,27 @@ fn read_status(raw: &RawValue) -> Option<What> {
 
 fn read_inbound(raw: &RawValue) -> Option<What> {
     let item: InboundItem<'_> = serde_json::from_str(raw.get()).ok()?;
-    Some(What::Inbound {
+    let part = |raw: Option<&RawValue>| raw.and_then(|raw| serde_json::from_str::<Said>(raw.get()).ok());
+    let interactive = item.interactive.and_then(|raw| serde_json::from_str::<Interactive>(raw.get()).ok());
+    let tapped = interactive.and_then(|tapped| tapped.button_reply.or(tapped.list_reply));
+    let said = part(item.text).or_else(|| part(item.button)).or(tapped);
+    let system = item.system.and_then(|raw| serde_json::from_str::<System>(raw.get()).ok());
+    let context = item.context.and_then(|raw| serde_json::from_str::<Context>(raw.get()).ok());
+    let text = said.as_ref().and_then(|said| said.body.clone().or(said.text.clone()).or(said.title.clone()));
+    Some(What::Inbound(Inbound {
         wamid: Wamid::new(&item.id)?,
         kind: name(item.kind.as_deref().unwrap_or("unknown"))?,
         at: instant(item.timestamp),
-    })
+        from: person(item.from.as_deref(), item.from_user_id),
+        // The carrier's own limit of a text (Cloud API, text object) is 4096 characters.
+        text: text.map(|text| text.chars().take(4096).collect()),
+        payload: said.and_then(|said| said.payload.or(said.id)).map(|payload| payload.chars().take(512).collect()),
+        answers: context.and_then(|context| Wamid::new(&context.id?)),
+        change: system.and_then(|system| {
+            let phone = person(system.wa_id.as_deref().or(system.new_wa_id.as_deref()), None).phone;
+            Some((name(&system.kind?)?, phone))
+        }),
+    }))
 }
 
 /// A status or type: a word, known to us or not.
@@ -159,6 +286,9 @@ struct Envelope<'a> {
 
 #[derive(Deserialize)]
 struct Entry<'a> {
+    id: Option<String>,
+    #[serde(borrow)]
+    time: Option<&'a RawValue>,
     #[serde(borrow, default)]
     changes: Vec<Change<'a>>,
 }
@@ -200,6 +330,63 @@ struct InboundItem<'a> {
     id: String,
     #[serde(rename = "type")]
     kind: Option<String>,
+    from: Option<String>,
+    from_user_id: Option<String>,
+    #[serde(borrow)]
+    timestamp: Option<&'a RawValue>,
+    #[serde(borrow)]
+    text: Option<&'a RawValue>,
+    #[serde(borrow)]
+    button: Option<&'a RawValue>,
+    #[serde(borrow)]
+    interactive: Option<&'a RawValue>,
+    #[serde(borrow)]
+    system: Option<&'a RawValue>,
+    #[serde(borrow)]
+    context: Option<&'a RawValue>,
+}
+
+/// A text, a template's button, or what was tapped in an interactive message.
+#[derive(Deserialize)]
+struct Said {
+    body: Option<String>,
+    text: Option<String>,
+    title: Option<String>,
+    payload: Option<String>,
+    id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Interactive {
+    button_reply: Option<Said>,
+    list_reply: Option<Said>,
+}
+
+#[derive(Deserialize)]
+struct System {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    wa_id: Option<String>,
+    new_wa_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Context {
+    id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Preferences<'a> {
+    #[serde(borrow, default)]
+    user_preferences: Vec<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct PreferenceItem<'a> {
+    wa_id: Option<String>,
+    user_id: Option<String>,
+    category: String,
+    value: String,
     #[serde(borrow)]
     timestamp: Option<&'a RawValue>,
 }
@@ -299,7 +486,9 @@ mod tests {
                 What::Status { wamid, status, reference, failure, at } => {
                     format!("{} {status} {reference:?} {failure:?} {}", wamid.as_str(), at.is_some())
                 }
-                What::Inbound { wamid, kind, .. } => format!("{} {kind}", wamid.as_str()),
+                What::Inbound(inbound) => format!("{} {}", inbound.wamid.as_str(), inbound.kind),
+                What::Preference(preference) => format!("{} {}", preference.category, preference.value),
+                What::Field { field, value, .. } => format!("{field} {}", value["event"]),
                 What::Unreadable => "unreadable".to_owned(),
             })
             .collect();
@@ -310,12 +499,14 @@ mod tests {
                 "unreadable",
                 "wamid.B warped None None true",
                 "wamid.C failed None Some((131026, \"to …\")) false",
+                "account_update \"DISABLED_UPDATE\"",
                 "wamid.D text",
                 "wamid.E hologram",
             ]
         );
         assert_eq!(updates[3].position, 3);
-        assert_eq!(updates[4].number, "88");
+        assert_eq!(updates[5].number.as_deref(), Some("88"));
+        assert_eq!((updates[4].waba.as_str(), &updates[4].number), ("1", &None));
     }
 
     #[test]

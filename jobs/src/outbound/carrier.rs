@@ -7,12 +7,13 @@
 mod code;
 mod phone;
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use secrecy::SecretString;
 
-pub use code::{CODES, Class, CodeRow, Scope, Via, class_of};
+pub use code::{CODES, Class, CodeRow, Scope, Via, class_of, meaning_of};
 pub use phone::{Phone, PhoneError};
 
 /// Sends on behalf of one of a business's WhatsApp numbers.
@@ -23,10 +24,81 @@ pub trait Carrier: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`UploadError`]; nobody has seen anything of it.
-    async fn upload_media(&self, from: &NumberId, media: &Media) -> Result<MediaId, UploadError>;
+    async fn upload_media(&self, from: &Sender, media: &Media) -> Result<MediaId, UploadError>;
 
     /// Posts one message, once: whoever implements this never repeats a POST by itself.
-    async fn send(&self, from: &NumberId, message: &OutgoingMessage) -> SendOutcome;
+    async fn send(&self, from: &Sender, message: &OutgoingMessage) -> SendOutcome;
+
+    /// What the carrier says of the number.
+    ///
+    /// # Errors
+    /// [`LookUpError`]
+    async fn look_up_number(&self, _of: &Sender) -> Result<NumberFacts, LookUpError> {
+        Err(LookUpError::Failed(Failure::new("nobody to ask")))
+    }
+
+    /// What the carrier says of the account that the number belongs to.
+    ///
+    /// # Errors
+    /// [`LookUpError`]
+    async fn look_up_account(&self, _of: &Sender, _waba_id: &str) -> Result<AccountFacts, LookUpError> {
+        Err(LookUpError::Failed(Failure::new("nobody to ask")))
+    }
+}
+
+/// A number as the carrier knows it, in its own words; each part may be missing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NumberFacts {
+    /// `GREEN`, `YELLOW`, `RED`, `UNKNOWN`.
+    pub quality: Option<String>,
+    /// `CONNECTED`, `FLAGGED`, `BANNED` …
+    pub status: Option<String>,
+    /// The name that customers see.
+    pub verified_name: Option<String>,
+    /// `STANDARD` or `HIGH`.
+    pub throughput: Option<String>,
+    /// `TIER_2K`, or a number.
+    pub messaging_limit: Option<serde_json::Value>,
+}
+
+/// An account as the carrier knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccountFacts {
+    /// In which it is billed: `INR`.
+    pub currency: Option<String>,
+    /// Where the business is, two letters.
+    pub country: Option<String>,
+}
+
+/// The carrier could not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum LookUpError {
+    /// It said no.
+    #[error("the carrier refused: code {} ({})", .0.code, .0.details)]
+    Refused(Refusal),
+    /// No answer to go by.
+    #[error("the carrier did not answer: {}", .0.what)]
+    Failed(Failure),
+}
+
+/// Whose message it is on the carrier's side: the number it comes from, and the app that may send from it.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    /// The number.
+    pub number: NumberId,
+    /// The business's own app; none: the installation's.
+    pub app: Option<Arc<AppAccess>>,
+}
+
+/// What an app shows when it calls.
+#[derive(Clone, Debug)]
+pub struct AppAccess {
+    /// `v25.0`; none: the installation's.
+    pub api_version: Option<String>,
+    /// Bearer token of its system user.
+    pub access_token: SecretString,
+    /// Its secret, which proves the token's possession where the app asks for it.
+    pub app_secret: Option<SecretString>,
 }
 
 /// The carrier's id of a business's number (`phone_number_id`). It does not spell the number.

@@ -12,7 +12,7 @@ pub(crate) mod object_store;
 #[cfg(test)]
 pub(crate) use anchor::MemoryAnchor;
 pub use anchor::{Anchor, AnchorError, AnchorKind};
-pub use carrier::{Carrier, Phone, Wamid};
+pub use carrier::{Carrier, Phone, Sender, Wamid};
 pub use chance::Chance;
 pub use clock::Clock;
 pub use kms::{KeyManager, KmsError};

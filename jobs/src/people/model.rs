@@ -83,6 +83,10 @@ scopes! {
     InvoiceOpen "invoice:open";
     /// See messages and what came of them.
     MessagingRead "messaging:read";
+    /// See how the numbers that messages come from stand with the carrier.
+    SendersRead "senders:read";
+    /// Release what is held, and put alerts away.
+    SendersWrite "senders:write";
     /// See the profile of a business.
     BusinessRead "business:read";
     /// Change the profile of a business.

@@ -25,7 +25,7 @@ use crate::{
     Deps, messaging,
     outbound::{
         Carrier, Chance, Clock, Mail, MailOutcome, Mailer,
-        carrier::{Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
+        carrier::{Media, MediaId, OutgoingMessage, SendOutcome, Sender, UploadError},
         object_store::MemoryObjects,
     },
     queue::{
@@ -69,11 +69,11 @@ struct NoCarrier;
 
 #[async_trait]
 impl Carrier for NoCarrier {
-    async fn upload_media(&self, _: &NumberId, _: &Media) -> Result<MediaId, UploadError> {
+    async fn upload_media(&self, _: &Sender, _: &Media) -> Result<MediaId, UploadError> {
         panic!("people upload nothing")
     }
 
-    async fn send(&self, _: &NumberId, _: &OutgoingMessage) -> SendOutcome {
+    async fn send(&self, _: &Sender, _: &OutgoingMessage) -> SendOutcome {
         panic!("people send no WhatsApp messages")
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     messaging,
     outbound::{
         Carrier,
-        carrier::{Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
+        carrier::{Media, MediaId, OutgoingMessage, SendOutcome, Sender, UploadError},
         object_store::MemoryObjects,
     },
     queue::{
@@ -36,11 +36,11 @@ struct NoCarrier;
 
 #[async_trait]
 impl Carrier for NoCarrier {
-    async fn upload_media(&self, _: &NumberId, _: &Media) -> Result<MediaId, UploadError> {
+    async fn upload_media(&self, _: &Sender, _: &Media) -> Result<MediaId, UploadError> {
         panic!("the vault uploads nothing")
     }
 
-    async fn send(&self, _: &NumberId, _: &OutgoingMessage) -> SendOutcome {
+    async fn send(&self, _: &Sender, _: &OutgoingMessage) -> SendOutcome {
         panic!("the vault sends nothing")
     }
 }

@@ -18,7 +18,7 @@ use muneem_jobs::{
     messaging::{self, Content, Document, Language, MessageId, NewMessage, Policy, TaxInvoice},
     outbound::{
         Carrier, Clock, Phone, Wamid,
-        carrier::{Accepted, Failure as Fault, Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
+        carrier::{Accepted, Failure as Fault, Media, MediaId, OutgoingMessage, SendOutcome, Sender, UploadError},
     },
     people::{self, BusinessId},
     queue::{
@@ -80,11 +80,11 @@ impl Scripted {
 
 #[async_trait]
 impl Carrier for Scripted {
-    async fn upload_media(&self, _: &NumberId, _: &Media) -> Result<MediaId, UploadError> {
+    async fn upload_media(&self, _: &Sender, _: &Media) -> Result<MediaId, UploadError> {
         Ok(MediaId("media".to_owned()))
     }
 
-    async fn send(&self, _: &NumberId, message: &OutgoingMessage) -> SendOutcome {
+    async fn send(&self, _: &Sender, message: &OutgoingMessage) -> SendOutcome {
         *self.posts.lock().unwrap().entry(message.reference.clone()).or_default() += 1;
         if *self.answers_lost.lock().unwrap() {
             return SendOutcome::Unknown(Fault::new("the answer was lost"));

@@ -15,7 +15,7 @@ use muneem_jobs::{
     Deps, messaging,
     outbound::{
         Carrier, ObjectError, ObjectStore,
-        carrier::{Failure, Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
+        carrier::{Failure, Media, MediaId, OutgoingMessage, SendOutcome, Sender, UploadError},
     },
     queue::{self, Done, Job, JobContext, Kind, Lane, Payload, Settings},
     vault::Vault,
@@ -516,11 +516,11 @@ impl ObjectStore for Nowhere {
 
 #[async_trait]
 impl Carrier for Nowhere {
-    async fn upload_media(&self, _: &NumberId, _: &Media) -> Result<MediaId, UploadError> {
+    async fn upload_media(&self, _: &Sender, _: &Media) -> Result<MediaId, UploadError> {
         Err(UploadError::Failed(Failure::new("a bench sends nothing")))
     }
 
-    async fn send(&self, _: &NumberId, _: &OutgoingMessage) -> SendOutcome {
+    async fn send(&self, _: &Sender, _: &OutgoingMessage) -> SendOutcome {
         SendOutcome::NotSent(Failure::new("a bench sends nothing"))
     }
 }

@@ -1,4 +1,4 @@
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
 use chrono::{DateTime, Utc};
@@ -9,8 +9,12 @@ use muneem_jobs::{
     people,
 };
 use serde_json::{Value, json};
+use uuid::Uuid;
 
-use super::output::{Output, word};
+use super::{
+    output::{Output, word},
+    senders,
+};
 use crate::{app::App, config::Config};
 
 /// WhatsApp messages, and the numbers they are sent from
@@ -50,6 +54,27 @@ enum Command {
         #[command(subcommand)]
         command: Account,
     },
+    /// How those numbers stand with the carrier: quality, limits, what is held, what wants to be seen
+    #[command(after_help = "Example:\n  muneem messaging health --business sharma-mobiles")]
+    Health {
+        /// Of this business only
+        #[arg(long, value_name = "HANDLE")]
+        business: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Release a hold: what waits behind it goes out
+    #[command(after_help = "Example:\n  muneem messaging release 019ab0c2-6f3e-7c1d-9d53-2f6b8c1e4a70")]
+    Release {
+        /// The hold's id, from `muneem messaging health`
+        id: Uuid,
+    },
+    /// Put an alert away that somebody has seen to
+    #[command(after_help = "Example:\n  muneem messaging seen 019ab0c2-6f3e-7c1d-9d53-2f6b8c1e4a70")]
+    Seen {
+        /// The alert's id, from `muneem messaging health`
+        id: Uuid,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -74,6 +99,37 @@ enum Account {
         /// The number as customers see it
         #[arg(long, value_name = "NUMBER")]
         display_phone: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Give a number an app of the business's own, whose secrets are read from files, or take it away again
+    ///
+    /// Its webhooks come to /webhooks/whatsapp/HANDLE: enter that address and the verify token in the app's dashboard.
+    #[command(
+        after_help = "Example:\n  muneem messaging account app sharma-mobiles --phone-number-id 106540352242922 \
+                            --token-file token --secrets-file secrets --verify-token-file verify"
+    )]
+    App {
+        /// Handle of the business
+        business: String,
+        /// The carrier's id of the number
+        #[arg(long, value_name = "DIGITS")]
+        phone_number_id: String,
+        /// File with the access token of the app's system user
+        #[arg(long, value_name = "FILE", required_unless_present = "remove")]
+        token_file: Option<PathBuf>,
+        /// File with the app secrets that sign its webhooks, one a line: two while one is replaced by the other
+        #[arg(long, value_name = "FILE", required_unless_present = "remove")]
+        secrets_file: Option<PathBuf>,
+        /// File with the word that Meta shows when it verifies the webhook address
+        #[arg(long, value_name = "FILE", required_unless_present = "remove")]
+        verify_token_file: Option<PathBuf>,
+        /// Version of the Cloud API; the installation's if absent
+        #[arg(long, value_name = "VERSION")]
+        api_version: Option<String>,
+        /// Send with the installation's app again
+        #[arg(long, conflicts_with_all = ["token_file", "secrets_file", "verify_token_file", "api_version"])]
+        remove: bool,
         #[command(flatten)]
         output: Output,
     },
@@ -119,6 +175,18 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
             drop(db);
             account(&app, command).await?;
         }
+        Command::Health { business, output } => {
+            drop(db);
+            senders::health(&app, business.as_deref(), output).await?;
+        }
+        Command::Release { id } => {
+            drop(db);
+            senders::release(&app, id).await?;
+        }
+        Command::Seen { id } => {
+            drop(db);
+            senders::seen(&app, id).await?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -136,6 +204,7 @@ fn show(timeline: &messaging::Timeline, output: Output) -> anyhow::Result<()> {
         ("requested", instant(message.created_at)),
         ("expires", instant(message.expires_at)),
         ("held", message.held_scope.clone().unwrap_or_default()),
+        ("skipped", message.skipped_because.clone().unwrap_or_default()),
         ("error", error(message.error_code, message.error_details.as_deref())),
     ];
     for attempt in &timeline.attempts {
@@ -167,6 +236,20 @@ async fn account(app: &App, command: Account) -> anyhow::Result<()> {
                 None => "; messages wait until access token, app secret and verify token are configured",
             };
             output.done(&shown(&account), &format!("{business} sends from number {phone_number_id}{waits}"))
+        }
+        Account::App {
+            business,
+            phone_number_id,
+            token_file,
+            secrets_file,
+            verify_token_file,
+            api_version,
+            remove: _,
+            output,
+        } => {
+            let files = senders::AppFiles { token_file, secrets_file, verify_token_file, api_version };
+            drop(db);
+            senders::set_app(app, (&business, &phone_number_id), &files, output).await
         }
         Account::List { business, output } => {
             let business = match business {
@@ -201,6 +284,6 @@ fn error(code: Option<i64>, details: Option<&str>) -> String {
     [code.as_deref(), details].into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-fn instant(at: DateTime<Utc>) -> String {
+pub(super) fn instant(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M:%S UTC").to_string()
 }

@@ -18,6 +18,7 @@ mod output;
 mod people;
 mod sandbox;
 mod schedule;
+mod senders;
 mod serve;
 
 use std::{io::Write, path::PathBuf, process::ExitCode};

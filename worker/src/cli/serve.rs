@@ -279,16 +279,14 @@ fn routes(app: &App, api: Arc<Api>, origin: String) -> anyhow::Result<Router> {
     let console = app.console(origin)?;
     let room = console::oidc::Room::new(Arc::clone(&deps.vault)).context("identity providers cannot be spoken to")?;
     let mut others = console::oidc_routes(Arc::clone(&console), Arc::new(room)).merge(console::routes(console));
-    if let Some(credentials) = &app.credentials {
-        others = others.merge(whatsapp::routes(whatsapp::Intake {
-            db: deps.db.clone(),
-            clock: Arc::clone(&deps.clock),
-            chance: Arc::clone(&deps.chance),
-            vault: Arc::clone(&deps.vault),
-            credentials: credentials.clone(),
-            body_limit_bytes: app.config.server.webhook_body_limit_bytes,
-        }));
-    }
+    others = others.merge(whatsapp::routes(whatsapp::Intake {
+        db: deps.db.clone(),
+        clock: Arc::clone(&deps.clock),
+        chance: Arc::clone(&deps.chance),
+        vault: Arc::clone(&deps.vault),
+        credentials: app.credentials.clone(),
+        body_limit_bytes: app.config.server.webhook_body_limit_bytes,
+    }));
     if let Some(clock) = &app.moved_clock {
         others = others.merge(sandbox::routes(sandbox::ClockRoom { api: Arc::clone(&api), clock: clock.clone() }));
     }

@@ -11,7 +11,7 @@ use muneem_jobs::{
     kinds, law, messaging,
     outbound::{
         Carrier, Clock, Phone, Wamid,
-        carrier::{Accepted, Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
+        carrier::{Accepted, Media, MediaId, NumberId, OutgoingMessage, SendOutcome, Sender, UploadError},
     },
     people::{self, NewToken, Scope},
     queue::{
@@ -38,11 +38,11 @@ struct Accepting;
 
 #[async_trait]
 impl Carrier for Accepting {
-    async fn upload_media(&self, _: &NumberId, _: &Media) -> Result<MediaId, UploadError> {
+    async fn upload_media(&self, _: &Sender, _: &Media) -> Result<MediaId, UploadError> {
         Ok(MediaId("77".to_owned()))
     }
 
-    async fn send(&self, _: &NumberId, message: &OutgoingMessage) -> SendOutcome {
+    async fn send(&self, _: &Sender, message: &OutgoingMessage) -> SendOutcome {
         SendOutcome::Accepted(Accepted {
             wamid: Wamid::new(&format!("wamid.{}", message.to.digits())).expect("an id"),
             held: false,

@@ -29,7 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
 struct Message {
     /// Its id.
     id: uuid::Uuid,
-    /// queued, posting, unknown, accepted, held, sent, delivered, read, failed or unknown_final.
+    /// queued, posting, unknown, accepted, held, sent, delivered, read, failed, unknown_final or skipped.
     #[schema(value_type = String)]
     state: messaging::State,
     /// The last two digits of the recipient's number.
@@ -38,6 +38,9 @@ struct Message {
     /// Why it was said.
     #[schema(example = "invoice.issued")]
     purpose: String,
+    /// otp, statutory, transactional or marketing.
+    #[schema(value_type = String)]
+    class: messaging::MessageClass,
     /// Which words.
     #[schema(example = "tax_invoice")]
     template: String,
@@ -46,8 +49,10 @@ struct Message {
     language: String,
     /// Name of the file in its header.
     document_filename: Option<String>,
-    /// While queued: whom the carrier wants to hear nothing from (app, credential, account, number, template).
+    /// While queued: what it waits for (app, credential, account, number, template, portfolio, pair).
     held_scope: Option<String>,
+    /// Why it was never to be sent.
+    skipped_because: Option<String>,
     /// The carrier's code of the last refusal or failure.
     error_code: Option<i64>,
     /// Its words.
@@ -69,10 +74,12 @@ impl From<messaging::Message> for Message {
             state: message.state,
             recipient: message.recipient,
             purpose: message.purpose,
+            class: message.class,
             template: message.template,
             language: message.language,
             document_filename: message.document_filename,
             held_scope: message.held_scope,
+            skipped_because: message.skipped_because,
             error_code: message.error_code,
             error_details: message.error_details,
             duplicate_delivered_at: message.duplicate_delivered_at,

@@ -35,6 +35,7 @@ mod rate_tests;
 mod route_tests;
 pub mod sandbox;
 mod schedule;
+mod senders;
 #[cfg(test)]
 mod tests;
 mod vault;
@@ -148,6 +149,7 @@ fn described() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .merge(schedule::routes())
         .merge(invoice::routes())
         .merge(messaging::routes())
+        .merge(senders::routes())
         .merge(vault::routes())
         .merge(keys::routes())
         .merge(evidence::routes())

@@ -111,6 +111,7 @@ problems! {
     NoSuchEvent "evidence.no_such_event" 404 "There is no such event" "GET /v1/evidence/events lists those of your business; a new one has its number after a second or two.";
     NoSuchHead "evidence.no_such_head" 404 "No head was signed over that many events" "GET /v1/evidence/heads lists all; `from` is the smaller one.";
     NoSuchMessage "messaging.no_such_message" 404 "There is no such message" "GET /v1/messaging/messages lists those of your business.";
+    NoSuchHold "messaging.no_such_hold" 404 "There is no such hold or alert" "GET /v1/messaging/senders lists those in force for your business.";
     NoSuchInvoice "invoice.no_such_invoice" 404 "There is no such invoice" "GET /v1/invoice/invoices lists those of your business.";
     NotIssued "invoice.not_issued" 409 "The invoice's PDF is not made yet" "Try again after the seconds that `retry-after` says.";
     NoSuchRefusal "invoice.no_such_refusal" 404 "There is no such refused document" "Take the id from the error of the dead `invoice.issue` job; a document that was issued after all has none.";

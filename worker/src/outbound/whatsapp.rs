@@ -9,14 +9,14 @@ use muneem_jobs::{
     outbound::{
         Carrier, Wamid,
         carrier::{
-            Accepted, Class, Failure, Media, MediaId, NumberId, OutgoingMessage, Refusal, SendOutcome, UploadError,
-            Via, class_of, without_numbers,
+            Accepted, AccountFacts, AppAccess, Class, Failure, LookUpError, Media, MediaId, NumberFacts,
+            OutgoingMessage, Refusal, SendOutcome, Sender, UploadError, Via, class_of, without_numbers,
         },
     },
 };
-use reqwest::{Response, header::HeaderMap, multipart};
+use reqwest::{Method, Response, header::HeaderMap, multipart};
 use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 use sha2::Sha256;
 
@@ -30,10 +30,10 @@ const ANSWER_LIMIT: usize = 256 * 1024;
 pub struct Settings {
     /// `https://graph.facebook.com`, or a stand-in.
     pub base_url: String,
-    /// `v25.0`.
+    /// `v25.0`; a business's own app may name another.
     pub api_version: String,
-    /// Token and app secrets.
-    pub credentials: Credentials,
+    /// The installation's token and app secrets; none: only businesses with apps of their own send.
+    pub credentials: Option<Credentials>,
     /// Send `appsecret_proof`: needed when the app requires it.
     pub prove_secret: bool,
     /// Waits.
@@ -43,35 +43,72 @@ pub struct Settings {
 /// The Cloud API.
 pub struct CloudApi {
     client: reqwest::Client,
-    base: String,
-    token: SecretString,
-    proof: Option<SecretString>,
+    base_url: String,
+    api_version: String,
+    prove_secret: bool,
+    /// The installation's.
+    app: Option<AppAccess>,
 }
 
 impl CloudApi {
-    /// A client for one access token.
+    /// A client for all apps.
     ///
     /// # Errors
     /// When the HTTP client cannot be built.
     pub fn new(settings: &Settings) -> reqwest::Result<Self> {
-        let credentials = &settings.credentials;
-        let secret = credentials.app_secrets.first().filter(|_| settings.prove_secret);
+        let app = settings.credentials.as_ref().map(|credentials| AppAccess {
+            api_version: None,
+            access_token: credentials.access_token.clone(),
+            app_secret: credentials.app_secrets.first().cloned(),
+        });
         Ok(Self {
             client: http::client(settings.timeouts)?,
-            base: format!("{}/{}", settings.base_url.trim_end_matches('/'), settings.api_version),
-            proof: secret.map(|secret| proof(secret, &credentials.access_token)),
-            token: credentials.access_token.clone(),
+            base_url: settings.base_url.trim_end_matches('/').to_owned(),
+            api_version: settings.api_version.clone(),
+            prove_secret: settings.prove_secret,
+            app,
         })
     }
 
-    fn post(&self, from: &NumberId, what: &str) -> reqwest::RequestBuilder {
-        let request =
-            self.client.post(format!("{}/{}/{what}", self.base, from.as_str())).bearer_auth(self.token.expose_secret());
-        match &self.proof {
-            Some(proof) => request.query(&[("appsecret_proof", proof.expose_secret())]),
+    /// A request of the app that may send from this number; nothing when there is no such app.
+    fn request(&self, from: &Sender, method: Method, path: &str) -> Option<reqwest::RequestBuilder> {
+        let app = from.app.as_deref().or(self.app.as_ref())?;
+        let version = app.api_version.as_deref().unwrap_or(&self.api_version);
+        let request = self
+            .client
+            .request(method, format!("{}/{version}/{path}", self.base_url))
+            .bearer_auth(app.access_token.expose_secret());
+        Some(match app.app_secret.as_ref().filter(|_| self.prove_secret) {
+            Some(secret) => request.query(&[("appsecret_proof", proof(secret, &app.access_token).expose_secret())]),
             None => request,
-        }
+        })
     }
+
+    fn post(&self, from: &Sender, what: &str) -> Option<reqwest::RequestBuilder> {
+        self.request(from, Method::POST, &format!("{}/{what}", from.number.as_str()))
+    }
+
+    /// Asks about something; nothing that it can be does harm when repeated.
+    async fn ask<T: DeserializeOwned>(&self, of: &Sender, path: &str, fields: &str) -> Result<T, LookUpError> {
+        let failed = |what: String| LookUpError::Failed(Failure::new(what));
+        let request = self.request(of, Method::GET, path).ok_or_else(|| failed(NO_APP.to_owned()))?;
+        let response = request.query(&[("fields", fields)]).send().await.map_err(|error| failed(describe(&error)))?;
+        let answer = Answer::read(response).await.map_err(LookUpError::Failed)?;
+        if let Some(error) = answer.error() {
+            let class = class_of(error.code, Via::Response, answer.status, error.is_transient.unwrap_or(false));
+            return Err(LookUpError::Refused(answer.refusal(&error, class)));
+        }
+        let read = serde_json::from_slice(&answer.body).ok().filter(|_| (200..300).contains(&answer.status));
+        read.ok_or_else(|| LookUpError::Failed(answer.failure("an answer that does not read", None)))
+    }
+}
+
+/// Why nothing is sent from a number that no app is configured for.
+const NO_APP: &str = "no access token: configure messaging.whatsapp, or give the number an app of its own";
+
+/// A word of the carrier that may stand in our tables.
+fn word(text: Option<String>) -> Option<String> {
+    text.filter(|text| (1..=64).contains(&text.len()) && !text.chars().any(char::is_control))
 }
 
 /// Lower-case hexadecimal HMAC-SHA256 of the token, keyed by the app secret.
@@ -84,8 +121,9 @@ fn proof(secret: &SecretString, token: &SecretString) -> SecretString {
 
 #[async_trait]
 impl Carrier for CloudApi {
-    async fn upload_media(&self, from: &NumberId, media: &Media) -> Result<MediaId, UploadError> {
+    async fn upload_media(&self, from: &Sender, media: &Media) -> Result<MediaId, UploadError> {
         let unreached = |what: &str| UploadError::Failed(Failure::new(what));
+        let request = self.post(from, "media").ok_or_else(|| unreached(NO_APP))?;
         let size = u64::try_from(media.content.len()).unwrap_or(u64::MAX);
         let file = multipart::Part::stream_with_length(media.content.clone(), size)
             .file_name(media.filename.clone())
@@ -95,7 +133,7 @@ impl Carrier for CloudApi {
             .text("messaging_product", "whatsapp")
             .text("type", media.mime_type)
             .part("file", file);
-        match self.post(from, "media").multipart(form).send().await {
+        match request.multipart(form).send().await {
             Ok(response) => match Answer::read(response).await {
                 Ok(answer) => answer.uploaded(),
                 Err(failure) => Err(UploadError::Failed(failure)),
@@ -104,8 +142,9 @@ impl Carrier for CloudApi {
         }
     }
 
-    async fn send(&self, from: &NumberId, message: &OutgoingMessage) -> SendOutcome {
-        match self.post(from, "messages").json(&body_of(message)).send().await {
+    async fn send(&self, from: &Sender, message: &OutgoingMessage) -> SendOutcome {
+        let Some(request) = self.post(from, "messages") else { return SendOutcome::NotSent(Failure::new(NO_APP)) };
+        match request.json(&body_of(message)).send().await {
             Ok(response) => match Answer::read(response).await {
                 Ok(answer) => answer.sent(),
                 Err(failure) => SendOutcome::Unknown(failure),
@@ -116,6 +155,23 @@ impl Carrier for CloudApi {
             }
             Err(error) => SendOutcome::Unknown(Failure::new(describe(&error))),
         }
+    }
+
+    async fn look_up_number(&self, of: &Sender) -> Result<NumberFacts, LookUpError> {
+        let fields = "quality_rating,status,verified_name,throughput,whatsapp_business_manager_messaging_limit";
+        let told: NumberAnswer = self.ask(of, of.number.as_str(), fields).await?;
+        Ok(NumberFacts {
+            quality: word(told.quality_rating),
+            status: word(told.status),
+            verified_name: word(told.verified_name),
+            throughput: word(told.throughput.and_then(|throughput| throughput.level)),
+            messaging_limit: told.whatsapp_business_manager_messaging_limit,
+        })
+    }
+
+    async fn look_up_account(&self, of: &Sender, waba_id: &str) -> Result<AccountFacts, LookUpError> {
+        let told: AccountAnswer = self.ask(of, waba_id, "currency,primary_business_location").await?;
+        Ok(AccountFacts { currency: word(told.currency), country: word(told.primary_business_location) })
     }
 }
 
@@ -302,6 +358,26 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let longest = seconds.into_iter().chain(minutes.map(|minutes| minutes.saturating_mul(60))).max()?;
     // A day is longer than anything the carrier has been seen to ask for.
     (longest > 0).then(|| Duration::from_secs(longest.min(24 * 3600)))
+}
+
+#[derive(Deserialize)]
+struct NumberAnswer {
+    quality_rating: Option<String>,
+    status: Option<String>,
+    verified_name: Option<String>,
+    throughput: Option<Throughput>,
+    whatsapp_business_manager_messaging_limit: Option<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+struct Throughput {
+    level: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct AccountAnswer {
+    currency: Option<String>,
+    primary_business_location: Option<String>,
 }
 
 #[derive(Deserialize)]

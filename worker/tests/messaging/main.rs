@@ -2,6 +2,7 @@
 //! moved by hand; jobs run when the test says so.
 
 mod receiving;
+mod senders;
 mod sending;
 
 use std::{
@@ -151,7 +152,7 @@ impl Shop {
         let cloud = CloudApi::new(&CloudSettings {
             base_url: carrier_at.unwrap_or_else(|| format!("http://{sandbox_at}")),
             api_version: "v25.0".to_owned(),
-            credentials: credentials.clone(),
+            credentials: Some(credentials.clone()),
             prove_secret: true,
             timeouts,
         });
@@ -175,7 +176,7 @@ impl Shop {
             clock: Arc::new(clock.clone()),
             chance: Arc::new(OsChance),
             vault: Arc::clone(&deps.vault),
-            credentials: credentials.clone(),
+            credentials: Some(credentials.clone()),
             body_limit_bytes: 4 << 20,
         };
         let listener = TcpListener::bind(loopback).await.expect("a free port");

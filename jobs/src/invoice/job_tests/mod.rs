@@ -31,7 +31,7 @@ use crate::{
     messaging,
     outbound::{
         Carrier, Chance, Clock, ObjectStore, Phone,
-        carrier::{Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
+        carrier::{Media, MediaId, NumberId, OutgoingMessage, SendOutcome, Sender, UploadError},
         object_store::MemoryObjects,
     },
     people::BusinessId,
@@ -68,11 +68,11 @@ struct NoCarrier;
 
 #[async_trait]
 impl Carrier for NoCarrier {
-    async fn upload_media(&self, _: &NumberId, _: &Media) -> Result<MediaId, UploadError> {
+    async fn upload_media(&self, _: &Sender, _: &Media) -> Result<MediaId, UploadError> {
         panic!("invoice jobs upload nothing")
     }
 
-    async fn send(&self, _: &NumberId, _: &OutgoingMessage) -> SendOutcome {
+    async fn send(&self, _: &Sender, _: &OutgoingMessage) -> SendOutcome {
         panic!("invoice jobs send nothing")
     }
 }

@@ -19,7 +19,7 @@ pub enum Class {
 }
 
 /// What a hold or a suppression covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// The app that owns the token.
@@ -308,6 +308,11 @@ pub fn class_of(code: i64, via: Via, http_status: u16, transient: bool) -> Class
         Via::Response if http_status >= 500 => Class::Ambiguous(LATER),
         Via::Response => Class::Permanent,
     }
+}
+
+/// What a code means, for a person; nothing where it is in no list.
+pub fn meaning_of(code: i64) -> Option<&'static str> {
+    CODES.iter().find(|row| row.codes().contains(&code)).map(|row| row.meaning)
 }
 
 #[cfg(test)]
