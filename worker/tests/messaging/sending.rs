@@ -119,8 +119,8 @@ async fn a_refusal_waits_or_ends_as_its_code_says() {
 
     // A dead token holds the message; nothing is lost.
     shop.fault(json!({ "refuse": { "code": 190, "subcode": 463 } })).await;
-    let held = shop.request(ASHA, Policy::AtLeastOnce).await;
-    shop.until(held, State::Queued).await;
+    let held = shop.request("919812355555", Policy::AtLeastOnce).await;
+    shop.run_due_jobs(None).await;
     assert_eq!(shop.timeline(held).await.message.held_scope.as_deref(), Some("credential"));
     shop.advance(TimeDelta::minutes(6)).await;
     shop.until(held, State::Read).await;

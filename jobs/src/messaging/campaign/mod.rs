@@ -1,0 +1,290 @@
+//! Campaigns: the same thing said to many, as fast as the carrier's limits allow, stopped in an instant.
+//!
+//! A campaign is filled with people as a draft ([`add_people`]), started, and sent by a few streams
+//! (`messaging.send_wave`) that take messages in small waves: a place in the number's rate, a committed attempt, a POST,
+//! what came of it, the ledger being the same as for every other message. No message has a job of its own, so a million
+//! cost the queue nothing, and stopping is one row that each wave reads before it begins.
+
+mod store;
+mod wave;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::json;
+use sqlx::{Connection, PgConnection};
+
+use super::{
+    Content, Error, Language, MessageClass, MessageId, Policy, sealed,
+    store::{find_number, insert_messages},
+};
+use crate::{
+    evidence::{Act, By, Object, Word, words},
+    outbound::{Phone, carrier::NumberId},
+    people::BusinessId,
+    queue::{self, NewJob},
+    vault::Vault,
+};
+
+pub(super) use store::add_counts;
+pub use wave::{ReconcileWaves, SendWave};
+
+crate::id_type! {
+    /// One campaign.
+    CampaignId
+}
+
+/// Streams that send a campaign side by side.
+const STREAMS: u8 = 4;
+/// People added with one call.
+pub const PEOPLE_AT_ONCE: usize = 1000;
+
+/// Where a campaign stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
+pub enum CampaignState {
+    /// People are added.
+    Draft,
+    /// Messages go out.
+    Running,
+    /// None goes out until somebody lets it go on.
+    Paused,
+    /// None goes out any more.
+    Stopped,
+    /// All went out, or could not.
+    Done,
+}
+
+/// What to say to many.
+#[derive(Clone, Debug)]
+pub struct NewCampaign {
+    /// Whose.
+    pub business: BusinessId,
+    /// For people of the business alone.
+    pub name: String,
+    /// The word under which consent is kept: `marketing.offers`.
+    pub purpose: String,
+    /// What kind of thing it is.
+    pub class: MessageClass,
+    /// Folder of its words.
+    pub template: String,
+    /// After so many messages it rests until somebody lets it go on.
+    pub rests_after: Option<i64>,
+    /// After this instant nothing more begins.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// One person of a campaign.
+#[derive(Clone)]
+pub struct NewPerson {
+    /// Where she is written to.
+    pub to: Phone,
+    /// What is said, in the campaign's template.
+    pub content: Content,
+    /// Her language.
+    pub language: Language,
+}
+
+/// A campaign as people see it.
+#[derive(Clone, Debug, Serialize)]
+pub struct Campaign {
+    /// Its id.
+    pub campaign_id: CampaignId,
+    /// Whose.
+    pub business_id: BusinessId,
+    /// For people of the business alone.
+    pub name: String,
+    /// The word under which consent is kept.
+    pub purpose: String,
+    /// What kind of thing it is.
+    pub class: MessageClass,
+    /// The number it comes from.
+    pub phone_number_id: String,
+    /// Folder of its words.
+    pub template: String,
+    /// Where it stands.
+    pub state: CampaignState,
+    /// Why it rests by itself: `wave`.
+    pub paused_because: Option<String>,
+    /// After so many messages it rests.
+    pub rests_after: Option<i64>,
+    /// After this instant nothing more begins.
+    pub expires_at: DateTime<Utc>,
+    /// When it was made.
+    pub created_at: DateTime<Utc>,
+    /// When its first message was begun.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub ended_at: Option<DateTime<Utc>>,
+}
+
+/// Makes an empty campaign.
+///
+/// # Errors
+/// [`Error::NoAccount`]; [`Error::BadCampaign`] names what is wrong with it.
+pub async fn create(conn: &mut PgConnection, new: &NewCampaign, by: &By<'_>) -> Result<CampaignId, Error> {
+    let purpose = |text: &str| {
+        let word = |part: &str| {
+            !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+        };
+        text.len() <= 80 && text.split_once('.').is_some_and(|(duty, what)| word(duty) && !duty.contains('_') && word(what))
+    };
+    if new.name.trim().is_empty() || new.name.chars().count() > 120 || new.name.chars().any(char::is_control) {
+        return Err(Error::BadCampaign("name", "must be one line of 1 to 120 characters"));
+    }
+    if !purpose(&new.purpose) {
+        return Err(Error::BadCampaign("purpose", "must be two words such as marketing.offers"));
+    }
+    if new.class == MessageClass::Otp {
+        return Err(Error::BadCampaign("class", "must be marketing, transactional or statutory"));
+    }
+    if new.expires_at <= by.now {
+        return Err(Error::BadCampaign("expires_at", "must lie ahead"));
+    }
+    if new.rests_after.is_some_and(|people| people < 1) {
+        return Err(Error::BadCampaign("rests_after", "must be at least 1"));
+    }
+    let mut tx = conn.begin().await?;
+    let number = find_number(&mut tx, new.business).await?.ok_or(Error::NoAccount)?;
+    let id = CampaignId(by.chance.uuid_v7(by.now));
+    store::insert(&mut tx, id, new, &number, by.now).await?;
+    let details = json!({ "purpose": new.purpose, "class": new.class, "template": new.template });
+    record(&mut tx, words::CAMPAIGN_CREATED, (new.business, id), details, by).await?;
+    tx.commit().await?;
+    Ok(id)
+}
+
+/// Adds people to a draft, at most [`PEOPLE_AT_ONCE`] with one call. The same person twice gets it twice: whoever brings
+/// a list takes doubles out.
+///
+/// # Errors
+/// [`Error::NoSuchCampaign`]; [`Error::CampaignBegun`] once it was started; [`Error::BadParameter`] of the first person
+/// whose parameters do not fit: then nobody is added.
+pub async fn add_people(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    (business, id): (BusinessId, CampaignId),
+    people: &[NewPerson],
+    by: &By<'_>,
+) -> Result<(), Error> {
+    let mut tx = conn.begin().await?;
+    let campaign = store::lock(&mut tx, business, id).await?.ok_or(Error::NoSuchCampaign)?;
+    if campaign.state != CampaignState::Draft {
+        return Err(Error::CampaignBegun);
+    }
+    let number = NumberId::parse(&campaign.phone_number_id).map_err(|_| Error::NoSuchNumber)?;
+    let mut rows = Vec::with_capacity(people.len());
+    for person in people.iter().take(PEOPLE_AT_ONCE) {
+        if person.content.template() != campaign.template {
+            return Err(Error::BadCampaign("template", "is another one than the campaign's"));
+        }
+        person.content.check().map_err(|(field, mend)| Error::BadParameter { field, mend })?;
+        let message = MessageId(by.chance.uuid_v7(by.now));
+        let personal = sealed::seal_message(&mut tx, vault, (business, message), &person.to, &person.content).await?;
+        rows.push((message, personal, person.language));
+    }
+    let policy = if campaign.class == MessageClass::Statutory { Policy::AtLeastOnce } else { Policy::AtMostOnce };
+    insert_messages(&mut tx, &campaign, (&number, policy), &rows, by.now).await?;
+    let added = i64::try_from(rows.len()).unwrap_or(i64::MAX);
+    add_counts(&mut tx, business, &[(id, "queued", added)], by.chance).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Lets a campaign go out: a draft for the first time, a paused one again.
+///
+/// # Errors
+/// [`Error::NoSuchCampaign`]; [`Error::CampaignOver`].
+pub async fn start(conn: &mut PgConnection, (business, id): (BusinessId, CampaignId), by: &By<'_>) -> Result<(), Error> {
+    let mut tx = conn.begin().await?;
+    let campaign = store::lock(&mut tx, business, id).await?.ok_or(Error::NoSuchCampaign)?;
+    match campaign.state {
+        CampaignState::Running => return Ok(()),
+        CampaignState::Stopped | CampaignState::Done => return Err(Error::CampaignOver),
+        CampaignState::Draft | CampaignState::Paused => {}
+    }
+    store::set_state(&mut tx, id, CampaignState::Running, None, by.now).await?;
+    for stream in 0..STREAMS {
+        let wave = SendWave { campaign_id: id, stream };
+        queue::enqueue(&mut tx, &NewJob::of(business, &wave)?.lane(lane_of(campaign.class))).await?;
+    }
+    let counts = store::count(&mut tx, id).await?;
+    record(&mut tx, words::CAMPAIGN_STARTED, (business, id), json!({ "messages": counts }), by).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// What is demanded by law does not wait behind what sells.
+const fn lane_of(class: MessageClass) -> queue::Lane {
+    match class {
+        MessageClass::Statutory => queue::Lane::Statutory,
+        _ => queue::Lane::Bulk,
+    }
+}
+
+/// Holds a campaign, or ends it for good: no further message begins; those under way at this moment are told of by their
+/// attempts.
+///
+/// # Errors
+/// [`Error::NoSuchCampaign`]; [`Error::CampaignOver`] when it has ended already.
+pub async fn halt(
+    conn: &mut PgConnection,
+    (business, id): (BusinessId, CampaignId),
+    for_good: bool,
+    by: &By<'_>,
+) -> Result<(), Error> {
+    let mut tx = conn.begin().await?;
+    let campaign = store::lock(&mut tx, business, id).await?.ok_or(Error::NoSuchCampaign)?;
+    if campaign.ended_at.is_some() {
+        return Err(Error::CampaignOver);
+    }
+    let (state, word) = if for_good {
+        (CampaignState::Stopped, words::CAMPAIGN_STOPPED)
+    } else {
+        (CampaignState::Paused, words::CAMPAIGN_PAUSED)
+    };
+    store::set_state(&mut tx, id, state, None, by.now).await?;
+    let counts = store::count(&mut tx, id).await?;
+    record(&mut tx, word, (business, id), json!({ "messages": counts }), by).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// One campaign with how many of its messages are in which state; of any business when `business` is absent.
+///
+/// # Errors
+/// The database fails.
+pub async fn find(
+    conn: &mut PgConnection,
+    business: Option<BusinessId>,
+    id: CampaignId,
+) -> Result<Option<(Campaign, serde_json::Value)>, Error> {
+    let Some(campaign) = store::find(conn, business, id).await? else { return Ok(None) };
+    let counts = store::count(conn, id).await?;
+    Ok(Some((campaign, counts)))
+}
+
+/// A page of campaigns, newest first: those older than `before`.
+///
+/// # Errors
+/// The database fails.
+pub async fn list(
+    conn: &mut PgConnection,
+    business: Option<BusinessId>,
+    before: Option<CampaignId>,
+    limit: u16,
+) -> Result<Vec<Campaign>, Error> {
+    store::list(conn, business, before, i64::from(limit.clamp(1, 1000))).await
+}
+
+async fn record(
+    tx: &mut PgConnection,
+    word: Word,
+    (business, id): (BusinessId, CampaignId),
+    details: serde_json::Value,
+    by: &By<'_>,
+) -> Result<(), Error> {
+    let id = id.to_string();
+    let object = Object { kind: "campaign", id: &id };
+    Ok(by.record(tx, Act { word, business: Some(business), object, details }).await?)
+}
