@@ -14,6 +14,8 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<messaging::Send>(),
         Kind::of::<messaging::Reconcile>(),
         Kind::of::<messaging::ApplyWebhook>(),
+        Kind::of::<messaging::campaign::SendWave>(),
+        Kind::of::<messaging::campaign::ReconcileWaves>(),
         Kind::of::<messaging::CheckSenders>(),
         Kind::of::<messaging::ForgetPairs>(),
         Kind::of::<messaging::SendMail>(),

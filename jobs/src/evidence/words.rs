@@ -39,6 +39,18 @@ macro_rules! words {
 }
 
 words! {
+    a_campaign_goes_out_rests_goes_on_and_ends {
+        /// A campaign was made.
+        CAMPAIGN_CREATED = "messaging.campaign_created",
+        /// It goes out, for the first time or again.
+        CAMPAIGN_STARTED = "messaging.campaign_started",
+        /// It rests.
+        CAMPAIGN_PAUSED = "messaging.campaign_paused",
+        /// It was ended before its time.
+        CAMPAIGN_STOPPED = "messaging.campaign_stopped",
+        /// All of it went out, or could not.
+        CAMPAIGN_DONE = "messaging.campaign_done",
+    }
     senders_are_held_and_released_as_the_carrier_says {
         /// A number got an app of its business's own, or lost it.
         APP_SET = "messaging.app_set",

@@ -1,6 +1,6 @@
 use chrono::{DateTime, Utc};
 
-use super::{MailId, MessageId, WebhookId};
+use super::{MailId, MessageId, WebhookId, campaign::CampaignId};
 use crate::{
     files,
     outbound::{carrier::UploadError, mailer::MailFailure},
@@ -30,6 +30,26 @@ pub enum Error {
     /// What is stored of an app no longer reads.
     #[error("what is stored of a number's app does not read: set it again")]
     AppUnreadable,
+    /// There is no such campaign, or it is another business's.
+    #[error("there is no such campaign: `muneem messaging campaign list` shows those there are")]
+    NoSuchCampaign,
+    /// People are added to drafts alone.
+    #[error("the campaign was started already: make another one for more people")]
+    CampaignBegun,
+    /// A campaign that has ended stays so.
+    #[error("the campaign has ended: make another one")]
+    CampaignOver,
+    /// What a campaign is made of does not fit.
+    #[error("{0} {1}")]
+    BadCampaign(&'static str, &'static str),
+    /// A stream of a campaign waits for its next wave or its next look.
+    #[error("campaign {campaign} goes on at {until}")]
+    CampaignWaits {
+        /// Which.
+        campaign: CampaignId,
+        /// When.
+        until: DateTime<Utc>,
+    },
     /// A template parameter that the carrier would refuse.
     #[error("template parameter {field} {mend}")]
     BadParameter {
@@ -116,6 +136,10 @@ impl JobError for Error {
             | Self::NumberTaken
             | Self::BadWabaId
             | Self::NoSuchNumber
+            | Self::NoSuchCampaign
+            | Self::CampaignBegun
+            | Self::CampaignOver
+            | Self::BadCampaign(..)
             | Self::BadApp(_)
             | Self::AppUnreadable
             | Self::BadParameter { .. }
@@ -125,7 +149,7 @@ impl JobError for Error {
             | Self::NoMail(_)
             | Self::MailUnreadable(..)
             | Self::Unreadable(..) => Disposition::Fail,
-            Self::Waiting { until, .. } => Disposition::Snooze(*until),
+            Self::Waiting { until, .. } | Self::CampaignWaits { until, .. } => Disposition::Snooze(*until),
             Self::File(_, source) => source.disposition(),
             Self::Vault(source) => source.disposition(),
             Self::Evidence(source) => source.disposition(),
@@ -145,6 +169,11 @@ impl JobError for Error {
             Self::NumberTaken => "messaging.number_taken",
             Self::BadWabaId => "messaging.bad_waba_id",
             Self::NoSuchNumber => "messaging.no_such_number",
+            Self::NoSuchCampaign => "messaging.no_such_campaign",
+            Self::CampaignBegun => "messaging.campaign_begun",
+            Self::CampaignOver => "messaging.campaign_over",
+            Self::BadCampaign(..) => "messaging.bad_campaign",
+            Self::CampaignWaits { .. } => "messaging.campaign_waits",
             Self::BadApp(_) => "messaging.bad_app",
             Self::AppUnreadable => "messaging.app_unreadable",
             Self::BadParameter { .. } => "messaging.bad_parameter",

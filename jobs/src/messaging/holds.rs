@@ -12,7 +12,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    Error, MessageClass, Send,
+    Error, MessageClass, Send, campaign,
     ledger::Sign,
     rules,
     store::{self, HoldRow, MessageRow},
@@ -302,6 +302,9 @@ pub(super) async fn release(
             let send = NewJob::of(business, &Send { message_id: id })?.lane(class.lane());
             queue::enqueue(conn, &send).await?;
         }
+    }
+    if !released.is_empty() {
+        campaign::wake(conn, business, by.now).await?;
     }
     Ok(released.len())
 }

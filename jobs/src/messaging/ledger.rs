@@ -14,7 +14,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{
-    AttemptOutcome, Error, MessageId, Reference, Send, State, Status,
+    AttemptOutcome, CampaignId, Error, MessageClass, MessageId, Reference, Send, State, Status, campaign,
     rules::{self, Next},
     sealed,
     store::{self, AttemptRow, MessageRow},
@@ -24,7 +24,7 @@ use crate::{
     evidence::words,
     id::JobId,
     outbound::{
-        Wamid,
+        Chance, Wamid,
         carrier::{self, Class, Failure, Refusal, SendOutcome, Via},
     },
     people::BusinessId,
@@ -38,6 +38,8 @@ pub(super) struct Entry {
     /// By number.
     pub(super) attempts: Vec<AttemptRow>,
     moved: bool,
+    /// The state that its campaign's counts know it in.
+    counted: State,
 }
 
 /// A carrier's no, for whatever else it means beside this message.
@@ -85,7 +87,10 @@ impl Ledger {
         let rows = store::lock_messages(conn, business, &ids).await?;
         let mut entries: BTreeMap<_, _> = rows
             .into_iter()
-            .map(|message| (message.message_id, Entry { message, attempts: Vec::new(), moved: false }))
+            .map(|message| {
+                let counted = message.state;
+                (message.message_id, Entry { message, attempts: Vec::new(), moved: false, counted })
+            })
             .collect();
         for (id, attempt) in store::list_attempt_rows(conn, &ids).await? {
             if let Some(entry) = entries.get_mut(&id) {
@@ -143,6 +148,14 @@ impl Ledger {
         if !unchanged {
             entry.message.held_scope = Some(scope.to_owned());
             entry.message.error_code = code;
+            entry.moved = true;
+        }
+    }
+
+    /// No attempt of a queued message begins before.
+    pub(super) fn put_off(&mut self, id: MessageId, until: DateTime<Utc>) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.message.not_before = Some(until);
             entry.moved = true;
         }
     }
@@ -349,7 +362,22 @@ impl Ledger {
     }
 
     /// Writes what changed, and plans the attempts that follow. What was noted on the trail is the caller's to write.
-    pub(super) async fn write(&mut self, conn: &mut PgConnection) -> Result<(), Error> {
+    pub(super) async fn write(&mut self, conn: &mut PgConnection, chance: &dyn Chance) -> Result<(), Error> {
+        let mut again = std::mem::take(&mut self.again);
+        // A campaign's streams take what waits; one may have to come again for it.
+        let mut streams = BTreeMap::<CampaignId, (DateTime<Utc>, MessageClass)>::new();
+        again.retain(|(id, at)| {
+            let Some(entry) = self.entries.get_mut(id) else { return true };
+            let Some(campaign) = entry.message.campaign else { return true };
+            entry.message.not_before = Some(*at);
+            entry.moved = true;
+            let stream = streams.entry(campaign).or_insert((*at, entry.message.class));
+            stream.0 = stream.0.min(*at);
+            false
+        });
+        for (campaign, (at, class)) in streams {
+            campaign::come_again(conn, (self.business, campaign, class), at).await?;
+        }
         let moved: Vec<_> = self.entries.values().filter(|entry| entry.moved).map(|entry| &entry.message).collect();
         store::update_messages(conn, &moved, self.now).await?;
         let changed: Vec<_> = self
@@ -364,7 +392,17 @@ impl Ledger {
             entry.moved = false;
             entry.attempts.iter_mut().for_each(|attempt| attempt.changed = false);
         }
-        for (id, at) in self.again.drain(..) {
+        let moves: Vec<_> = self
+            .entries
+            .values_mut()
+            .filter(|entry| entry.counted != entry.message.state)
+            .filter_map(|entry| {
+                let from = std::mem::replace(&mut entry.counted, entry.message.state);
+                Some((entry.message.campaign?, from, entry.message.state))
+            })
+            .collect();
+        campaign::count_moves(conn, (self.business, chance), &moves).await?;
+        for (id, at) in again {
             let entry = self.entries.get(&id).ok_or(Error::NoMessage(id))?;
             let send = NewJob::of(self.business, &Send { message_id: id })?.lane(entry.message.class.lane());
             queue::enqueue(conn, &send.run_at(at)).await?;

@@ -17,6 +17,7 @@
 
 mod accounts;
 mod apply_webhook;
+pub mod campaign;
 mod error;
 mod fields;
 mod health;
@@ -47,6 +48,7 @@ use sqlx::PgConnection;
 
 pub use accounts::{NewApp, list_accounts, list_credentials, set_account, set_app};
 pub use apply_webhook::ApplyWebhook;
+pub use campaign::{Campaign, CampaignId};
 pub use error::Error;
 pub use health::{
     Alert, CheckSenders, ForgetPairs, Hold, SenderHealth, end_alert, list_health, release_hold, schedules,

@@ -147,6 +147,25 @@ pub enum State {
     Skipped,
 }
 
+impl State {
+    /// As it stands in rows, HTTP and counts.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Posting => "posting",
+            Self::Unknown => "unknown",
+            Self::Accepted => "accepted",
+            Self::Held => "held",
+            Self::Sent => "sent",
+            Self::Delivered => "delivered",
+            Self::Read => "read",
+            Self::Failed => "failed",
+            Self::UnknownFinal => "unknown_final",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
 /// What came of one POST.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type, serde::Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -42,31 +42,15 @@ impl Job for Reconcile {
         let mut tx = ctx.begin().await?;
         let mut trail = Trail::of(ctx, Self::KIND);
         let mut ledger = Ledger::lock(&mut tx, ctx.business, [id], ctx.now()).await?;
-        let entry = ledger.get(id)?;
-        let (state, expires_at) = (entry.message.state, entry.message.expires_at);
-        let own = entry.attempts.last().filter(|last| Some(last.number) == self.attempt);
-        let own = own.map(|own| (own.number, own.outcome, own.started_at));
+        let message = &ledger.get(id)?.message;
         let mut wait = None;
-        match (state, own) {
-            (State::Queued, _) if ctx.now() >= expires_at => {
-                ledger.fail(id, (None, Some(super::EXPIRED)), "expired", &mut trail);
-                tracing::warn!(messaging.message_id = %id, "a message expired before it could be sent");
-            }
-            (State::Posting, Some((number, AttemptOutcome::Posting, started_at))) => {
-                let gone_at = started_at + rules::delta(Send::LONGEST_RUN);
-                if ctx.now() < gone_at {
-                    wait = Some(gone_at);
-                } else {
-                    ledger.leave_unknown((id, number), &Failure::new("the job that posted is gone"), &mut trail);
-                    wait = settle(&mut tx, ctx, &mut ledger, (id, number, started_at), &mut trail).await?;
-                }
-            }
-            (State::Unknown, Some((number, AttemptOutcome::Unknown, started_at))) => {
-                wait = settle(&mut tx, ctx, &mut ledger, (id, number, started_at), &mut trail).await?;
-            }
-            _ => {}
+        if message.state == State::Queued && ctx.now() >= message.expires_at {
+            ledger.fail(id, (None, Some(super::EXPIRED)), "expired", &mut trail);
+            tracing::warn!(messaging.message_id = %id, "a message expired before it could be sent");
+        } else if let Some(number) = self.attempt {
+            wait = look(&mut tx, ctx, &mut ledger, (id, number), &mut trail).await?;
         }
-        ledger.write(&mut tx).await?;
+        ledger.write(&mut tx, &*ctx.deps.chance).await?;
         trail.write(&mut tx).await?;
         ctx.step("messaging.reconciled").await;
         if let Some(until) = wait {
@@ -77,6 +61,32 @@ impl Job for Reconcile {
         tx.commit().await?;
         Ok(Done::Acked)
     }
+}
+
+/// Looks at an attempt that nobody may know the end of: also at one still `posting` when its job can no longer run.
+/// Answers when to look again.
+pub(super) async fn look(
+    conn: &mut sqlx::PgConnection,
+    ctx: &JobContext,
+    ledger: &mut Ledger,
+    (id, number): (MessageId, i32),
+    trail: &mut Trail<'_>,
+) -> Result<Option<DateTime<Utc>>, Error> {
+    let entry = ledger.get(id)?;
+    let Some(last) = entry.attempts.last().filter(|last| last.number == number) else { return Ok(None) };
+    let started_at = last.started_at;
+    match (entry.message.state, last.outcome) {
+        (State::Posting, AttemptOutcome::Posting) => {
+            let gone_at = started_at + rules::delta(Send::LONGEST_RUN);
+            if ctx.now() < gone_at {
+                return Ok(Some(gone_at));
+            }
+            ledger.leave_unknown((id, number), &Failure::new("the job that posted is gone"), trail);
+        }
+        (State::Unknown, AttemptOutcome::Unknown) => {}
+        _ => return Ok(None),
+    }
+    settle(conn, ctx, ledger, (id, number, started_at), trail).await
 }
 
 /// Judges an unknown attempt; answers when to look again.

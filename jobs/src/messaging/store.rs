@@ -30,8 +30,8 @@ pub(super) use limits::{
     count_reached, hear_from, note_reached, pair_waits, push_pair, slow_down, take_pairs, take_places,
 };
 pub(super) use messages::{
-    Envelope, MessageRow, NewRow, find_message, insert_message, list_held, list_messages, load_envelopes,
-    lock_messages, update_messages,
+    Envelope, MessageRow, NewRow, find_message, insert_message, insert_messages, list_held, list_messages,
+    load_envelopes, lock_messages, update_messages,
 };
 pub(super) use webhooks::{NewWebhook, StoredWebhook, insert_webhooks, list_webhooks};
 

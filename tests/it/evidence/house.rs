@@ -307,14 +307,14 @@ impl House {
     }
 
     /// A digest of each table. Left out: the log itself; the vault's keys and counts of use, which are its own ledger;
-    /// what the carrier already holds; leases.
+    /// what the carrier already holds, and turns taken within its limits; leases.
     pub(super) async fn state(&self) -> Vec<(String, String)> {
         let tables: Vec<String> = sqlx::query_scalar(
             "select c.relname::text
              from pg_class c
              where c.relnamespace = 'muneem'::regnamespace
                  and c.relkind = 'r'
-                 and c.relname !~ '^(evidence_|vault_|messaging_media$|queue_workers$|_sqlx)'
+                 and c.relname !~ '^(evidence_|vault_|messaging_(media|paces|pairs|reached)$|queue_workers$|_sqlx)'
              order by 1",
         )
         .fetch_all(&self.owner)

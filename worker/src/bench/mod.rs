@@ -4,6 +4,7 @@
 //! differ, and so do their neighbours.
 
 mod evidence;
+mod messaging;
 mod processor;
 mod queue;
 mod vault;
@@ -69,6 +70,8 @@ pub enum Bench {
     Queue,
     /// The evidence log.
     Evidence,
+    /// A number's rate, codes that overtake, webhooks.
+    Messaging,
     /// Sealing, opening, and sealing anew.
     Vault {
         /// How many values are sealed anew.
@@ -89,6 +92,7 @@ pub async fn run(bench: Bench, database: &Database, tell: &mut (dyn FnMut(&Figur
             Bench::Queue => queue::measure(&scratch, tell).await,
             Bench::Vault { rows } => vault::measure(&scratch, rows, tell).await,
             Bench::Evidence => evidence::measure(&scratch, tell).await,
+            Bench::Messaging => messaging::measure(&scratch, tell).await,
         }
     };
     let measured = tokio::select! {

@@ -497,7 +497,7 @@ async fn latencies(scratch: &Scratch) -> anyhow::Result<Vec<f64>> {
 }
 
 /// These jobs go nowhere.
-struct Nowhere;
+pub(super) struct Nowhere;
 
 #[async_trait]
 impl ObjectStore for Nowhere {

@@ -32,6 +32,8 @@ enum What {
     Evidence,
     /// Sealing and opening a field, and sealing a million rows anew beside readers and writers
     Vault,
+    /// A number's rate held by four workers, codes that overtake a million messages, and webhooks kept and applied
+    Messaging,
 }
 
 pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
@@ -39,6 +41,7 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode
     let bench = match args.bench {
         What::Queue => Bench::Queue,
         What::Evidence => Bench::Evidence,
+        What::Messaging => Bench::Messaging,
         What::Vault => Bench::Vault { rows: usize::try_from(args.rows)? },
     };
     let json = args.json;

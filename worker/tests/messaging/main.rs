@@ -1,6 +1,7 @@
 //! Messages over the real client, against the stand-in carrier, with the real receiver and a real database. Time is
 //! moved by hand; jobs run when the test says so.
 
+mod campaigns;
 mod receiving;
 mod senders;
 mod sending;
@@ -468,5 +469,11 @@ impl Shop {
 }
 
 fn kinds() -> Vec<Kind> {
-    vec![Kind::of::<messaging::Send>(), Kind::of::<messaging::Reconcile>(), Kind::of::<messaging::ApplyWebhook>()]
+    vec![
+        Kind::of::<messaging::Send>(),
+        Kind::of::<messaging::Reconcile>(),
+        Kind::of::<messaging::ApplyWebhook>(),
+        Kind::of::<messaging::campaign::SendWave>(),
+        Kind::of::<messaging::campaign::ReconcileWaves>(),
+    ]
 }

@@ -27,7 +27,7 @@ impl Shop {
         messaging::list_health(&mut conn, Some(self.business), self.clock.now()).await.expect("readable")
     }
 
-    async fn evidence(&self, word: &str) -> i64 {
+    pub(super) async fn evidence(&self, word: &str) -> i64 {
         sqlx::query_scalar("select count(*) from muneem.evidence_events where position($1::bytea in body) > 0")
             .bind(format!("\"{word}\"").into_bytes())
             .fetch_one(&self.db.pool())

@@ -25,8 +25,8 @@ use crate::{
     vault::Vault,
 };
 
-pub(super) use store::add_counts;
 pub use wave::{ReconcileWaves, SendWave};
+pub(super) use wave::{come_again, count_moves, wake};
 
 crate::id_type! {
     /// One campaign.
@@ -124,10 +124,9 @@ pub struct Campaign {
 /// [`Error::NoAccount`]; [`Error::BadCampaign`] names what is wrong with it.
 pub async fn create(conn: &mut PgConnection, new: &NewCampaign, by: &By<'_>) -> Result<CampaignId, Error> {
     let purpose = |text: &str| {
-        let word = |part: &str| {
-            !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
-        };
-        text.len() <= 80 && text.split_once('.').is_some_and(|(duty, what)| word(duty) && !duty.contains('_') && word(what))
+        let word = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        text.len() <= 80
+            && text.split_once('.').is_some_and(|(duty, what)| word(duty) && !duty.contains('_') && word(what))
     };
     if new.name.trim().is_empty() || new.name.chars().count() > 120 || new.name.chars().any(char::is_control) {
         return Err(Error::BadCampaign("name", "must be one line of 1 to 120 characters"));
@@ -186,7 +185,7 @@ pub async fn add_people(
     let policy = if campaign.class == MessageClass::Statutory { Policy::AtLeastOnce } else { Policy::AtMostOnce };
     insert_messages(&mut tx, &campaign, (&number, policy), &rows, by.now).await?;
     let added = i64::try_from(rows.len()).unwrap_or(i64::MAX);
-    add_counts(&mut tx, business, &[(id, "queued", added)], by.chance).await?;
+    store::add_counts(&mut tx, business, &[(id, "queued", added)], by.chance).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -195,7 +194,11 @@ pub async fn add_people(
 ///
 /// # Errors
 /// [`Error::NoSuchCampaign`]; [`Error::CampaignOver`].
-pub async fn start(conn: &mut PgConnection, (business, id): (BusinessId, CampaignId), by: &By<'_>) -> Result<(), Error> {
+pub async fn start(
+    conn: &mut PgConnection,
+    (business, id): (BusinessId, CampaignId),
+    by: &By<'_>,
+) -> Result<(), Error> {
     let mut tx = conn.begin().await?;
     let campaign = store::lock(&mut tx, business, id).await?.ok_or(Error::NoSuchCampaign)?;
     match campaign.state {

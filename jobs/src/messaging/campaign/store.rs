@@ -62,7 +62,9 @@ pub(super) async fn lock(
     business: BusinessId,
     id: CampaignId,
 ) -> Result<Option<Campaign>, Error> {
-    Ok(campaigns!("where campaign_id = $1 and business_id = $2 for update", id.0, business.0).fetch_optional(conn).await?)
+    Ok(campaigns!("where campaign_id = $1 and business_id = $2 for update", id.0, business.0)
+        .fetch_optional(conn)
+        .await?)
 }
 
 pub(super) async fn find(
@@ -134,7 +136,7 @@ pub(super) async fn take(
         from muneem.messaging_messages m
         where m.campaign_id = $1 and m.state = 'queued' and (m.not_before is null or m.not_before <= $3)
             and exists (
-                select from muneem.messaging_campaigns c where c.campaign_id = $1 and c.state = 'running')
+                select from muneem.messaging_campaigns c where c.campaign_id = $1 and c.state in ('running', 'done'))
         order by m.message_id
         limit $2
         for update of m skip locked
@@ -148,26 +150,22 @@ pub(super) async fn take(
     Ok(taken)
 }
 
-/// Puts messages of a campaign off.
-pub(super) async fn put_off(
+/// The campaigns of a business that go out.
+pub(super) async fn list_running(
     conn: &mut PgConnection,
-    put: &[(MessageId, DateTime<Utc>)],
-) -> Result<(), Error> {
-    let ids: Vec<_> = put.iter().map(|(id, _)| id.0).collect();
-    let until: Vec<_> = put.iter().map(|(_, until)| *until).collect();
-    sqlx::query!(
+    business: BusinessId,
+) -> Result<Vec<(CampaignId, MessageClass)>, Error> {
+    let rows = sqlx::query!(
         r#"
-        update muneem.messaging_messages m
-        set not_before = later.until
-        from unnest($1::uuid[], $2::timestamptz[]) as later (message_id, until)
-        where m.message_id = later.message_id
+        select campaign_id as "id: CampaignId", class as "class: MessageClass"
+        from muneem.messaging_campaigns
+        where business_id = $1 and state = 'running'
         "#,
-        &ids,
-        &until,
+        business.0,
     )
-    .execute(conn)
+    .fetch_all(conn)
     .await?;
-    Ok(())
+    Ok(rows.into_iter().map(|row| (row.id, row.class)).collect())
 }
 
 /// Whether messages wait, and when the first of those put off may begin.

@@ -5,7 +5,10 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use crate::{
-    messaging::{Error, Message, MessageClass, MessageId, NewMessage, Policy, State, sealed::Personal},
+    messaging::{
+        Campaign, CampaignId, Error, Language, Message, MessageClass, MessageId, NewMessage, Policy, State,
+        sealed::Personal,
+    },
     outbound::carrier::NumberId,
     people::BusinessId,
 };
@@ -49,6 +52,51 @@ pub(in crate::messaging) async fn insert_message(
         new.policy as Policy,
         row.expires_at,
         row.now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// Inserts messages of a campaign as queued.
+pub(in crate::messaging) async fn insert_messages(
+    conn: &mut PgConnection,
+    campaign: &Campaign,
+    (number, policy): (&NumberId, Policy),
+    rows: &[(MessageId, Personal, Language)],
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let ids: Vec<_> = rows.iter().map(|(id, ..)| id.0).collect();
+    let to: Vec<_> = rows.iter().map(|(_, personal, _)| personal.to.clone()).collect();
+    let endings: Vec<_> = rows.iter().map(|(_, personal, _)| personal.ending.clone()).collect();
+    let marks: Vec<_> = rows.iter().map(|(_, personal, _)| personal.mark.clone()).collect();
+    let params: Vec<_> = rows.iter().map(|(_, personal, _)| personal.params.clone()).collect();
+    let languages: Vec<_> = rows.iter().map(|(.., language)| language.as_str().to_owned()).collect();
+    sqlx::query!(
+        r#"
+        insert into muneem.messaging_messages (
+            message_id, business_id, phone_number_id, to_phone_sealed, to_phone_ending, to_mark, template, language,
+            params_sealed, purpose, class, policy, state, expires_at, created_at, updated_at, campaign_id)
+        select new.message_id, $1, $2, new.to_sealed, new.ending, new.mark, $3, new.language, new.params, $4, $5, $6,
+            'queued', $7, $8, $8, $9
+        from unnest($10::uuid[], $11::bytea[], $12::text[], $13::bytea[], $14::text[], $15::bytea[])
+            as new (message_id, to_sealed, ending, mark, language, params)
+        "#,
+        campaign.business_id.0,
+        number.as_str(),
+        campaign.template,
+        campaign.purpose,
+        campaign.class as MessageClass,
+        policy as Policy,
+        campaign.expires_at,
+        now,
+        campaign.campaign_id.0,
+        &ids,
+        &to,
+        &endings,
+        &marks,
+        &languages,
+        &params,
     )
     .execute(conn)
     .await?;
@@ -117,6 +165,9 @@ pub(in crate::messaging) struct MessageRow {
     pub(in crate::messaging) error_code: Option<i64>,
     pub(in crate::messaging) error_details: Option<String>,
     pub(in crate::messaging) duplicate_delivered_at: Option<DateTime<Utc>>,
+    pub(in crate::messaging) campaign: Option<CampaignId>,
+    /// No attempt begins before.
+    pub(in crate::messaging) not_before: Option<DateTime<Utc>>,
 }
 
 /// Locks messages of this business, in the order of their ids.
@@ -131,7 +182,8 @@ pub(in crate::messaging) async fn lock_messages(
         select m.message_id as "message_id: MessageId", m.state as "state: State", m.class as "class: MessageClass",
             m.policy as "policy: Policy", m.phone_number_id as "number: NumberId", a.waba_id,
             a.access_token_sealed is not null as "own_app!", m.to_mark, m.template, m.language, m.expires_at,
-            m.held_scope, m.skipped_because, m.error_code, m.error_details, m.duplicate_delivered_at
+            m.held_scope, m.skipped_because, m.error_code, m.error_details, m.duplicate_delivered_at,
+            m.campaign_id as "campaign: CampaignId", m.not_before
         from muneem.messaging_messages m
         join muneem.messaging_accounts a on a.phone_number_id = m.phone_number_id
         where m.message_id = any ($1) and m.business_id = $2
@@ -162,6 +214,7 @@ pub(in crate::messaging) async fn update_messages(
     let codes: Vec<_> = moved.iter().map(|row| row.error_code).collect();
     let details: Vec<_> = moved.iter().map(|row| row.error_details.clone()).collect();
     let twice: Vec<_> = moved.iter().map(|row| row.duplicate_delivered_at).collect();
+    let not_before: Vec<_> = moved.iter().map(|row| row.not_before).collect();
     sqlx::query!(
         r#"
         update muneem.messaging_messages m
@@ -171,9 +224,12 @@ pub(in crate::messaging) async fn update_messages(
             error_code = told.error_code,
             error_details = told.error_details,
             duplicate_delivered_at = told.twice,
-            updated_at = $8
-        from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::timestamptz[])
-            as told (message_id, state, held_scope, skipped_because, error_code, error_details, twice)
+            not_before = told.not_before,
+            updated_at = $9
+        from unnest(
+            $1::uuid[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::timestamptz[],
+            $8::timestamptz[])
+            as told (message_id, state, held_scope, skipped_because, error_code, error_details, twice, not_before)
         where m.message_id = told.message_id
         "#,
         &ids,
@@ -183,6 +239,7 @@ pub(in crate::messaging) async fn update_messages(
         &codes as &[Option<i64>],
         &details as &[Option<String>],
         &twice as &[Option<DateTime<Utc>>],
+        &not_before as &[Option<DateTime<Utc>>],
         now,
     )
     .execute(conn)
@@ -201,7 +258,7 @@ pub(in crate::messaging) async fn list_held(
         r#"
         select message_id as "message_id: MessageId", class as "class: MessageClass"
         from muneem.messaging_messages
-        where business_id = $1 and state = 'queued' and held_scope = $2
+        where business_id = $1 and state = 'queued' and held_scope = $2 and campaign_id is null
         order by message_id
         limit $3
         "#,
