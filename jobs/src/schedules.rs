@@ -1,14 +1,15 @@
 use crate::{
     evidence, people, queue,
     schedule::{Declaration, Error},
-    vault,
+    vault, webhooks,
 };
 
 /// What each duty offers: `schedules()` of its `mod.rs`.
 type Duty = fn() -> Result<Vec<Declaration>, Error>;
 
 /// The duties that have schedules.
-const DUTIES: &[Duty] = &[queue::schedules, evidence::schedules, people::signin::schedules, vault::schedules];
+const DUTIES: &[Duty] =
+    &[queue::schedules, evidence::schedules, people::signin::schedules, vault::schedules, webhooks::schedules];
 
 /// Every schedule that a duty declares: the one list of them. The runtime writes it to the table at its start.
 ///

@@ -26,6 +26,7 @@ use muneem_jobs::{
     queue::{Kind, Lane},
     schema,
     vault::{self, RootMade, Vault},
+    webhooks,
 };
 use muneem_postgres::{Error as PostgresError, Options, Say, Server};
 use secrecy::{ExposeSecret, SecretString};
@@ -356,6 +357,7 @@ impl App {
                 unknown_window: settings.reconcile_window,
                 ..messaging::Settings::DEFAULT
             },
+            webhooks: webhooks::Sending::nowhere(),
         });
         let refusals = Refusals::new(deps.db.clone(), Arc::clone(&deps.clock), Arc::clone(&deps.chance));
         Ok(Self {
