@@ -83,6 +83,10 @@ scopes! {
     InvoiceOpen "invoice:open";
     /// See messages and what came of them.
     MessagingRead "messaging:read";
+    /// See whom webhooks go to and what came of them, without addresses and contents.
+    WebhooksRead "webhooks:read";
+    /// Add, change and remove endpoints of webhooks, replace their secrets, tell them again.
+    WebhooksWrite "webhooks:write";
     /// See the profile of a business.
     BusinessRead "business:read";
     /// Change the profile of a business.

@@ -124,6 +124,8 @@ const TABLE: &[(Scope, &[Role])] = &[
     (Scope::InvoiceRead, &[Owner, Manager, CounterStaff, ReadOnly, Auditor, Support]),
     (Scope::InvoiceOpen, &[Owner, Manager, CounterStaff, ReadOnly]),
     (Scope::MessagingRead, &[Owner, Manager, CounterStaff, ReadOnly, PrivacyOfficer, IncidentLead, Auditor, Support]),
+    (Scope::WebhooksRead, &[Owner, Manager, ReadOnly, Operator, Auditor, Support]),
+    (Scope::WebhooksWrite, &[Owner, Operator]),
     // The business, its people and what speaks for it.
     (Scope::BusinessRead, &[Owner, Manager, ReadOnly, PrivacyOfficer, Operator, Auditor, Support]),
     (Scope::BusinessWrite, &[Owner, Operator]),

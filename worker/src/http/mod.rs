@@ -40,6 +40,7 @@ mod tests;
 mod vault;
 #[cfg(test)]
 mod vault_tests;
+mod webhooks;
 pub mod whatsapp;
 
 use std::sync::Arc;
@@ -79,6 +80,8 @@ pub struct Api {
     pub objects: Arc<dyn ObjectStore>,
     /// Seals and opens values.
     pub vault: Arc<Vault>,
+    /// How webhooks are sent: which addresses are taken.
+    pub webhooks: muneem_jobs::webhooks::Settings,
     /// Makes and reads cursors.
     pub cursors: CursorKey,
     /// `[server]`
@@ -152,6 +155,7 @@ fn described() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .merge(keys::routes())
         .merge(evidence::routes())
         .merge(people::routes())
+        .merge(webhooks::routes())
         .split_for_parts();
     complete(&mut description);
     (routes, description)
