@@ -375,7 +375,8 @@ async fn receivers(db: &PgPool) -> anyhow::Result<Option<Check>> {
     if bad == 0 {
         return Ok(Some(ok("webhooks", format!("{} endpoints, none failing", health.endpoints))));
     }
-    let since = health.failing_since.map(|since| format!(", the first since {}", since.to_rfc3339())).unwrap_or_default();
+    let since =
+        health.failing_since.map(|since| format!(", the first since {}", since.to_rfc3339())).unwrap_or_default();
     let found = format!(
         "of {} endpoints {} fail, {} are paused and {} disabled themselves{since}",
         health.endpoints, health.failing, health.paused, health.given_up

@@ -57,7 +57,9 @@ enum Command {
     #[command(after_help = "Example:\n  muneem webhooks set 019ab0c2-6f3e-7c1d-9d53-2f6b8c1e4a70 --enabled true")]
     Set(Box<Set>),
     /// Replace an endpoint's secret; the new one is shown once
-    #[command(after_help = "Example:\n  muneem webhooks rotate 019ab0c2-6f3e-7c1d-9d53-2f6b8c1e4a70 --overlap-hours 24")]
+    #[command(
+        after_help = "Example:\n  muneem webhooks rotate 019ab0c2-6f3e-7c1d-9d53-2f6b8c1e4a70 --overlap-hours 24"
+    )]
     Rotate {
         /// The endpoint's id
         id: EndpointId,
@@ -103,11 +105,9 @@ enum Command {
         output: Output,
     },
     /// Tell again: of one event, or an endpoint of all since an instant
-    #[command(
-        after_help = "Examples:\n  muneem webhooks replay --event evt_019ab0c26f3e7c1d9d532f6b8c1e4a70\n  \
+    #[command(after_help = "Examples:\n  muneem webhooks replay --event evt_019ab0c26f3e7c1d9d532f6b8c1e4a70\n  \
                       muneem webhooks replay --endpoint 019ab0c2-6f3e-7c1d-9d53-2f6b8c1e4a70 --since \
-                      2026-11-24T00:00:00+05:30 --failed-only"
-    )]
+                      2026-11-24T00:00:00+05:30 --failed-only")]
     Replay(Replay),
 }
 
