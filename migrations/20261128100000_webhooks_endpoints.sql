@@ -3,7 +3,8 @@ create table muneem.webhooks_endpoints (
     endpoint_id uuid primary key,
     business_id uuid not null references muneem.people_businesses (business_id),
     -- Scheme, host and port alone. Paths and queries of receivers often are secrets: the whole stands sealed.
-    origin text not null constraint webhooks_endpoints_origin_form check (origin ~ '^https?://[^/?#@]{1,300}$'),
+    origin text not null constraint webhooks_endpoints_origin_form
+        check (origin ~ '^https?://[^/?#@]+$' and length(origin) <= 300),
     url_sealed bytea,
     -- What staff wrote about it, sealed.
     description_sealed bytea,

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use schemars::JsonSchema;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
@@ -244,7 +244,8 @@ impl Run<'_> {
     }
 
     async fn promise_in(&mut self, tx: &mut PgConnection) -> Result<(), Error> {
-        let at = self.ctx.now() + PROMISE;
+        // As the database keeps it, which counts microseconds: it is compared with what is read back.
+        let at = (self.ctx.now() + PROMISE).trunc_subsecs(6);
         endpoints::set_next_look(tx, self.id, at).await?;
         self.worked.promised = Some(at);
         Ok(())
@@ -259,7 +260,6 @@ impl Run<'_> {
         if row.state == EndpointState::Disabled || row.answering().is_resting(now) {
             return Ok(None);
         }
-        self.promise_in(&mut tx).await?;
         let vault = &ctx.deps.vault;
         let sealed_url = row.url_sealed.as_deref().ok_or(Error::Unreadable(id, "url_sealed"))?;
         let url = sealed::open_text(&mut tx, vault, (ctx.business, id), Text::Url, sealed_url).await?;
@@ -283,6 +283,10 @@ impl Run<'_> {
             let Held { delivery_id, event_id, object_id, number, tries, body_sealed, .. } = held;
             let body = sealed::open_body(&mut tx, vault, (ctx.business, event_id), &body_sealed).await?;
             ready.push((object_id, Ready { delivery_id, event_id, number, tries, body }));
+        }
+        // One that found nothing promises nothing: else looks would follow each other for ever.
+        if !ready.is_empty() {
+            self.promise_in(&mut tx).await?;
         }
         tx.commit().await?;
         Ok(Some((Target { url, secrets: secrets.into() }, ready)))

@@ -183,11 +183,7 @@ fn failure_of(error: &reqwest::Error) -> WebhookFailure {
         if cause.is::<Nowhere>() {
             return WebhookFailure::Name;
         }
-        is_tls |= cause.is::<rustls::Error>()
-            || cause
-                .downcast_ref::<io::Error>()
-                .and_then(io::Error::get_ref)
-                .is_some_and(|inner| inner.is::<rustls::Error>());
+        is_tls |= holds_tls(cause);
         source = cause.source();
     }
     match (error.is_timeout(), is_tls, error.is_connect()) {
@@ -196,4 +192,16 @@ fn failure_of(error: &reqwest::Error) -> WebhookFailure {
         (.., true) => WebhookFailure::Connect,
         _ => WebhookFailure::Broken,
     }
+}
+
+/// I/O errors hide what they are made from, and are made from each other.
+fn holds_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    while let Some(held) = inner {
+        if held.is::<rustls::Error>() {
+            return true;
+        }
+        inner = held.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    }
+    error.is::<rustls::Error>()
 }

@@ -278,7 +278,14 @@ impl Shop {
             }
             self.advance(step).await;
         }
-        panic!("it does not come about: {:#?}", self.deliveries(None).await);
+        let jobs: Vec<String> = sqlx::query_scalar(
+            "select j.kind || ' ' || coalesce(j.parked::text, '-') || ' ' || j.run_at || coalesce(' ' || j.last_error, '')
+             from muneem.queue_jobs j union all select 'dead ' || d.kind || ' ' || d.cause from muneem.queue_dead d",
+        )
+        .fetch_all(&self.db.pool())
+        .await
+        .expect("jobs");
+        panic!("at {} it has not come about: {:#?}, jobs: {jobs:#?}", self.now(), self.deliveries(None).await);
     }
 
     /// Runs a job of the house now.
