@@ -1,6 +1,6 @@
 //! Endpoints: added, changed, removed, tried; their secrets made and replaced.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use sqlx::PgConnection;
@@ -166,6 +166,7 @@ pub async fn rotate_secret(
     overlap: TimeDelta,
     by: &By<'_>,
 ) -> Result<(SecretString, DateTime<Utc>), Error> {
+    let row = lock(&mut *tx, which).await?;
     if !(TimeDelta::zero()..=OVERLAP_MAX).contains(&overlap) {
         return Err(Error::BadField {
             field: "overlap_hours",
@@ -173,9 +174,9 @@ pub async fn rotate_secret(
             mend: "0 ends the old secret at once; 168 is the most",
         });
     }
-    let row = lock(&mut *tx, which).await?;
     let whose = (row.business_id, row.endpoint_id);
-    let ends_at = by.now + overlap;
+    // As the database keeps it and whoever looks later sees it.
+    let ends_at = (by.now + overlap).trunc_subsecs(6);
     store::end_secrets(&mut *tx, row.endpoint_id, ends_at, by.now).await?;
     let secret = add_secret(&mut *tx, vault, whose, by).await?;
     let details = json!({ "overlap_secs": overlap.num_seconds() });

@@ -66,12 +66,12 @@ pub async fn replay_event(
 /// # Errors
 /// [`Error::NoSuchEndpoint`]; [`Error::Disabled`]; [`Error::BadField`] for an instant still to come.
 pub async fn ask_replay(tx: &mut PgConnection, which: Which, replay: &Replay, by: &By<'_>) -> Result<ReplayId, Error> {
-    if replay.since > by.now {
-        return Err(Error::BadField { field: "since", problem: "is still to come", mend: "name an earlier instant" });
-    }
     let row = manage::lock(&mut *tx, which).await?;
     if row.state == EndpointState::Disabled {
         return Err(Error::Disabled(row.endpoint_id));
+    }
+    if replay.since > by.now {
+        return Err(Error::BadField { field: "since", problem: "is still to come", mend: "name an earlier instant" });
     }
     let wanted = (replay.since, replay.failed_only);
     if let Some(open) = replays::find_open(&mut *tx, row.endpoint_id, wanted).await? {

@@ -41,6 +41,8 @@ mod vault;
 #[cfg(test)]
 mod vault_tests;
 mod webhooks;
+#[cfg(test)]
+mod webhooks_tests;
 pub mod whatsapp;
 
 use std::sync::Arc;
