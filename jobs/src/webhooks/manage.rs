@@ -52,13 +52,12 @@ pub struct NewEndpoint {
 
 /// What is to be changed of an endpoint; what is not said stays.
 #[derive(Clone, Debug, Default)]
-#[expect(clippy::option_option, reason = "to empty a field and to leave it are two things to say")]
 pub struct Change {
     /// Where it is.
     pub url: Option<String>,
     /// What it is told of.
     pub event_types: Option<Vec<String>>,
-    /// What it is for.
+    /// What it is for; the inner none empties it.
     pub description: Option<Option<String>>,
     /// Whether it is told anything.
     pub enabled: Option<bool>,

@@ -17,7 +17,7 @@ const SECRET_BYTES: usize = 32;
 pub(super) fn mint(chance: &dyn Chance) -> SecretString {
     let mut bytes = Zeroizing::new([0; SECRET_BYTES]);
     chance.fill(&mut *bytes);
-    let text = Zeroizing::new(STANDARD.encode(&*bytes));
+    let text = Zeroizing::new(STANDARD.encode(bytes.as_slice()));
     format!("{PREFIX}{}", text.as_str()).into()
 }
 
