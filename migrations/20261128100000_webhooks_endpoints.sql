@@ -16,8 +16,9 @@ create table muneem.webhooks_endpoints (
     state text not null constraint webhooks_endpoints_state_known
         check (state in ('enabled', 'paused', 'disabled', 'removed')),
     -- Why it is paused or disabled: `failing`, `asked` (by somebody), `gone` (it answered 410), `address` (it may not
-    -- be called any more).
-    reason text constraint webhooks_endpoints_reason_known check (reason in ('failing', 'asked', 'gone', 'address')),
+    -- be called any more), `unreadable` (its sealed address or secret does not open).
+    reason text constraint webhooks_endpoints_reason_known
+        check (reason in ('failing', 'asked', 'gone', 'address', 'unreadable')),
     created_at timestamptz not null,
     changed_at timestamptz not null,
     -- Attempts that failed since the last one that did not.

@@ -56,7 +56,8 @@ create table muneem.webhooks_attempts (
     latency_ms integer,
     -- HTTP status of the answer; null: there was none.
     status smallint,
-    -- Why it failed: `status`, `timed_out`, `connect`, `tls`, `name`, `address`, `broken`, `interrupted`; null: it did not.
+    -- Why it failed: `status`, `timed_out`, `connect`, `tls`, `name`, `address`, `broken`, `interrupted`, `unreadable`;
+    -- null: it did not.
     cause text constraint webhooks_attempts_cause_form check (cause ~ '^[a-z_]{1,40}$'),
     primary key (delivery_id, number)
 );

@@ -28,8 +28,9 @@ use crate::{
     queue::{self, Done, Job, JobContext, Lane, NewJob, Slots},
 };
 
-/// One run begins nothing new after so long, so that other endpoints have their turn.
-const RUN_FOR: Duration = Duration::from_secs(20);
+/// One run begins nothing new after so long, so that other endpoints have their turn, and so that a process that ends
+/// finds what is under way answered in its time of grace.
+const RUN_FOR: Duration = Duration::from_secs(4);
 /// After something was delivered the next look is so soon: more tends to follow, and whoever emits it in between needs
 /// no job of its own.
 const LINGER: TimeDelta = TimeDelta::seconds(1);
@@ -260,36 +261,58 @@ impl Run<'_> {
         if row.state == EndpointState::Disabled || row.answering().is_resting(now) {
             return Ok(None);
         }
-        let vault = &ctx.deps.vault;
-        let sealed_url = row.url_sealed.as_deref().ok_or(Error::Unreadable(id, "url_sealed"))?;
-        let url = sealed::open_text(&mut tx, vault, (ctx.business, id), Text::Url, sealed_url).await?;
-        let Ok(url) = WebhookUrl::parse(&url, ctx.deps.webhooks.settings.loopback) else {
-            // Taken in a sandbox, or by rules that were laxer.
-            endpoints::disable(&mut tx, id, "address", now).await?;
-            let by = ctx.by(Deliver::KIND);
-            let details = json!({ "reason": "address" });
-            manage::note(&mut tx, (ctx.business, id), words::WEBHOOK_ENDPOINT_DISABLED, details, &by).await?;
-            tx.commit().await?;
-            tracing::error!(webhooks.endpoint_id = %id, "a webhook endpoint was disabled: its address may not be called");
-            return Ok(None);
+        let target = match self.target(&mut tx, &row).await {
+            Ok(Some(target)) => target,
+            outcome => {
+                // Taken in a sandbox, or by rules that were laxer; or its keys are gone.
+                let reason = match outcome {
+                    Ok(_) => "address",
+                    Err(error) if error.is_for_ever() => "unreadable",
+                    Err(error) => return Err(error),
+                };
+                endpoints::disable(&mut tx, id, reason, now).await?;
+                let (by, details) = (ctx.by(Deliver::KIND), json!({ "reason": reason }));
+                manage::note(&mut tx, (ctx.business, id), words::WEBHOOK_ENDPOINT_DISABLED, details, &by).await?;
+                tx.commit().await?;
+                tracing::error!(webhooks.endpoint_id = %id, reason, "a webhook endpoint had to be disabled");
+                return Ok(None);
+            }
         };
-        let mut secrets = Vec::new();
-        for secret in endpoints::list_secrets(&mut tx, id, now).await? {
-            let whose = (ctx.business, secret.secret_id, id);
-            secrets.push(sealed::open_secret(&mut tx, vault, whose, &secret.secret_sealed).await?);
-        }
-        let mut ready = Vec::new();
+        let (mut ready, mut lost) = (Vec::new(), Vec::new());
         for held in deliveries::claim(&mut tx, id, most, now).await? {
             let Held { delivery_id, event_id, object_id, number, tries, body_sealed, .. } = held;
-            let body = sealed::open_body(&mut tx, vault, (ctx.business, event_id), &body_sealed).await?;
-            ready.push((object_id, Ready { delivery_id, event_id, number, tries, body }));
+            match sealed::open_body(&mut tx, &ctx.deps.vault, (ctx.business, event_id), &body_sealed).await {
+                Ok(body) => ready.push((object_id, Ready { delivery_id, event_id, number, tries, body })),
+                // One whose key is gone holds up no other.
+                Err(error) if error.is_for_ever() => lost.push(Ended::unreadable((delivery_id, number, tries), now)),
+                Err(error) => return Err(error),
+            }
+        }
+        if !lost.is_empty() {
+            tracing::error!(webhooks.endpoint_id = %id, lost = lost.len(), "webhook events do not open any more");
+            deliveries::settle(&mut tx, ctx.business, &lost, now).await?;
         }
         // One that found nothing promises nothing: else looks would follow each other for ever.
         if !ready.is_empty() {
             self.promise_in(&mut tx).await?;
         }
         tx.commit().await?;
-        Ok(Some((Target { url, secrets: secrets.into() }, ready)))
+        Ok(Some((target, ready)))
+    }
+
+    /// Where the endpoint is and what signs for it now; nothing where its address may not be called.
+    async fn target(&self, tx: &mut PgConnection, row: &Row) -> Result<Option<Target>, Error> {
+        let Self { ctx, id, .. } = *self;
+        let vault = &ctx.deps.vault;
+        let sealed_url = row.url_sealed.as_deref().ok_or(Error::Unreadable(id, "url_sealed"))?;
+        let url = sealed::open_text(&mut *tx, vault, (ctx.business, id), Text::Url, sealed_url).await?;
+        let Ok(url) = WebhookUrl::parse(&url, ctx.deps.webhooks.settings.loopback) else { return Ok(None) };
+        let mut secrets = Vec::new();
+        for secret in endpoints::list_secrets(&mut *tx, id, ctx.now()).await? {
+            let whose = (ctx.business, secret.secret_id, id);
+            secrets.push(sealed::open_secret(&mut *tx, vault, whose, &secret.secret_sealed).await?);
+        }
+        Ok(Some(Target { url, secrets: secrets.into() }))
     }
 
     /// Posts one delivery, signed for the instant at which it begins.

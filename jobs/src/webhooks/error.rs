@@ -70,6 +70,13 @@ pub enum Error {
     Database(#[from] sqlx::Error),
 }
 
+impl Error {
+    /// What lies sealed does not open, as long as nobody restores it or its key: others need not wait for that.
+    pub(super) const fn is_for_ever(&self) -> bool {
+        matches!(self, Self::Unreadable(..) | Self::Vault(vault::Error::Unreadable { .. }))
+    }
+}
+
 impl JobError for Error {
     fn disposition(&self) -> Disposition {
         match self {

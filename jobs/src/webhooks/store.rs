@@ -177,7 +177,7 @@ pub async fn health(conn: &mut PgConnection) -> Result<Health, Error> {
         r#"select count(*) as "endpoints!",
             count(*) filter (where state = 'enabled' and failures > 0) as "failing!",
             count(*) filter (where state = 'paused') as "paused!",
-            count(*) filter (where state = 'disabled' and reason in ('gone', 'address')) as "given_up!",
+            count(*) filter (where state = 'disabled' and reason <> 'asked') as "given_up!",
             min(failing_since) filter (where state in ('enabled', 'paused')) as failing_since
         from muneem.webhooks_endpoints
         where state <> 'removed'"#

@@ -105,7 +105,7 @@ enum Command {
         output: Output,
     },
     /// Tell again: of one event, or an endpoint of all since an instant
-    #[command(after_help = "Examples:\n  muneem webhooks replay --event evt_019ab0c26f3e7c1d9d532f6b8c1e4a70\n  \
+    #[command(after_help = "Example:\n  muneem webhooks replay --event evt_019ab0c26f3e7c1d9d532f6b8c1e4a70\n  \
                       muneem webhooks replay --endpoint 019ab0c2-6f3e-7c1d-9d53-2f6b8c1e4a70 --since \
                       2026-11-24T00:00:00+05:30 --failed-only")]
     Replay(Replay),

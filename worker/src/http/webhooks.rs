@@ -65,7 +65,8 @@ struct Endpoint {
     /// enabled, paused or disabled.
     #[schema(value_type = String)]
     state: EndpointState,
-    /// Why it is paused or disabled: failing, asked, gone (it answered 410), address (it may not be called any more).
+    /// Why it is paused or disabled: failing, asked, gone (it answered 410), address (it may not be called any
+    /// more), unreadable (what is sealed of it does not open).
     reason: Option<String>,
     /// Attempts that failed since the last good one.
     failures: i32,
@@ -174,7 +175,7 @@ struct Attempt {
     latency_ms: Option<i32>,
     /// HTTP status of the answer.
     status: Option<i16>,
-    /// Why it failed: status, timed_out, connect, tls, name, address, broken, interrupted.
+    /// Why it failed: status, timed_out, connect, tls, name, address, broken, interrupted, unreadable.
     cause: Option<String>,
 }
 

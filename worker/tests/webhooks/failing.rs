@@ -205,3 +205,33 @@ async fn one_event_that_is_never_taken_holds_up_no_other() {
     receiver.reply([BROKEN]);
     shop.pass_until(TimeDelta::minutes(30), 10, async || shop.all_delivered(endpoint).await).await;
 }
+
+#[tokio::test]
+async fn what_does_not_open_any_more_holds_up_nothing_that_does() {
+    let (shop, receiver) = (Shop::open().await, Receiver::open().await);
+    let (endpoint, _) = shop.receiver(&receiver).await;
+    shop.emit(1..=5).await;
+    sqlx::query(
+        "update muneem.webhooks_events set body_sealed = set_byte(body_sealed, 40, 255 - get_byte(body_sealed, 40))
+         where object_id = 'message-3'",
+    )
+    .execute(&shop.db.pool())
+    .await
+    .expect("bent");
+    shop.run_due_jobs(None).await;
+    let numbers: Vec<_> = receiver.received().iter().map(receiver::Received::number).collect();
+    assert_eq!((numbers.len(), numbers.contains(&3)), (4, false), "{numbers:?}");
+    assert_eq!(shop.states(endpoint).await, [("delivered", 4), ("failed", 1)].into());
+    let lost = shop.deliveries(None).await.remove(2);
+    assert_eq!(lost.last_cause.as_deref(), Some("unreadable"));
+
+    sqlx::query("update muneem.webhooks_secrets set secret_sealed = set_byte(secret_sealed, 40, 255 - get_byte(secret_sealed, 40))")
+        .execute(&shop.db.pool())
+        .await
+        .expect("bent");
+    shop.emit([6]).await;
+    shop.pass_until(TimeDelta::seconds(1), 3, async || shop.endpoint(endpoint).await.state.as_str() == "disabled")
+        .await;
+    let shown = shop.endpoint(endpoint).await;
+    assert_eq!((shown.reason.as_deref(), shown.waiting, receiver.count()), (Some("unreadable"), 1, 4));
+}

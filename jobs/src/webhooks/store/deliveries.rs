@@ -111,6 +111,17 @@ pub(in crate::webhooks) struct Ended {
     pub(in crate::webhooks) next_at: DateTime<Utc>,
 }
 
+impl Ended {
+    /// What was to be told does not open any more.
+    pub(in crate::webhooks) const fn unreadable(
+        (delivery_id, number, tries): (i64, i32, i32),
+        now: DateTime<Utc>,
+    ) -> Self {
+        let (status, cause, state) = (None, Some("unreadable"), DeliveryState::Failed);
+        Self { delivery_id, number, started_at: now, latency_ms: 0, status, cause, state, tries, next_at: now }
+    }
+}
+
 /// Records attempts and moves their deliveries on, with one statement. What is not in hand any more, since its endpoint
 /// was removed, keeps its state and gets the attempt.
 pub(in crate::webhooks) async fn settle(
