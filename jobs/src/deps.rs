@@ -6,6 +6,7 @@ use crate::{
     messaging,
     outbound::{Carrier, Chance, Clock, Mailer, ObjectStore},
     vault::Vault,
+    webhooks,
 };
 
 /// What a job may use: the database and the outside, as `app.rs` of the binary wired them.
@@ -26,4 +27,6 @@ pub struct Deps {
     pub vault: Arc<Vault>,
     /// How long an attempt of unknown outcome waits for a webhook.
     pub messaging: messaging::Settings,
+    /// Who sends webhooks, and how.
+    pub webhooks: webhooks::Sending,
 }

@@ -2,7 +2,7 @@ use crate::{
     evidence, invoice, messaging,
     people::{self, signin},
     queue::{self, Kind},
-    vault,
+    vault, webhooks,
 };
 
 /// Every kind of job: the one list of them. `muneem migrate` publishes it in `muneem.queue_kinds`.
@@ -35,5 +35,9 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<vault::RotateKeys>(),
         Kind::of::<vault::Reseal>(),
         Kind::of::<vault::CheckColumns>(),
+        Kind::of::<webhooks::Deliver>(),
+        Kind::of::<webhooks::ReplayEvents>(),
+        Kind::of::<webhooks::Retire>(),
+        Kind::of::<webhooks::Sweep>(),
     ]
 }

@@ -16,6 +16,7 @@ pub mod queue;
 pub mod schedule;
 pub mod schema;
 pub mod vault;
+pub mod webhooks;
 
 mod deps;
 mod kinds;

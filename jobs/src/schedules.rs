@@ -1,7 +1,7 @@
 use crate::{
     evidence, messaging, people, queue,
     schedule::{Declaration, Error},
-    vault,
+    vault, webhooks,
 };
 
 /// What each duty offers: `schedules()` of its `mod.rs`.
@@ -9,7 +9,14 @@ type Duty = fn() -> Result<Vec<Declaration>, Error>;
 
 /// The duties that have schedules.
 const DUTIES: &[Duty] =
-    &[queue::schedules, evidence::schedules, people::signin::schedules, vault::schedules, messaging::schedules];
+    &[
+        queue::schedules,
+        evidence::schedules,
+        people::signin::schedules,
+        vault::schedules,
+        messaging::schedules,
+        webhooks::schedules,
+    ];
 
 /// Every schedule that a duty declares: the one list of them. The runtime writes it to the table at its start.
 ///

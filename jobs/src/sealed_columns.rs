@@ -1,10 +1,12 @@
 use crate::{
     files, invoice, messaging, people, queue,
     vault::{IndexedColumn, SealedColumn},
+    webhooks,
 };
 
 /// What each duty offers: `SEALED` and `INDEXED` of its `mod.rs`.
-const SEALED: &[&[SealedColumn]] = &[files::SEALED, invoice::SEALED, messaging::SEALED, people::SEALED, queue::SEALED];
+const SEALED: &[&[SealedColumn]] =
+    &[files::SEALED, invoice::SEALED, messaging::SEALED, people::SEALED, queue::SEALED, webhooks::SEALED];
 const INDEXED: &[&[IndexedColumn]] = &[invoice::INDEXED, messaging::INDEXED, people::INDEXED];
 
 /// Every column of ours that holds sealed values: the one list of them. What is missing here is not sealed anew when a

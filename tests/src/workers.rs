@@ -107,6 +107,7 @@ impl QueueUnderTest {
             mailer: Arc::new(muneem::outbound::mail::NotConfigured),
             vault,
             messaging: muneem_jobs::messaging::Settings::DEFAULT,
+            webhooks: muneem_jobs::webhooks::Sending::nowhere(),
         })
     }
 

@@ -22,6 +22,7 @@ use muneem_jobs::{
     queue::{Kind, Lane},
     schema,
     vault::{self, RootMade, Vault},
+    webhooks,
 };
 use muneem_postgres::{Error as PostgresError, Options, Say, Server};
 use secrecy::{ExposeSecret, SecretString};
@@ -44,6 +45,7 @@ use crate::{
         kms_file::{self, NoKey},
         mail::{self, Smtp},
         object_store::Objects,
+        webhook::{self, Receivers},
         whatsapp::{self, CloudApi},
     },
     queue as workers,
@@ -54,6 +56,8 @@ use crate::{
 const PRIVATE_DATABASE: &str = "muneem";
 /// Login of the private Postgres that is a member of the app role only.
 const PRIVATE_LOGIN: &str = "muneem";
+/// Most deliveries to one endpoint of webhooks that may be under way at once, whatever the settings say.
+const MOST_DELIVERIES: usize = 64;
 /// Longest wait for the private Postgres, which may have a crash to recover from.
 const PRIVATE_PATIENCE: Duration = Duration::from_secs(30);
 /// In the data directory: how other commands reach the private Postgres while a process of ours runs it.
@@ -337,6 +341,13 @@ impl App {
         };
         let chance: Arc<dyn Chance> = Arc::new(OsChance);
         let vault = vault(&config, database, &db, &clock, &chance).await?;
+        let sending = webhooks::Settings {
+            pause_after: TimeDelta::from_std(config.webhooks.pause_after).unwrap_or(TimeDelta::MAX),
+            keep: TimeDelta::days(config.webhooks.keep_days.into()),
+            concurrency: config.webhooks.concurrency.min(MOST_DELIVERIES),
+            loopback: config.sandbox.enabled,
+        };
+        let receivers = Receivers::new(webhook::Settings::new(config.sandbox.enabled))?;
         let deps = Arc::new(Deps {
             db,
             clock,
@@ -349,6 +360,7 @@ impl App {
                 unknown_window: settings.reconcile_window,
                 ..messaging::Settings::DEFAULT
             },
+            webhooks: webhooks::Sending::new(Arc::new(receivers), sending),
         });
         let refusals = Refusals::new(deps.db.clone(), Arc::clone(&deps.clock), Arc::clone(&deps.chance));
         Ok(Self {

@@ -66,6 +66,8 @@ pub struct Config {
     pub schedule: Schedule,
     /// `[messaging]`
     pub messaging: Messaging,
+    /// `[webhooks]`
+    pub webhooks: Webhooks,
     /// `[console]`
     pub console: Console,
     /// `[people]`
@@ -244,6 +246,18 @@ pub struct Whatsapp {
     /// Handle of the business whose number writes on behalf of the installation itself.
     #[serde(deserialize_with = "unless_empty")]
     pub installation_business: Option<String>,
+}
+
+/// Webhooks going out.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Webhooks {
+    /// An endpoint that has failed for so long is paused.
+    #[serde(rename = "pause_after_secs", deserialize_with = "secs")]
+    pub pause_after: Duration,
+    /// How long events are kept.
+    pub keep_days: u16,
+    /// Deliveries to one endpoint under way at once.
+    pub concurrency: usize,
 }
 
 /// Pages for staff.

@@ -267,6 +267,7 @@ async fn a_database_is_set_up_and_worked_with_by_commands_alone() {
     ];
     insta::with_settings!({ filters => filters }, { insta::assert_snapshot!("a_working_day", told) });
     secrets_are_not_stored(&house, &db).await;
+    webhooks_are_managed(&house);
     drop(db);
     let server = TestDb::empty().await;
     as_owner(&server, format!("drop role {login}")).await;
@@ -313,6 +314,40 @@ fn story(house: &House) -> String {
     say(&["keys", "rotate", "--business", "sharma-mobiles", "--class", "contact"]);
     say(&["doctor"]);
     told
+}
+
+fn webhooks_are_managed(house: &House) {
+    let read = |text: String| -> Value { serde_json::from_str(&text).expect("JSON") };
+    let refused = house.muneem(&["webhooks", "add", "sharma-mobiles", "https://10.0.0.1/"]);
+    assert_eq!(
+        (refused.code, refused.err.as_str()),
+        (Some(1), "muneem: url is not on the public internet: give one that everybody can reach\n")
+    );
+    let address = "https://hooks.example.in/s3cret?key=s3cret";
+    let made = read(house.well(&["webhooks", "add", "sharma-mobiles", address, "--json"]));
+    let (id, secret) =
+        (made["endpoint"]["endpoint_id"].as_str().expect("an id"), made["secret"].as_str().expect("one"));
+    let set = house.well(&["webhooks", "set", id, "--event-types", "messaging.*,invoice.*", "--description", "Till"]);
+    assert!(set.contains("types    ") && set.contains("messaging.*, invoice.*") && set.contains("Till"), "{set}");
+    let shown = house.well(&["webhooks", "list"]) + &house.well(&["webhooks", "show", id, "--json"]) + &set;
+    assert!(
+        shown.contains("https://hooks.example.in") && !shown.contains("s3cret") && !shown.contains(secret),
+        "{shown}"
+    );
+    let rotated = read(house.well(&["webhooks", "rotate", id, "--json"]));
+    assert!(rotated["secret"].as_str().is_some_and(|other| other.starts_with("whsec_") && other != secret));
+    let ping = read(house.well(&["webhooks", "test", id, "--json"]));
+    let ping = ping["event_id"].as_str().expect("an event");
+    assert!(house.well(&["webhooks", "deliveries", "--endpoint", id]).contains(ping));
+    assert!(house.well(&["webhooks", "event", ping]).contains("webhooks.ping"));
+    let again = house.well(&["webhooks", "replay", "--event", ping]);
+    assert_eq!(again, format!("{ping} goes to 0 endpoints again\n"), "it is still on its way");
+    let since = ["--since", "2026-01-01T00:00:00+05:30", "--failed-only"];
+    let all = house.well(&[&["webhooks", "replay", "--endpoint", id][..], &since].concat());
+    assert!(all.contains("is told again of what happened since 2025-12-31 18:30:00 UTC"), "{all}");
+    assert!(house.well(&["doctor"]).contains("ok    webhooks        1 endpoints, none failing\n"));
+    assert_eq!(house.well(&["webhooks", "remove", id]), format!("{id} is removed; 1 deliveries were dropped\n"));
+    assert_eq!(house.muneem(&["webhooks", "show", id]).code, Some(1));
 }
 
 async fn secrets_are_not_stored(house: &House, db: &TestDb) {

@@ -275,6 +275,7 @@ async fn run<J: Job>(test: &TestDb, job: &J, now: DateTime<Utc>) -> Result<Optio
         mailer: Arc::new(KeptMail::default()),
         vault: Arc::new(vault),
         messaging: messaging::Settings::DEFAULT,
+        webhooks: crate::webhooks::Sending::nowhere(),
     };
     let context = JobContext {
         deps: Arc::new(deps),

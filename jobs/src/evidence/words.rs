@@ -311,6 +311,30 @@ words! {
         /// Bodies of events were let go: of before when, by which law.
         BODIES_RETIRED = "evidence.bodies_retired",
     }
+    endpoints_are_managed_on_record_and_their_secrets_shown_once {
+        /// A business has one receiver of webhooks more.
+        WEBHOOK_ENDPOINT_ADDED = "webhooks.endpoint_added",
+        /// Something of it was changed: what.
+        WEBHOOK_ENDPOINT_CHANGED = "webhooks.endpoint_changed",
+        /// It has another secret.
+        WEBHOOK_SECRET_ROTATED = "webhooks.secret_rotated",
+        /// It is no more.
+        WEBHOOK_ENDPOINT_REMOVED = "webhooks.endpoint_removed",
+    }
+    a_receiver_that_is_gone_is_told_nothing_more {
+        /// It is told nothing any more: because somebody said so, because it answered 410, because it may not be called.
+        WEBHOOK_ENDPOINT_DISABLED = "webhooks.endpoint_disabled",
+    }
+    a_receiver_that_fails_for_long_is_paused_loses_nothing_and_comes_back {
+        /// It has failed for so long that it is asked only now and then.
+        WEBHOOK_ENDPOINT_PAUSED = "webhooks.endpoint_paused",
+        /// It answers again.
+        WEBHOOK_ENDPOINT_RESUMED = "webhooks.endpoint_resumed",
+    }
+    everything_since_an_instant_is_told_again_once_however_often_it_is_asked {
+        /// Somebody has it told things again: one, or all since when.
+        WEBHOOK_REPLAY_ASKED = "webhooks.replay_asked",
+    }
     what_cannot_be_walked_is_not_registered {
         /// A column of the frontend's was registered.
         COLUMN_ADDED = "vault.column_added",

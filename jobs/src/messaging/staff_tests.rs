@@ -123,6 +123,7 @@ impl Office {
             mailer: Arc::clone(&mails) as _,
             vault: Arc::new(crate::vault::tests::vault(&db)),
             messaging: Settings::DEFAULT,
+            webhooks: crate::webhooks::Sending::nowhere(),
         });
         let mut conn = db.pool().acquire().await.expect("a connection");
         queue::sync_kinds(&mut conn, &crate::kinds()).await.expect("kinds");

@@ -8,6 +8,7 @@ mod clock;
 pub mod kms;
 pub mod mailer;
 pub(crate) mod object_store;
+pub mod webhook;
 
 #[cfg(test)]
 pub(crate) use anchor::MemoryAnchor;
@@ -18,3 +19,4 @@ pub use clock::Clock;
 pub use kms::{KeyManager, KmsError};
 pub use mailer::{Email, Mail, MailOutcome, Mailer};
 pub use object_store::{ObjectError, ObjectStore};
+pub use webhook::WebhookSender;

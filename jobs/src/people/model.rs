@@ -87,6 +87,10 @@ scopes! {
     SendersRead "senders:read";
     /// Release what is held, and put alerts away.
     SendersWrite "senders:write";
+    /// See whom webhooks go to and what came of them, without addresses and contents.
+    WebhooksRead "webhooks:read";
+    /// Add, change and remove endpoints of webhooks, replace their secrets, tell them again.
+    WebhooksWrite "webhooks:write";
     /// See the profile of a business.
     BusinessRead "business:read";
     /// Change the profile of a business.

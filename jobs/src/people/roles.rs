@@ -129,6 +129,8 @@ const TABLE: &[(Scope, &[Role])] = &[
         &[Owner, Manager, CounterStaff, ReadOnly, PrivacyOfficer, IncidentLead, Operator, Auditor, Support],
     ),
     (Scope::SendersWrite, &[Owner, Manager, Operator]),
+    (Scope::WebhooksRead, &[Owner, Manager, ReadOnly, Operator, Auditor, Support]),
+    (Scope::WebhooksWrite, &[Owner, Operator]),
     // The business, its people and what speaks for it.
     (Scope::BusinessRead, &[Owner, Manager, ReadOnly, PrivacyOfficer, Operator, Auditor, Support]),
     (Scope::BusinessWrite, &[Owner, Operator]),

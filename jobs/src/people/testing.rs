@@ -138,6 +138,7 @@ impl House {
             mailer: Arc::clone(&mails) as Arc<dyn Mailer>,
             vault: Arc::clone(&vault),
             messaging: messaging::Settings::DEFAULT,
+            webhooks: crate::webhooks::Sending::nowhere(),
         });
         Self { pool, vault, clock, chance, mails, shop: shops[0], other: shops[1], deps, db }
     }

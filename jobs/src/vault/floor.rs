@@ -86,6 +86,7 @@ impl Floor {
             mailer: Arc::new(crate::outbound::mailer::KeptMail::default()),
             vault: Arc::new(vault(house.another())),
             messaging: messaging::Settings::DEFAULT,
+            webhooks: crate::webhooks::Sending::nowhere(),
         });
         let mut conn = house.db.pool().acquire().await.expect("a connection");
         sqlx::query("insert into muneem.people_businesses values ($1, 'sharma-mobiles', 'Sharma', now())")

@@ -132,6 +132,7 @@ impl House {
             mailer: Arc::new(muneem::outbound::mail::NotConfigured),
             vault: Arc::new(Vault::with_root(&app, &[7; 32].into(), clock.clone(), Arc::new(OsChance))),
             messaging: messaging::Settings::DEFAULT,
+            webhooks: muneem_jobs::webhooks::Sending::nowhere(),
         });
         let mut conn = owner.acquire().await.unwrap();
         queue::sync_kinds(&mut conn, &muneem_jobs::kinds()).await.unwrap();

@@ -331,6 +331,7 @@ pub(super) fn begin(
         mailer: Arc::new(crate::outbound::mail::NotConfigured),
         vault,
         messaging: messaging::Settings::DEFAULT,
+        webhooks: muneem_jobs::webhooks::Sending::nowhere(),
     });
     let connections = workers::Connections { db: scratch.db.clone(), listen: scratch.options.clone() };
     tokio::spawn(async move { workers::run(deps, connections, &kinds, settings, stop).await })

@@ -14,6 +14,7 @@ use muneem_jobs::{
     outbound::{Chance, Clock, KmsError},
     queue, schema,
     vault::{Look, look_at_columns},
+    webhooks,
 };
 use serde::Serialize;
 use sqlx::{PgConnection, PgPool};
@@ -224,6 +225,7 @@ async fn ask(config: &Config, database: &Database, checks: &mut Vec<Check>) -> a
         checks.extend(columns(config, &db).await?);
         checks.extend(evidence(config, &db).await?);
         checks.extend(work(&db).await?);
+        checks.extend(receivers(&db).await?);
     }
     Ok(())
 }
@@ -361,6 +363,25 @@ async fn work(db: &PgPool) -> anyhow::Result<Vec<Check>> {
     }
     checks.extend(faulty);
     Ok(checks)
+}
+
+/// How receivers of webhooks answer; nothing where there are none.
+async fn receivers(db: &PgPool) -> anyhow::Result<Option<Check>> {
+    let health = webhooks::health(&mut *db.acquire().await?).await?;
+    if health.endpoints == 0 {
+        return Ok(None);
+    }
+    let bad = health.failing + health.paused + health.given_up;
+    if bad == 0 {
+        return Ok(Some(ok("webhooks", format!("{} endpoints, none failing", health.endpoints))));
+    }
+    let since =
+        health.failing_since.map(|since| format!(", the first since {}", since.to_rfc3339())).unwrap_or_default();
+    let found = format!(
+        "of {} endpoints {} fail, {} are paused and {} disabled themselves{since}",
+        health.endpoints, health.failing, health.paused, health.given_up
+    );
+    Ok(Some(warn("webhooks", found, "see `muneem webhooks list`, mend the receiver, then `muneem webhooks test ID`")))
 }
 
 async fn address(listen: SocketAddr) -> Check {

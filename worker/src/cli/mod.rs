@@ -20,6 +20,7 @@ mod sandbox;
 mod schedule;
 mod senders;
 mod serve;
+mod webhooks;
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
@@ -57,6 +58,7 @@ enum Command {
     Schedule(schedule::Args),
     Invoice(invoice::Args),
     Messaging(messaging::Args),
+    Webhooks(webhooks::Args),
     People(people::Args),
     Keys(keys::Args),
     Evidence(evidence::Args),
@@ -102,6 +104,7 @@ impl Cli {
             Command::Jobs(args) => Box::pin(jobs::run(args, Config::load(self.config.as_deref())?)).await,
             Command::Invoice(args) => Box::pin(invoice::run(args, Config::load(self.config.as_deref())?)).await,
             Command::Messaging(args) => Box::pin(messaging::run(args, Config::load(self.config.as_deref())?)).await,
+            Command::Webhooks(args) => Box::pin(webhooks::run(args, Config::load(self.config.as_deref())?)).await,
             Command::People(args) => Box::pin(people::run(args, Config::load(self.config.as_deref())?)).await,
             Command::Keys(args) => Box::pin(keys::run(args, Config::load(self.config.as_deref())?)).await,
             Command::Evidence(args) => Box::pin(evidence::run(args, || Config::load(self.config.as_deref()))).await,

@@ -265,6 +265,7 @@ fn shown(app: &App, metrics: metrics_exporter_prometheus::PrometheusHandle, has_
         chance: Arc::clone(&deps.chance),
         objects: Arc::clone(&deps.objects),
         vault: Arc::clone(&deps.vault),
+        webhooks: deps.webhooks.settings,
         rates: Rates::new(&app.config.server),
         cursors: http::CursorKey::default(),
         settings: app.config.server.clone(),

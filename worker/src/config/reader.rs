@@ -12,8 +12,8 @@ use toml::{Table, Value};
 
 use super::{
     Aws, Azure, Config, Console, DEFAULTS, Data, Database, ENVIRONMENT_PREFIX, Evidence, Mail, Messaging, Origin,
-    People, Problems, Queue, SECRETS, Sandbox, Schedule, Server, Setting, Telemetry, Transit, Vault, Whatsapp,
-    base_dir,
+    People, Problems, Queue, SECRETS, Sandbox, Schedule, Server, Setting, Telemetry, Transit, Vault, Webhooks,
+    Whatsapp, base_dir,
 };
 use crate::outbound::mail::Tls;
 
@@ -213,6 +213,7 @@ impl Reader {
             self.section("evidence").map(|evidence: Evidence| evidence.with_secret(objects_key));
         let console: Option<Console> = self.section("console");
         let people: Option<People> = self.section("people");
+        let webhooks: Option<Webhooks> = self.section("webhooks");
         let telemetry: Option<Telemetry> = self.section("telemetry");
         let sandbox: Option<Sandbox> = self.section("sandbox");
         self.check_ranges();
@@ -244,7 +245,7 @@ impl Reader {
             queue,
             vault,
             schedule,
-            (messaging, console, people),
+            (messaging, console, people, webhooks),
             evidence,
             telemetry,
             sandbox,
@@ -256,7 +257,7 @@ impl Reader {
                 Some(queue),
                 Some(vault),
                 Some(schedule),
-                (Some(messaging), Some(console), Some(people)),
+                (Some(messaging), Some(console), Some(people), Some(webhooks)),
                 Some(evidence),
                 Some(telemetry),
                 Some(sandbox),
@@ -277,6 +278,7 @@ impl Reader {
                     },
                     mail: Mail { password: mail_password, ..messaging.mail },
                 },
+                webhooks,
                 console,
                 people,
                 evidence,
@@ -337,6 +339,9 @@ impl Reader {
             "messaging.whatsapp.request_timeout_secs",
             "messaging.mail.port",
             "messaging.mail.timeout_secs",
+            "webhooks.pause_after_secs",
+            "webhooks.keep_days",
+            "webhooks.concurrency",
             "evidence.anchor_every_secs",
             "evidence.timestamp.every_secs",
             "evidence.timestamp.timeout_secs",

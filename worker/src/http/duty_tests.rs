@@ -124,6 +124,7 @@ impl House {
             mailer: Arc::new(crate::outbound::mail::NotConfigured),
             vault: Arc::new(self.vault()),
             messaging: messaging::Settings::DEFAULT,
+            webhooks: muneem_jobs::webhooks::Sending::nowhere(),
         });
         let mut conn = self.db.pool().acquire().await.expect("a connection");
         let worker = work::join(&mut conn, "test", std::time::Duration::from_secs(60), 16).await.expect("a worker");

@@ -70,6 +70,17 @@ pub(super) const TABLE: &[(Method, &str, Scope)] = &[
     (Method::POST, "/v1/people/approvals/{id}/withdraw", Scope::ApprovalRead),
     (Method::GET, "/v1/people/support", Scope::BusinessRead),
     (Method::POST, "/v1/people/support/{id}/end", Scope::BusinessWrite),
+    (Method::GET, "/v1/webhooks/endpoints", Scope::WebhooksRead),
+    (Method::POST, "/v1/webhooks/endpoints", Scope::WebhooksWrite),
+    (Method::GET, "/v1/webhooks/endpoints/{id}", Scope::WebhooksRead),
+    (Method::PATCH, "/v1/webhooks/endpoints/{id}", Scope::WebhooksWrite),
+    (Method::POST, "/v1/webhooks/endpoints/{id}/rotate", Scope::WebhooksWrite),
+    (Method::POST, "/v1/webhooks/endpoints/{id}/remove", Scope::WebhooksWrite),
+    (Method::POST, "/v1/webhooks/endpoints/{id}/test", Scope::WebhooksWrite),
+    (Method::POST, "/v1/webhooks/endpoints/{id}/replay", Scope::WebhooksWrite),
+    (Method::GET, "/v1/webhooks/deliveries", Scope::WebhooksRead),
+    (Method::GET, "/v1/webhooks/events/{id}", Scope::WebhooksRead),
+    (Method::POST, "/v1/webhooks/events/{id}/replay", Scope::WebhooksWrite),
 ];
 
 /// The scope that a request needs; `None`: the address has no row.

@@ -12,6 +12,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use muneem_jobs::{
     evidence::{self, AnchorState},
     vault::Openness,
+    webhooks,
 };
 use serde::Serialize;
 
@@ -116,7 +117,26 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Response {
     (status, Json(body)).into_response()
 }
 
+/// Asks how receivers of webhooks answer, and keeps it for `/metrics`. A database that does not answer leaves the last
+/// word; readiness tells of it.
+async fn receivers(api: &Api) {
+    let health = tokio::time::timeout(PATIENCE, async {
+        let mut db = api.db.acquire().await.map_err(webhooks::Error::from)?;
+        webhooks::health(&mut db).await
+    });
+    let Ok(Ok(health)) = health.await else { return };
+    for (state, count) in [
+        ("all", health.endpoints),
+        ("failing", health.failing),
+        ("paused", health.paused),
+        ("given_up", health.given_up),
+    ] {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        metrics::gauge!("muneem_webhooks_endpoints", "state" => state).set(count);
+    }
+}
+
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
-    vault(&api).await;
+    tokio::join!(vault(&api), receivers(&api));
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], api.metrics.render()).into_response()
 }

@@ -41,6 +41,9 @@ mod tests;
 mod vault;
 #[cfg(test)]
 mod vault_tests;
+mod webhooks;
+#[cfg(test)]
+mod webhooks_tests;
 pub mod whatsapp;
 
 use std::sync::Arc;
@@ -80,6 +83,8 @@ pub struct Api {
     pub objects: Arc<dyn ObjectStore>,
     /// Seals and opens values.
     pub vault: Arc<Vault>,
+    /// How webhooks are sent: which addresses are taken.
+    pub webhooks: muneem_jobs::webhooks::Settings,
     /// Makes and reads cursors.
     pub cursors: CursorKey,
     /// `[server]`
@@ -154,6 +159,7 @@ fn described() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .merge(keys::routes())
         .merge(evidence::routes())
         .merge(people::routes())
+        .merge(webhooks::routes())
         .split_for_parts();
     complete(&mut description);
     (routes, description)

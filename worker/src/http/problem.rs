@@ -14,7 +14,7 @@ use axum::{
 use muneem_jobs::{
     evidence, files, invoice, messaging,
     people::{self, approval},
-    queue, schedule, vault,
+    queue, schedule, vault, webhooks,
 };
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -112,6 +112,10 @@ problems! {
     NoSuchHead "evidence.no_such_head" 404 "No head was signed over that many events" "GET /v1/evidence/heads lists all; `from` is the smaller one.";
     NoSuchMessage "messaging.no_such_message" 404 "There is no such message" "GET /v1/messaging/messages lists those of your business.";
     NoSuchHold "messaging.no_such_hold" 404 "There is no such hold or alert" "GET /v1/messaging/senders lists those in force for your business.";
+    NoSuchEndpoint "webhooks.no_such_endpoint" 404 "There is no such endpoint" "GET /v1/webhooks/endpoints lists those of your business.";
+    NoSuchWebhook "webhooks.no_such_event" 404 "There is no such event" "GET /v1/webhooks/deliveries lists those of your business; events are kept for some weeks after they were delivered.";
+    EndpointDisabled "webhooks.endpoint_disabled" 409 "The endpoint is disabled" "PATCH it with `enabled: true` first.";
+    TooManyEndpoints "webhooks.too_many_endpoints" 409 "The business has as many endpoints as it may have" "Remove one that is not needed.";
     NoSuchInvoice "invoice.no_such_invoice" 404 "There is no such invoice" "GET /v1/invoice/invoices lists those of your business.";
     NotIssued "invoice.not_issued" 409 "The invoice's PDF is not made yet" "Try again after the seconds that `retry-after` says.";
     NoSuchRefusal "invoice.no_such_refusal" 404 "There is no such refused document" "Take the id from the error of the dead `invoice.issue` job; a document that was issued after all has none.";
@@ -418,6 +422,24 @@ impl From<messaging::Error> for Problem {
     fn from(error: messaging::Error) -> Self {
         match error {
             messaging::Error::Database(error) => error.into(),
+            error => Self::internal(&error),
+        }
+    }
+}
+
+impl From<webhooks::Error> for Problem {
+    fn from(error: webhooks::Error) -> Self {
+        use webhooks::Error as E;
+        match error {
+            E::NoSuchEndpoint(_) => ProblemId::NoSuchEndpoint.into(),
+            E::NoSuchEvent(_) => ProblemId::NoSuchWebhook.into(),
+            E::Disabled(_) => ProblemId::EndpointDisabled.into(),
+            E::TooMany(_) => Self::new(ProblemId::TooManyEndpoints, error.to_string()),
+            E::BadField { field, problem, mend } => Self::field(ProblemId::BadBody, field, problem, mend),
+            E::Vault(error) => error.into(),
+            E::Enqueue(error) => error.into(),
+            E::Evidence(error) => error.into(),
+            E::Database(error) => error.into(),
             error => Self::internal(&error),
         }
     }

@@ -113,6 +113,7 @@ impl House {
                 Arc::new(SystemClock),
                 Arc::new(OsChance),
             )),
+            webhooks: muneem_jobs::webhooks::Settings::DEFAULT,
             rates: rate::Rates::new(&config.server),
             cursors: CursorKey::default(),
             settings: config.server,

@@ -33,8 +33,13 @@ pub async fn probe(url: &str, patience: Duration) -> reqwest::Result<(u16, Strin
 ///
 /// # Errors
 /// When the machine has no usable certificate store.
-#[expect(clippy::disallowed_methods, reason = "the one home of HTTP clients")]
 pub fn client(timeouts: Timeouts) -> reqwest::Result<reqwest::Client> {
+    builder(timeouts).build()
+}
+
+/// The same before it is built, for whoever is stricter still.
+#[expect(clippy::disallowed_methods, reason = "the one home of HTTP clients")]
+pub(super) fn builder(timeouts: Timeouts) -> reqwest::ClientBuilder {
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         // Somebody else's provider is as good; there is only one per process.
@@ -50,5 +55,4 @@ pub fn client(timeouts: Timeouts) -> reqwest::Result<reqwest::Client> {
         .pool_idle_timeout(Duration::from_secs(20))
         .tcp_nodelay(true)
         .user_agent(concat!("muneem/", env!("CARGO_PKG_VERSION")))
-        .build()
 }

@@ -20,4 +20,5 @@ pub mod kms_transit;
 pub mod mail;
 pub mod object_store;
 pub mod oidc;
+pub mod webhook;
 pub mod whatsapp;

@@ -171,6 +171,7 @@ impl Shop {
                 Arc::new(OsChance),
             )),
             messaging: messaging::Settings::DEFAULT,
+            webhooks: muneem_jobs::webhooks::Sending::nowhere(),
         });
         let intake = Intake {
             db: db.app_pool(),

@@ -131,6 +131,7 @@ impl Shop {
             mailer: Arc::new(crate::outbound::mailer::KeptMail::default()),
             vault: Arc::new(crate::vault::tests::vault(&db)),
             messaging: messaging::Settings::DEFAULT,
+            webhooks: crate::webhooks::Sending::nowhere(),
         });
         let mut conn = db.pool().acquire().await.expect("a connection");
         for (id, handle) in [(business.0, "sharma-mobiles"), (Uuid::from_u128(2), "kaveri-retail")] {
