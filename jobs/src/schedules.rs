@@ -8,15 +8,14 @@ use crate::{
 type Duty = fn() -> Result<Vec<Declaration>, Error>;
 
 /// The duties that have schedules.
-const DUTIES: &[Duty] =
-    &[
-        queue::schedules,
-        evidence::schedules,
-        people::signin::schedules,
-        vault::schedules,
-        messaging::schedules,
-        webhooks::schedules,
-    ];
+const DUTIES: &[Duty] = &[
+    queue::schedules,
+    evidence::schedules,
+    people::signin::schedules,
+    vault::schedules,
+    messaging::schedules,
+    webhooks::schedules,
+];
 
 /// Every schedule that a duty declares: the one list of them. The runtime writes it to the table at its start.
 ///

@@ -166,7 +166,7 @@ async fn apply_statuses(
         .collect::<Result<_, Error>>()?;
     holds::react(conn, ctx.business, &signs, &by).await?;
     send::react_to_limits(conn, ctx, &signs).await?;
-    ledger.write(conn, &*ctx.deps.chance).await?;
+    ledger.write(conn, ctx).await?;
     trail.write(conn).await
 }
 

@@ -118,9 +118,18 @@ pub enum Error {
     /// What was done could not be put on record, so it was not done.
     #[error("messaging: evidence")]
     Evidence(#[from] crate::evidence::Error),
+    /// The frontend could not be told.
+    #[error("messaging: webhooks")]
+    Webhooks(#[source] Box<crate::webhooks::Error>),
     /// The database failed.
     #[error("messaging: database")]
     Database(#[from] sqlx::Error),
+}
+
+impl From<crate::webhooks::Error> for Error {
+    fn from(error: crate::webhooks::Error) -> Self {
+        Self::Webhooks(Box::new(error))
+    }
 }
 
 impl From<people::links::Error> for Error {
@@ -154,6 +163,7 @@ impl JobError for Error {
             Self::Vault(source) => source.disposition(),
             Self::Evidence(source) => source.disposition(),
             Self::Link(source) => source.disposition(),
+            Self::Webhooks(source) => source.disposition(),
             Self::Upload(..)
             | Self::Lease(_)
             | Self::Enqueue(_)
@@ -193,6 +203,7 @@ impl JobError for Error {
             Self::Vault(source) => source.cause(),
             Self::Evidence(source) => source.cause(),
             Self::Link(source) => source.cause(),
+            Self::Webhooks(source) => source.cause(),
             Self::Database(_) => "messaging.database",
         }
     }

@@ -24,12 +24,13 @@ use crate::{
     evidence::words,
     id::JobId,
     outbound::{
-        Chance, Wamid,
+        Wamid,
         carrier::{self, Class, Failure, Refusal, SendOutcome, Via},
     },
     people::BusinessId,
     queue::{self, JobContext, NewJob},
     vault::Vault,
+    webhooks::{self, Emission},
 };
 
 /// A message of the ledger.
@@ -362,7 +363,7 @@ impl Ledger {
     }
 
     /// Writes what changed, and plans the attempts that follow. What was noted on the trail is the caller's to write.
-    pub(super) async fn write(&mut self, conn: &mut PgConnection, chance: &dyn Chance) -> Result<(), Error> {
+    pub(super) async fn write(&mut self, conn: &mut PgConnection, ctx: &JobContext) -> Result<(), Error> {
         let mut again = std::mem::take(&mut self.again);
         // A campaign's streams take what waits; one may have to come again for it.
         let mut streams = BTreeMap::<CampaignId, (DateTime<Utc>, MessageClass)>::new();
@@ -396,12 +397,17 @@ impl Ledger {
             .entries
             .values_mut()
             .filter(|entry| entry.counted != entry.message.state)
-            .filter_map(|entry| {
+            .map(|entry| {
                 let from = std::mem::replace(&mut entry.counted, entry.message.state);
-                Some((entry.message.campaign?, from, entry.message.state))
+                (&entry.message, from)
             })
             .collect();
-        campaign::count_moves(conn, (self.business, chance), &moves).await?;
+        let counted: Vec<_> = moves.iter().filter_map(|(row, from)| Some((row.campaign?, *from, row.state))).collect();
+        // That a message is about to be posted concerns nobody outside.
+        let told = moves.iter().filter(|(row, _)| !matches!(row.state, State::Posting | State::Queued));
+        let events = told.map(|(row, _)| event_of(row, self.now)).collect();
+        campaign::count_moves(conn, (self.business, &*ctx.deps.chance), &counted).await?;
+        webhooks::emit_all(conn, Emission::of(ctx), self.business, events).await?;
         for (id, at) in again {
             let entry = self.entries.get(&id).ok_or(Error::NoMessage(id))?;
             let send = NewJob::of(self.business, &Send { message_id: id })?.lane(entry.message.class.lane());
@@ -495,6 +501,26 @@ pub(super) async fn mark_of(
     match outcome {
         SendOutcome::Accepted(accepted) => Ok(Some(sealed::mark(conn, vault, business, &accepted.wamid).await?)),
         _ => Ok(None),
+    }
+}
+
+/// What the frontend is told of a message that moved.
+fn event_of(row: &MessageRow, now: DateTime<Utc>) -> webhooks::Event {
+    webhooks::Event {
+        event_type: format!("messaging.message.{}", row.state.as_str()),
+        object: row.message_id.to_string(),
+        occurred_at: now,
+        data: json!({
+            "message_id": row.message_id,
+            "state": row.state,
+            "class": row.class,
+            "template": row.template,
+            "language": row.language,
+            "campaign_id": row.campaign,
+            "error_code": row.error_code,
+            "held_scope": row.held_scope,
+            "skipped_because": row.skipped_because,
+        }),
     }
 }
 

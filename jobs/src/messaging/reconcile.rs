@@ -50,7 +50,7 @@ impl Job for Reconcile {
         } else if let Some(number) = self.attempt {
             wait = look(&mut tx, ctx, &mut ledger, (id, number), &mut trail).await?;
         }
-        ledger.write(&mut tx, &*ctx.deps.chance).await?;
+        ledger.write(&mut tx, ctx).await?;
         trail.write(&mut tx).await?;
         ctx.step("messaging.reconciled").await;
         if let Some(until) = wait {

@@ -176,7 +176,7 @@ async fn upload_refused(ctx: &JobContext, id: MessageId, refusal: &Refusal) -> R
             let by = ctx.by(Send::KIND);
             let held = holds::react(&mut tx, ctx.business, &[(&sign, &ledger.get(id)?.message)], &by).await?;
             ledger.waits(id, scope.as_str(), Some(refusal.code));
-            ledger.write(&mut tx, &*ctx.deps.chance).await?;
+            ledger.write(&mut tx, ctx).await?;
             tx.commit().await?;
             let until = held.get(&id).copied().unwrap_or(ctx.now() + rules::delta(own));
             Err(Error::Waiting { message: id, until, why: "the carrier holds the sender" })
@@ -207,7 +207,7 @@ async fn begin(ctx: &JobContext, id: MessageId, probes: &[Uuid]) -> Result<Optio
     let attempts = ledger.get(id)?.attempts.last().map_or(1, |last| last.number + 1);
     let reference = Reference::new(id, attempts, ctx.deps.chance.as_ref());
     let Some(number) = ledger.begin(id, &reference, (ctx.job, ctx.attempt)) else { return Ok(None) };
-    ledger.write(&mut tx, &*ctx.deps.chance).await?;
+    ledger.write(&mut tx, ctx).await?;
     let look_at = now + rules::delta(ctx.deps.messaging.unknown_window);
     let reconcile = NewJob::of(ctx.business, &Reconcile { message_id: id, attempt: Some(number) })?;
     queue::enqueue(&mut tx, &reconcile.key(format!("{id}/{number}")).run_at(look_at)).await?;
@@ -252,7 +252,7 @@ async fn record(
         .collect::<Result<_, Error>>()?;
     let held = holds::react(&mut tx, ctx.business, &signs, &by).await?;
     react_to_limits(&mut tx, ctx, &signs).await?;
-    ledger.write(&mut tx, &*ctx.deps.chance).await?;
+    ledger.write(&mut tx, ctx).await?;
     trail.write(&mut tx).await?;
     let until = match next {
         Some(Next::Again(wait)) => ctx.now() + rules::delta(wait),
@@ -304,7 +304,7 @@ async fn follow_the_dead(ctx: &JobContext, id: MessageId) -> Result<Done, Error>
     if let Some(number) = own.map(|own| own.number) {
         let mut trail = Trail::of(ctx, Send::KIND);
         ledger.leave_unknown((id, number), &Failure::new("the worker died while posting"), &mut trail);
-        ledger.write(&mut tx, &*ctx.deps.chance).await?;
+        ledger.write(&mut tx, ctx).await?;
         trail.write(&mut tx).await?;
     }
     ctx.complete(&mut tx, None).await?;
@@ -318,7 +318,7 @@ async fn end(ctx: &JobContext, id: MessageId, reason: (Option<i64>, Option<&str>
     let mut trail = Trail::of(ctx, Send::KIND);
     let mut ledger = Ledger::lock(&mut tx, ctx.business, [id], ctx.now()).await?;
     ledger.fail(id, reason, why, &mut trail);
-    ledger.write(&mut tx, &*ctx.deps.chance).await?;
+    ledger.write(&mut tx, ctx).await?;
     trail.write(&mut tx).await?;
     ctx.complete(&mut tx, None).await?;
     tx.commit().await?;
@@ -338,7 +338,7 @@ async fn wait(
         let mut tx = ctx.begin().await?;
         let mut ledger = Ledger::lock(&mut tx, ctx.business, [id], ctx.now()).await?;
         ledger.waits(id, scope, code);
-        ledger.write(&mut tx, &*ctx.deps.chance).await?;
+        ledger.write(&mut tx, ctx).await?;
         tx.commit().await?;
     }
     Err(Error::Waiting { message: id, until, why: "it may not be sent now" })

@@ -223,7 +223,11 @@ impl<'a> Shop<'a> {
     }
 
     /// A worker as `serve` runs one.
-    fn worker(&self, nth: usize, stop: &CancellationToken) -> tokio::task::JoinHandle<Result<(), muneem_jobs::queue::Error>> {
+    fn worker(
+        &self,
+        nth: usize,
+        stop: &CancellationToken,
+    ) -> tokio::task::JoinHandle<Result<(), muneem_jobs::queue::Error>> {
         let settings = workers::Settings {
             name: format!("bench-{nth}"),
             lanes: Lane::ALL.to_vec(),
@@ -372,9 +376,9 @@ async fn webhooks(scratch: &Scratch, tell: &mut (dyn FnMut(&Figure) + Send)) -> 
     let listener = tokio::net::TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     let url = format!("http://{}/webhooks/whatsapp", listener.local_addr()?);
     let ended = stop.clone();
-    tokio::spawn(async move {
-        axum::serve(listener, routes(intake)).with_graceful_shutdown(ended.cancelled_owned()).await
-    });
+    tokio::spawn(
+        async move { axum::serve(listener, routes(intake)).with_graceful_shutdown(ended.cancelled_owned()).await },
+    );
     let worker = shop.worker(0, &stop);
     // Signed beforehand: it is the receiver that is measured.
     let bodies: Vec<(String, String)> = (0..WEBHOOKS).map(|nth| status(&shop, nth)).collect();

@@ -202,7 +202,7 @@ async fn wave(ctx: &JobContext, id: CampaignId) -> Result<Wave, Error> {
     for (message, until) in later {
         ledger.put_off(message, until);
     }
-    ledger.write(&mut tx, &*ctx.deps.chance).await?;
+    ledger.write(&mut tx, ctx).await?;
     trail.write(&mut tx).await?;
     tx.commit().await?;
     ctx.step("messaging.wave_begun").await;
@@ -290,7 +290,7 @@ async fn record(
         .collect::<Result<_, Error>>()?;
     holds::react(&mut tx, ctx.business, &signs, &by).await?;
     send::react_to_limits(&mut tx, ctx, &signs).await?;
-    ledger.write(&mut tx, &*ctx.deps.chance).await?;
+    ledger.write(&mut tx, ctx).await?;
     rest_after(&mut tx, campaign, &by).await?;
     trail.write(&mut tx).await?;
     tx.commit().await?;
@@ -333,7 +333,7 @@ async fn expire(ctx: &JobContext, campaign: &Campaign) -> Result<Wave, Error> {
     for id in &taken {
         ledger.fail(*id, (None, Some(crate::messaging::EXPIRED)), "expired", &mut trail);
     }
-    ledger.write(&mut tx, &*ctx.deps.chance).await?;
+    ledger.write(&mut tx, ctx).await?;
     trail.write(&mut tx).await?;
     tx.commit().await?;
     Ok(if taken.is_empty() { Wave::Over } else { Wave::Sent })
@@ -384,7 +384,7 @@ impl Job for ReconcileWaves {
                 first = Some(first.map_or(until, |known| known.min(until)));
             }
         }
-        ledger.write(&mut tx, &*ctx.deps.chance).await?;
+        ledger.write(&mut tx, ctx).await?;
         trail.write(&mut tx).await?;
         // Streams may be gone by now, and the end of the campaign needs one.
         if let Some(campaign) = store::lock(&mut tx, ctx.business, id).await?
