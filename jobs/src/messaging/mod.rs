@@ -21,6 +21,7 @@ mod ledger;
 mod mail_store;
 mod masked;
 mod model;
+pub mod otp;
 mod reconcile;
 mod rules;
 mod sealed;
@@ -35,6 +36,7 @@ mod template;
 mod trail;
 mod warn_staff;
 mod webhook;
+pub mod wishes;
 
 use std::collections::BTreeSet;
 
