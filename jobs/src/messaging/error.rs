@@ -1,6 +1,6 @@
 use chrono::{DateTime, Utc};
 
-use super::{MailId, MessageId, WebhookId};
+use super::{MailId, MessageId, WebhookId, wishes};
 use crate::{
     files,
     outbound::{carrier::UploadError, mailer::MailFailure},
@@ -83,6 +83,9 @@ pub enum Error {
     /// The link that a message is about could not be read.
     #[error("messaging: read a link")]
     Link(#[source] Box<people::links::Error>),
+    /// What somebody wants to hear could not be read or written.
+    #[error("messaging: wishes")]
+    Wishes(#[source] Box<wishes::Error>),
     /// What is personal could not be sealed or opened.
     #[error("messaging: vault")]
     Vault(#[from] vault::Error),
@@ -97,6 +100,12 @@ pub enum Error {
 impl From<people::links::Error> for Error {
     fn from(error: people::links::Error) -> Self {
         Self::Link(Box::new(error))
+    }
+}
+
+impl From<wishes::Error> for Error {
+    fn from(error: wishes::Error) -> Self {
+        Self::Wishes(Box::new(error))
     }
 }
 
@@ -118,6 +127,7 @@ impl JobError for Error {
             Self::Vault(source) => source.disposition(),
             Self::Evidence(source) => source.disposition(),
             Self::Link(source) => source.disposition(),
+            Self::Wishes(source) => source.disposition(),
             Self::Upload(..)
             | Self::Lease(_)
             | Self::Enqueue(_)
@@ -149,6 +159,7 @@ impl JobError for Error {
             Self::Vault(source) => source.cause(),
             Self::Evidence(source) => source.cause(),
             Self::Link(source) => source.cause(),
+            Self::Wishes(source) => source.cause(),
             Self::Database(_) => "messaging.database",
         }
     }

@@ -124,6 +124,10 @@ const TABLE: &[(Scope, &[Role])] = &[
     (Scope::InvoiceRead, &[Owner, Manager, CounterStaff, ReadOnly, Auditor, Support]),
     (Scope::InvoiceOpen, &[Owner, Manager, CounterStaff, ReadOnly]),
     (Scope::MessagingRead, &[Owner, Manager, CounterStaff, ReadOnly, PrivacyOfficer, IncidentLead, Auditor, Support]),
+    (Scope::ConsentRead, &[Owner, Manager, PrivacyOfficer]),
+    (Scope::ConsentWrite, &[Owner, Manager, CounterStaff, PrivacyOfficer]),
+    (Scope::ConsentCheck, &[Owner, Manager, PrivacyOfficer]),
+    (Scope::OtpUse, &[Owner, Manager]),
     // The business, its people and what speaks for it.
     (Scope::BusinessRead, &[Owner, Manager, ReadOnly, PrivacyOfficer, Operator, Auditor, Support]),
     (Scope::BusinessWrite, &[Owner, Operator]),

@@ -69,11 +69,8 @@ pub(super) async fn take(
         if let Contact::Phone(phone) = contact {
             let number = phone.as_e164();
             let block = &number[..number.len().saturating_sub(BLOCK_DIGITS)];
-            let column = IndexColumn {
-                business_id: counted.business,
-                table: "muneem.messaging_otp_limits",
-                column: "key",
-            };
+            let column =
+                IndexColumn { business_id: counted.business, table: "muneem.messaging_otp_limits", column: "key" };
             wanted.push((BLOCK, vault.index(tx, &column, block).await?.to_bytes()));
         }
     }

@@ -204,7 +204,8 @@ pub async fn ask(
         expires_at,
     };
     store::insert_otp(tx, &row).await?;
-    let details = json!({ "purpose": new.purpose, "channels": channels, "digits": new.digits, "expires_at": expires_at });
+    let details =
+        json!({ "purpose": new.purpose, "channels": channels, "digits": new.digits, "expires_at": expires_at });
     record(tx, by, business, otp_id, (words::OTP_ISSUED, details)).await?;
     queue::enqueue(tx, &NewJob::of(business, &SendOtp { otp_id })?.key(otp_id.to_string())).await?;
     Ok(Issued { otp_id, expires_at })
@@ -225,7 +226,11 @@ impl NewOtp<'_> {
             return off("ttl_secs", "is not between 30 and 600", "leave it out for 600");
         }
         if self.asker.is_some_and(|asker| asker.is_empty() || asker.len() > 256) {
-            return off("asker", "is empty or longer than 256 bytes", "send a session's id or an address, or leave it out");
+            return off(
+                "asker",
+                "is empty or longer than 256 bytes",
+                "send a session's id or an address, or leave it out",
+            );
         }
         let reaches = |channel: Channel| match channel {
             Channel::Whatsapp => self.phone.is_some(),
@@ -300,8 +305,12 @@ pub async fn enter(
         email: row.as_ref().and_then(|row| row.email_mark.as_deref()),
         purpose: row.as_ref().map_or("", |row| row.purpose.as_str()),
     };
-    let entered: Vec<_> =
-        vault.indexes(tx, &code_column(business), &bound.canonical(&typed)).await?.iter().map(BlindIndex::to_bytes).collect();
+    let entered: Vec<_> = vault
+        .indexes(tx, &code_column(business), &bound.canonical(&typed))
+        .await?
+        .iter()
+        .map(BlindIndex::to_bytes)
+        .collect();
     let codes = store::list_codes(tx, entry.otp_id).await?;
     let Some(row) = row else { return Ok(nothing) };
     let mut right = Choice::from(0);
@@ -406,7 +415,12 @@ impl Bound<'_> {
 /// The digits of an entry, in ASCII: people type blanks between them, and digits of their own script.
 fn typed(code: &str) -> Zeroizing<String> {
     let digits = code.chars().take(64).filter(|character| !character.is_whitespace() && *character != '-');
-    Zeroizing::new(digits.map(|character| decimal(character).map_or(character, |digit| char::from(b'0' + digit))).filter(|c| *c != '|').collect())
+    Zeroizing::new(
+        digits
+            .map(|character| decimal(character).map_or(character, |digit| char::from(b'0' + digit)))
+            .filter(|c| *c != '|')
+            .collect(),
+    )
 }
 
 /// So many digits, each number as likely as any other.

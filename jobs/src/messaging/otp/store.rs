@@ -202,11 +202,7 @@ pub(super) struct OtpRow {
 }
 
 /// The request, held until the transaction ends.
-pub(super) async fn lock_otp(
-    tx: &mut PgConnection,
-    business: BusinessId,
-    id: OtpId,
-) -> Result<Option<OtpRow>, Error> {
+pub(super) async fn lock_otp(tx: &mut PgConnection, business: BusinessId, id: OtpId) -> Result<Option<OtpRow>, Error> {
     let row = sqlx::query!(
         r#"select purpose, language, phone_mark, email_mark, to_sealed, channels, digits, state as "state: OtpState",
                tries_left, expires_at

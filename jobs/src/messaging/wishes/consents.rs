@@ -6,7 +6,8 @@ use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
 use super::{
-    CONSENTS, Cause, Consent, ConsentId, ConsentState, Contact, ContactId, Error, NewConsent, Scope, Source, Suppression,
+    CONSENTS, Cause, Consent, ConsentId, ConsentState, Contact, ContactId, Error, NewConsent, Scope, Source,
+    Suppression,
     contact::{self, Known},
     model::recorder,
     store::{self, Row},
@@ -64,10 +65,8 @@ pub async fn record(
     let consent_id = ConsentId(by.chance.uuid_v7(by.now));
     let marks = contact::marks(tx, vault, business, contact).await?;
     if let Some(erased_at) = store::find_erasure(tx, business, &marks).await? {
-        let returns = new.state == ConsentState::Given
-            && new.source.is_her_own()
-            && new.proof.is_some()
-            && new.at > erased_at;
+        let returns =
+            new.state == ConsentState::Given && new.source.is_her_own() && new.proof.is_some() && new.at > erased_at;
         match new.state {
             ConsentState::Given if !returns => return Err(Error::Erased),
             // Nothing to take back: an erased person is written to by nobody.
@@ -136,7 +135,8 @@ pub(super) async fn write(
         }
     }
     let current = store::list_current(tx, known.contact_id, DateTime::<Utc>::MAX_UTC.min(far())).await?;
-    let stands = current.iter().find(|current| current.purpose == new.purpose).map_or(new.state, |current| current.state);
+    let stands =
+        current.iter().find(|current| current.purpose == new.purpose).map_or(new.state, |current| current.state);
     Ok(Recorded { contact_id: known.contact_id, consent_id, new: is_new, stands })
 }
 

@@ -5,8 +5,8 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{
-    Cause, Channel, ConsentId, ConsentState, Contact, ContactId, Error, NewConsent, NewSuppression, Scope, Source, UserId,
-    consents,
+    Cause, Channel, ConsentId, ConsentState, Contact, ContactId, Error, NewConsent, NewSuppression, Scope, Source,
+    UserId, consents,
     contact::{self, Known},
     store,
     suppressions::{self, End},
@@ -156,7 +156,8 @@ pub async fn hear(
             let since = by.now - ASK_EVERY;
             let asked = store::is_answered(tx, first.contact_id, Answer::Ask.as_str(), since).await?;
             // Who gets nothing any more need not be asked whether she wants nothing.
-            let silent = store::list_in_force(tx, first.contact_id, by.now).await?.iter().any(|one| one.scope == Scope::All);
+            let silent =
+                store::list_in_force(tx, first.contact_id, by.now).await?.iter().any(|one| one.scope == Scope::All);
             (!asked && !silent).then_some(Answer::Ask)
         }
         Route::NotMyCode => {

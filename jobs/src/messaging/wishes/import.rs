@@ -106,7 +106,9 @@ pub async fn import<R: Read + Send>(
         // A list is read as text: what is not UTF-8 costs its row, what is not CSV the list.
         let more = match reader.read_record(&mut record) {
             Ok(more) => more,
-            Err(error) if matches!(error.kind(), csv::ErrorKind::Utf8 { .. } | csv::ErrorKind::UnequalLengths { .. }) => {
+            Err(error)
+                if matches!(error.kind(), csv::ErrorKind::Utf8 { .. } | csv::ErrorKind::UnequalLengths { .. }) =>
+            {
                 let line = error.position().map_or(0, csv::Position::line);
                 let problem = match error.kind() {
                     csv::ErrorKind::Utf8 { .. } => "is not UTF-8",
@@ -121,11 +123,8 @@ pub async fn import<R: Read + Send>(
             break;
         }
         let line = record.position().map_or(0, csv::Position::line);
-        let read = if record == header {
-            Err((None, "repeats the header".to_owned()))
-        } else {
-            columns.row(&record, by.now)
-        };
+        let read =
+            if record == header { Err((None, "repeats the header".to_owned())) } else { columns.row(&record, by.now) };
         match read {
             Ok(row) => {
                 batch.done.rows += 1;
@@ -356,14 +355,13 @@ impl Batch {
                 marks.push(mark);
             }
         }
-        let kept_out: HashMap<i64, bool> =
-            store::list_refusals(tx, self.business, (&places, &marks)).await?.into_iter().fold(
-                HashMap::new(),
-                |mut all, (place, erased)| {
-                    *all.entry(place).or_insert(false) |= erased;
-                    all
-                },
-            );
+        let kept_out: HashMap<i64, bool> = store::list_refusals(tx, self.business, (&places, &marks))
+            .await?
+            .into_iter()
+            .fold(HashMap::new(), |mut all, (place, erased)| {
+                *all.entry(place).or_insert(false) |= erased;
+                all
+            });
         let mut wanted = Vec::with_capacity(rows.len());
         for ((line, row), place) in rows.into_iter().zip(0_i64..) {
             let problem = match (kept_out.get(&place), row.state) {
@@ -420,7 +418,8 @@ impl Batch {
         (places, marks): (&[i64], &[Vec<u8>]),
         rows: &[(i64, Row)],
     ) -> Result<HashMap<i64, ContactId>, Error> {
-        let mut known: HashMap<_, _> = store::find_many(tx, self.business, (places, marks)).await?.into_iter().collect();
+        let mut known: HashMap<_, _> =
+            store::find_many(tx, self.business, (places, marks)).await?.into_iter().collect();
         for (place, row) in rows {
             if known.contains_key(place) {
                 continue;

@@ -17,13 +17,13 @@ mod contact;
 mod erasures;
 mod error;
 mod hear;
+#[cfg(test)]
+mod hear_tests;
 mod import;
 mod judge;
 mod model;
 mod store;
 mod suppressions;
-#[cfg(test)]
-mod hear_tests;
 #[cfg(test)]
 pub(in crate::messaging) mod tests;
 pub mod words;
@@ -35,7 +35,8 @@ pub use contact::{Contact, UserId};
 pub use erasures::{erase, note_checked};
 pub use error::Error;
 pub use hear::{
-    Answer, Changed, Heard, Inbound, Preference, Said, changed_number, hear, hear_preference, identity_changed, verified,
+    Answer, Changed, Heard, Inbound, Preference, Said, changed_number, hear, hear_preference, identity_changed,
+    verified,
 };
 pub use import::{Import, Imported, RefusedRow, import};
 pub use judge::{Bearing, Item, Obstacle, Question, Reason, TABLE, Verdict, judge, judge_all, judge_each};

@@ -115,7 +115,12 @@ impl Source {
     pub const fn is_her_own(self) -> bool {
         matches!(
             self,
-            Self::WebForm | Self::App | Self::Paper | Self::WhatsappKeyword | Self::WhatsappButton | Self::UserPreferences
+            Self::WebForm
+                | Self::App
+                | Self::Paper
+                | Self::WhatsappKeyword
+                | Self::WhatsappButton
+                | Self::UserPreferences
         )
     }
 
@@ -289,10 +294,18 @@ impl NewConsent<'_> {
         checked_instant(self.at, now)?;
         match self.wording_version {
             None if self.state == ConsentState::Given => {
-                return off("wording_version", "is missing", "say which words she agreed to: who must prove consent needs it");
+                return off(
+                    "wording_version",
+                    "is missing",
+                    "say which words she agreed to: who must prove consent needs it",
+                );
             }
             Some(version) if !is_version(version) => {
-                return off("wording_version", "is not a version", "write a letter, then letters, digits and ._:-, 64 at most");
+                return off(
+                    "wording_version",
+                    "is not a version",
+                    "write a letter, then letters, digits and ._:-, 64 at most",
+                );
             }
             _ => {}
         }

@@ -6,8 +6,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{
-    Channel, Consent, ConsentId, ConsentState, ContactId, Error, NewSuppression, Scope, Suppression,
-    contact::Known,
+    Channel, Consent, ConsentId, ConsentState, ContactId, Error, NewSuppression, Scope, Suppression, contact::Known,
     model::Cause,
 };
 use crate::people::BusinessId;
@@ -92,7 +91,11 @@ pub(super) async fn join_groups(
 }
 
 /// Takes a contact out of its group: it is nobody's known address any more.
-pub(super) async fn leave_group(conn: &mut PgConnection, business: BusinessId, contact: ContactId) -> Result<(), Error> {
+pub(super) async fn leave_group(
+    conn: &mut PgConnection,
+    business: BusinessId,
+    contact: ContactId,
+) -> Result<(), Error> {
     // Whoever stays behind stays together, under the id of the oldest.
     sqlx::query!(
         "with rest as (
@@ -441,9 +444,13 @@ pub(super) async fn delete_contact(
     business: BusinessId,
     contact: ContactId,
 ) -> Result<(), Error> {
-    sqlx::query!("delete from muneem.messaging_heard where business_id = $1 and contact_id = $2", business.0, contact.0)
-        .execute(&mut *conn)
-        .await?;
+    sqlx::query!(
+        "delete from muneem.messaging_heard where business_id = $1 and contact_id = $2",
+        business.0,
+        contact.0
+    )
+    .execute(&mut *conn)
+    .await?;
     sqlx::query!(
         "delete from muneem.messaging_contacts where business_id = $1 and contact_id = $2",
         business.0,

@@ -144,9 +144,9 @@ pub(super) async fn end(
     let in_force = store::list_in_force(tx, contact, by.now).await?;
     let mut ended = false;
     for channel in [None, Some(Channel::Whatsapp), Some(Channel::Mail)] {
-        let stood = in_force.iter().any(|one| {
-            (one.scope, one.cause, one.channel) == (end.scope, end.cause, channel) && one.at <= end.at
-        });
+        let stood = in_force
+            .iter()
+            .any(|one| (one.scope, one.cause, one.channel) == (end.scope, end.cause, channel) && one.at <= end.at);
         let new = insert(tx, by, business, (contact, &ending(&end, channel), false)).await?;
         ended |= stood && new;
     }
@@ -230,7 +230,8 @@ pub(super) async fn say_yes(
         ended |= end(tx, by, business, (known.contact_id, what)).await?;
     }
     for current in store::list_current(tx, known.contact_id, at).await? {
-        let by_word = [Source::WhatsappKeyword, Source::WhatsappButton].iter().any(|one| one.as_str() == current.source);
+        let by_word =
+            [Source::WhatsappKeyword, Source::WhatsappButton].iter().any(|one| one.as_str() == current.source);
         if current.state != ConsentState::Withdrawn || !by_word {
             continue;
         }

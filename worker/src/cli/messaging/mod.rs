@@ -1,3 +1,5 @@
+mod wishes;
+
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -13,7 +15,7 @@ use serde_json::{Value, json};
 use super::output::{Output, word};
 use crate::{app::App, config::Config};
 
-/// WhatsApp messages, and the numbers they are sent from
+/// Messages, the numbers they are sent from, and who wants to hear what
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -50,6 +52,25 @@ enum Command {
         #[command(subcommand)]
         command: Account,
     },
+    /// What people agreed to, and took back
+    Consent {
+        #[command(subcommand)]
+        command: wishes::ConsentCommand,
+    },
+    /// Reasons not to write to somebody
+    Suppress {
+        #[command(subcommand)]
+        command: wishes::SuppressCommand,
+    },
+    /// Words by which people stop messages
+    Words {
+        #[command(subcommand)]
+        command: wishes::WordsCommand,
+    },
+    /// Say whether a message to somebody may go, and why not; that you asked is on record
+    #[command(after_help = "Example:\n  muneem messaging check sharma-mobiles --phone +919812345678 \\\n    \
+                            --purpose marketing.offers --channel whatsapp")]
+    Check(wishes::CheckArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -118,6 +139,22 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
         Command::Account { command } => {
             drop(db);
             account(&app, command).await?;
+        }
+        Command::Consent { command } => {
+            drop(db);
+            return wishes::consent(&app, command).await;
+        }
+        Command::Suppress { command } => {
+            drop(db);
+            wishes::suppress(&app, command).await?;
+        }
+        Command::Words { command } => {
+            drop(db);
+            wishes::words(&app, command).await?;
+        }
+        Command::Check(args) => {
+            drop(db);
+            wishes::check(&app, args).await?;
         }
     }
     Ok(ExitCode::SUCCESS)
