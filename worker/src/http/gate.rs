@@ -47,7 +47,7 @@ pub(super) const TABLE: &[(Method, &str, Scope)] = &[
     (Method::POST, "/v1/messaging/suppressions/lift", Scope::ConsentWrite),
     (Method::POST, "/v1/messaging/check", Scope::ConsentCheck),
     (Method::POST, "/v1/messaging/otp", Scope::OtpUse),
-    (Method::POST, "/v1/messaging/otp/{id}/verify", Scope::OtpUse),
+    (Method::POST, "/v1/messaging/otp/verify", Scope::OtpUse),
     (Method::POST, "/v1/vault/seal", Scope::VaultSeal),
     (Method::POST, "/v1/vault/open", Scope::VaultOpen),
     (Method::POST, "/v1/vault/find", Scope::VaultFind),

@@ -2,11 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::{
-    extract::{Path, State},
-    http::StatusCode,
-    response::Response,
-};
+use axum::{extract::State, http::StatusCode, response::Response};
 use chrono::{DateTime, TimeDelta, Utc};
 use muneem_jobs::{
     messaging::{
@@ -115,6 +111,9 @@ async fn ask(State(api): State<Arc<Api>>, mut post: Post<Ask>) -> Result<Respons
 struct Typed {
     /// Handle of the business; without it the token's own, or the only one there is.
     business: Option<String>,
+    /// What the code is for: the answer to the request named it.
+    #[schema(example = "018f0000-0000-7000-8000-000000000000")]
+    id: String,
     /// The code.
     #[schema(example = "012345")]
     code: String,
@@ -134,13 +133,9 @@ struct Verified {
 }
 
 /// Enter a one-time code
-#[utoipa::path(post, path = "/v1/messaging/otp/{id}/verify", tag = "messaging", params(("id" = uuid::Uuid, Path)),
-    request_body = Typed, responses((status = 200, body = Verified)))]
-async fn verify(
-    State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
-    mut post: Post<Typed>,
-) -> Result<Response, Problem> {
+#[utoipa::path(post, path = "/v1/messaging/otp/verify", tag = "messaging", request_body = Typed,
+    responses((status = 200, body = Verified)))]
+async fn verify(State(api): State<Arc<Api>>, mut post: Post<Typed>) -> Result<Response, Problem> {
     let to = post.body.to.as_ref().map(|to| to.read("to")).transpose()?;
     let mut effect = match post.begin(&api).await? {
         Begun::Effect(effect) => effect,
@@ -149,7 +144,7 @@ async fn verify(
     let by = post.caller.by(&api);
     let business = business_of(effect.db(), &post.caller, post.body.business.as_deref()).await?;
     // An id that is none is as wrong as one of another business.
-    let otp_id: OtpId = id.parse().unwrap_or(OtpId(uuid::Uuid::nil()));
+    let otp_id: OtpId = post.body.id.parse().unwrap_or(OtpId(uuid::Uuid::nil()));
     let entry = Entry { otp_id, code: &post.body.code, to: to.as_ref(), purpose: post.body.purpose.as_deref() };
     let entered = otp::enter(effect.db(), &api.vault, &by, business, &entry).await?;
     let answer = Verified { verified: entered.verified, channel: entered.channel.map(Channel::as_str) };

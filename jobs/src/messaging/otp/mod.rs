@@ -76,7 +76,6 @@ pub(super) const INDEXED: [IndexedColumn; 3] = [
     short_lived("muneem.messaging_otp_codes", "code_mark", "muneem.messaging_otp_codes.code_mark", "code_id"),
 ];
 
-#[expect(clippy::too_many_arguments, reason = "a column has that many names")]
 const fn short_lived(
     table: &'static str,
     column: &'static str,

@@ -204,6 +204,7 @@ async fn reached(
     Ok(known)
 }
 
+#[expect(clippy::too_many_arguments, reason = "whose, what, how and when")]
 async fn opt_out(
     tx: &mut PgConnection,
     vault: &Vault,
@@ -229,6 +230,7 @@ async fn opt_out(
     suppressions::say_no(tx, vault, by, business, (known, scope, channel), (source, at)).await
 }
 
+#[expect(clippy::too_many_arguments, reason = "whose, what, how and when")]
 async fn opt_in(
     tx: &mut PgConnection,
     vault: &Vault,

@@ -86,6 +86,7 @@ pub struct Imported {
 ///
 /// # Errors
 /// [`Error::BadList`] where the file is none; then nothing was written.
+#[expect(clippy::too_many_arguments, reason = "a list is read, checked, written and told of")]
 pub async fn import<R: Read + Send>(
     conn: &mut PgConnection,
     vault: &Vault,
@@ -114,7 +115,7 @@ pub async fn import<R: Read + Send>(
                     csv::ErrorKind::Utf8 { .. } => "is not UTF-8",
                     _ => "has another number of fields than the header",
                 };
-                batch.refuse(refused, RefusedRow { line, column: None, problem: problem.to_owned() });
+                batch.refuse(refused, &RefusedRow { line, column: None, problem: problem.to_owned() });
                 continue;
             }
             Err(error) => return Err(bad_list(&error)),
@@ -130,7 +131,7 @@ pub async fn import<R: Read + Send>(
                 batch.done.rows += 1;
                 batch.rows.push((line, row));
             }
-            Err((column, problem)) => batch.refuse(refused, RefusedRow { line, column, problem }),
+            Err((column, problem)) => batch.refuse(refused, &RefusedRow { line, column, problem }),
         }
         if batch.rows.len() == BATCH {
             batch.write(&mut tx, vault, by, refused).await?;
@@ -181,7 +182,10 @@ impl<R: Read> Read for Watched<R> {
         let count = self.source.read(into)?;
         self.sha256.update(&into[..count]);
         if into[..count].contains(&0) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "holds NUL: save it as CSV in UTF-8"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "holds NUL, as UTF-16 does: save it as CSV in UTF-8",
+            ));
         }
         let left = self.left.load(Ordering::Relaxed).checked_sub(u64::try_from(count).unwrap_or(u64::MAX));
         let Some(left) = left else {
@@ -333,10 +337,10 @@ struct Batch {
 
 impl Batch {
     /// A row that never got as far as being looked up.
-    fn refuse(&mut self, refused: &mut (dyn FnMut(&RefusedRow) + Send), row: RefusedRow) {
+    fn refuse(&mut self, refused: &mut (dyn FnMut(&RefusedRow) + Send), row: &RefusedRow) {
         self.done.rows += 1;
         self.done.refused += 1;
-        refused(&row);
+        refused(row);
     }
 
     /// Looks the rows up and writes those that may be written, with a few statements for all.
@@ -410,6 +414,7 @@ impl Batch {
     }
 
     /// The contact of each row, made where there is none.
+    #[expect(clippy::too_many_arguments, reason = "rows with their marks")]
     async fn contacts(
         &self,
         tx: &mut PgConnection,

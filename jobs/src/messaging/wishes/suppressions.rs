@@ -180,6 +180,7 @@ async fn insert(
 
 /// A person's own no: the reason is set and what she had agreed to is taken back, unless she has said since that she wants
 /// messages after all. Whether it is in force now and was not before.
+#[expect(clippy::too_many_arguments, reason = "whose, what, how and when")]
 pub(super) async fn say_no(
     tx: &mut PgConnection,
     vault: &Vault,
@@ -216,6 +217,7 @@ async fn take_back_all(
 
 /// A person's own yes after a no: ends what she said, and gives back exactly what that word had taken, under the words she
 /// had agreed to. Whether anything that was in force ended.
+#[expect(clippy::too_many_arguments, reason = "whose, how and when")]
 pub(super) async fn say_yes(
     tx: &mut PgConnection,
     vault: &Vault,

@@ -116,7 +116,6 @@ impl Shops {
         self.judged_at(business, (to, &[]), (class, Channel::Whatsapp), noon()).await
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a question has that many parts")]
     pub(in crate::messaging) async fn judged_at(
         &self,
         business: BusinessId,
