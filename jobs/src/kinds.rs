@@ -21,6 +21,8 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<messaging::SendMail>(),
         Kind::of::<messaging::SendLink>(),
         Kind::of::<messaging::WarnStaff>(),
+        Kind::of::<messaging::otp::SendOtp>(),
+        Kind::of::<messaging::otp::FallBackOtp>(),
         Kind::of::<signin::EndFactor>(),
         Kind::of::<signin::ForgetSessions>(),
         Kind::of::<people::approval::EndApproval>(),

@@ -39,6 +39,8 @@ mod tests {
         ("evidence_leaves.leaf", "a digest"),
         ("evidence_leaves.previous", "a digest"),
         ("evidence_nodes.hash", "a digest"),
+        ("messaging_consents.proof_sha256", "a digest, salted with the row's id"),
+        ("messaging_otp_limits.key", "a blind index or a digest that lives for hours"),
         ("messaging_webhooks.sha256", "a digest"),
         (
             "people_approval_contacts.contact_index",

@@ -475,3 +475,64 @@ fn doctor_beside(home: &Path, listen: &str) -> String {
     assert!(output.status.success(), "{out}");
     out
 }
+
+#[tokio::test]
+async fn what_people_want_to_hear_is_recorded_shown_and_taken_from_a_list() {
+    let db = TestDb::empty().await;
+    assert_eq!(House::on(&db.url()).well(&["migrate"]), "the schema is up to date\n");
+    let login = format!("wishes_{}", db.name());
+    as_owner(&db, format!("create role {login} login")).await;
+    as_owner(&db, format!("grant muneem_app to {login}")).await;
+    let house = House::on(&as_login(&db.url(), &login));
+    house.well(&["people", "business", "add", "sharma-mobiles", "Sharma Mobiles"]);
+    house.well(&["keys", "init"]);
+    let phone = house.home.path().join("phone");
+    std::fs::write(&phone, "+91 98123 45678\n").expect("a file");
+    let named = format!("@{}", phone.display());
+    let asha = ["sharma-mobiles", "--phone", &named];
+    let about = ["--purpose", "marketing.offers"];
+    let check = [&["messaging", "check"][..], &asha, &about, &["--channel", "whatsapp"]].concat();
+    assert_eq!(house.well(&check), "no_consent\n");
+    let record = [&["messaging", "consent", "record"][..], &asha, &about].concat();
+    let given = ["--state", "given", "--source", "paper", "--wording", "offers-v3", "--language", "hi"];
+    assert_eq!(house.well(&[&record[..], &given].concat()), "marketing.offers stands as given\n");
+    assert_eq!(house.well(&check), "allowed\n");
+    let refused = house.complaints(&[
+        &[&record[..], &["--state", "given", "--source", "paper"]].concat(),
+        &[&record[..], &["--state", "given", "--source", "import"]].concat(),
+        &["messaging", "check", "sharma-mobiles", "--phone", "98123-call-me", "--purpose", "a", "--channel", "mail"],
+    ]);
+    assert!(refused.contains("wording_version is missing") && refused.contains("consent import"), "{refused}");
+    assert!(refused.contains("holds a letter"), "{refused}");
+    let stop = ["--scope", "all", "--cause", "person", "--reason", "asked_in_shop"];
+    assert_eq!(house.well(&[&["messaging", "suppress", "set"][..], &asha, &stop].concat()), "done\n");
+    let lift = house.muneem(&[&["messaging", "suppress", "lift"][..], &asha, &stop].concat());
+    assert_eq!(lift.code, Some(1));
+    assert!(lift.err.contains("only the person herself"), "{}", lift.err);
+    let shown = house.well(&[&["messaging", "consent", "show"][..], &asha].concat());
+    assert!(shown.contains("withdrawn") && shown.contains("asked_in_shop") && !shown.contains("98123"), "{shown}");
+
+    let list = house.home.path().join("list.csv");
+    let head = "phone,purpose,state,at,language,wording_version\n";
+    let row = |phone: &str| format!("{phone},marketing.offers,given,2026-11-20T12:00:00+05:30,hi,v3\n");
+    std::fs::write(&list, [head, &row("+919812345679"), &row("+919812345678"), &row("nobody")].concat())
+        .expect("a file");
+    let list = list.to_string_lossy();
+    let import = ["messaging", "consent", "import", "sharma-mobiles", &list];
+    let told = house.muneem(&import);
+    assert_eq!(told.code, Some(1));
+    assert!(told.out.starts_with("nothing was written: 2 of 3 rows were refused, 0 of them of erased"), "{}", told.out);
+    assert!(told.err.contains("line 4: phone") && told.err.contains("line 3: said that she wants"), "{}", told.err);
+    let told = house.muneem(&[&import[..], &["--partial", "--json"]].concat());
+    let told: Value = serde_json::from_str(&told.out).expect("JSON");
+    assert_eq!((&told["written"], &told["stopped"]), (&json!(1), &json!(1)), "{told}");
+
+    let words = house.well(&["messaging", "words", "list", "sharma-mobiles"]);
+    assert_eq!(words.matches("asks").count(), 13, "{words}");
+    assert_eq!(house.well(&["messaging", "words", "try", "sharma-mobiles", "बंद करो"]), "ask (hi)\n");
+    house.well(&["messaging", "words", "on", "sharma-mobiles", "hi"]);
+    assert_eq!(house.well(&["messaging", "words", "try", "sharma-mobiles", "बंद करो"]), "opt_out (hi)\n");
+    drop(db);
+    let server = TestDb::empty().await;
+    as_owner(&server, format!("drop role {login}")).await;
+}

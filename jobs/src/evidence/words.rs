@@ -111,6 +111,60 @@ words! {
         /// Written to try or to measure the log itself.
         PROBED = "evidence.log_probed",
     }
+    what_somebody_said_of_a_purpose_is_kept_and_the_latest_counts {
+        /// Somebody agreed to one purpose.
+        CONSENT_GIVEN = "messaging.consent_given",
+        /// She took it back.
+        CONSENT_WITHDRAWN = "messaging.consent_withdrawn",
+        /// Somebody looked at what a contact wants to hear.
+        WISHES_SHOWN = "messaging.wishes_shown",
+    }
+    a_changed_number_takes_every_no_along_and_no_yes {
+        /// She is to be asked anew.
+        CONSENT_TO_BE_ASKED = "messaging.consent_to_be_asked",
+        /// Somebody has another number.
+        NUMBER_CHANGED = "messaging.number_changed",
+    }
+    a_no_is_ended_by_whose_it_is_alone {
+        /// A reason not to write was set.
+        SUPPRESSION_SET = "messaging.suppression_set",
+        /// It ended.
+        SUPPRESSION_LIFTED = "messaging.suppression_lifted",
+    }
+    a_word_to_stop_is_heard_once_and_start_gives_back_what_it_took {
+        /// Somebody said something about messages, which had an effect.
+        WISH_HEARD = "messaging.wish_heard",
+    }
+    a_list_that_nobody_has_read_is_turned_on_knowingly {
+        /// A business takes an unreviewed list of words at its word, or no more.
+        OPT_WORDS_SET = "messaging.opt_words_set",
+    }
+    atk_098_an_erased_person_is_brought_back_by_herself_alone {
+        /// A contact was erased; a keyed index stays.
+        CONTACT_ERASED = "messaging.contact_erased",
+    }
+    a_list_of_consents_is_taken_whole_or_not_at_all {
+        /// A list of consents was taken: its digest and counts.
+        CONSENTS_IMPORTED = "messaging.consents_imported",
+    }
+    atk_078_a_check_of_contacts_is_on_record_and_stays_within_the_business {
+        /// Somebody asked whether contacts may be written to: how many.
+        CONTACTS_CHECKED = "messaging.contacts_checked",
+    }
+    a_code_is_right_once_and_five_wrong_ones_lock_it {
+        /// A one-time code was asked for.
+        OTP_ISSUED = "messaging.otp_issued",
+        /// The right one was entered.
+        OTP_VERIFIED = "messaging.otp_verified",
+        /// A wrong one was entered.
+        OTP_FAILED = "messaging.otp_failed",
+        /// Too many wrong ones were.
+        OTP_LOCKED = "messaging.otp_locked",
+    }
+    a_code_that_nobody_asked_for_is_void {
+        /// Whoever got it says that she did not ask.
+        OTP_DISOWNED = "messaging.otp_disowned",
+    }
     businesses_and_tokens_are_on_record_or_are_not_made {
         /// A business came here.
         BUSINESS_ADDED = "people.business_added",

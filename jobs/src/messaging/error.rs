@@ -1,6 +1,6 @@
 use chrono::{DateTime, Utc};
 
-use super::{MailId, MessageId, WebhookId, campaign::CampaignId};
+use super::{MailId, MessageId, WebhookId, campaign::CampaignId, wishes};
 use crate::{
     files,
     outbound::{carrier::UploadError, mailer::MailFailure},
@@ -112,6 +112,9 @@ pub enum Error {
     /// The link that a message is about could not be read.
     #[error("messaging: read a link")]
     Link(#[source] Box<people::links::Error>),
+    /// What somebody wants to hear could not be read or written.
+    #[error("messaging: wishes")]
+    Wishes(#[source] Box<wishes::Error>),
     /// What is personal could not be sealed or opened.
     #[error("messaging: vault")]
     Vault(#[from] vault::Error),
@@ -135,6 +138,12 @@ impl From<crate::webhooks::Error> for Error {
 impl From<people::links::Error> for Error {
     fn from(error: people::links::Error) -> Self {
         Self::Link(Box::new(error))
+    }
+}
+
+impl From<wishes::Error> for Error {
+    fn from(error: wishes::Error) -> Self {
+        Self::Wishes(Box::new(error))
     }
 }
 
@@ -164,6 +173,7 @@ impl JobError for Error {
             Self::Evidence(source) => source.disposition(),
             Self::Link(source) => source.disposition(),
             Self::Webhooks(source) => source.disposition(),
+            Self::Wishes(source) => source.disposition(),
             Self::Upload(..)
             | Self::Lease(_)
             | Self::Enqueue(_)
@@ -204,6 +214,7 @@ impl JobError for Error {
             Self::Evidence(source) => source.cause(),
             Self::Link(source) => source.cause(),
             Self::Webhooks(source) => source.cause(),
+            Self::Wishes(source) => source.cause(),
             Self::Database(_) => "messaging.database",
         }
     }

@@ -28,6 +28,7 @@ mod limits;
 mod mail_store;
 mod masked;
 mod model;
+pub mod otp;
 mod reconcile;
 mod rules;
 mod sealed;
@@ -42,6 +43,7 @@ mod template;
 mod trail;
 mod warn_staff;
 mod webhook;
+pub mod wishes;
 
 use secrecy::SecretString;
 use sqlx::PgConnection;

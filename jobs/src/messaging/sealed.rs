@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use zeroize::Zeroizing;
 
-use super::{Content, Error, MessageId, WebhookId, store::Envelope};
+use super::{Content, Error, MessageId, WebhookId, otp, store::Envelope, wishes};
 use crate::{
     outbound::{Phone, Wamid, carrier::NumberId},
     people::BusinessId,
@@ -31,6 +31,9 @@ pub const SEALED: &[SealedColumn] = &[
     SealedColumn::of_row(ACCOUNTS, "app_secrets_sealed", ACCOUNT_KEY),
     SealedColumn::of_row(ACCOUNTS, "verify_token_sealed", ACCOUNT_KEY),
     SealedColumn::of_row("muneem.messaging_mails", "params_sealed", Key::uuid("mail_id")),
+    wishes::SEALED[0],
+    wishes::SEALED[1],
+    otp::SEALED[0],
 ];
 
 /// What this duty looks up. A carrier's id is kept nowhere, so its marks are not made anew.
@@ -71,6 +74,12 @@ pub const INDEXED: &[IndexedColumn] = &[
         owner: Owner::Row,
         source: Source::Gone,
     },
+    wishes::INDEXED[0],
+    wishes::INDEXED[1],
+    wishes::INDEXED[2],
+    otp::INDEXED[0],
+    otp::INDEXED[1],
+    otp::INDEXED[2],
 ];
 
 /// The personal columns of a message, as they are stored.

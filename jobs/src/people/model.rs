@@ -91,6 +91,14 @@ scopes! {
     WebhooksRead "webhooks:read";
     /// Add, change and remove endpoints of webhooks, replace their secrets, tell them again.
     WebhooksWrite "webhooks:write";
+    /// See what one person said about messages.
+    ConsentRead "consent:read";
+    /// Record consents, their withdrawal and reasons not to write.
+    ConsentWrite "consent:write";
+    /// Ask whether contacts may be written to.
+    ConsentCheck "consent:check";
+    /// Send one-time codes and enter them.
+    OtpUse "otp:use";
     /// See the profile of a business.
     BusinessRead "business:read";
     /// Change the profile of a business.

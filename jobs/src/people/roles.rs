@@ -131,6 +131,10 @@ const TABLE: &[(Scope, &[Role])] = &[
     (Scope::SendersWrite, &[Owner, Manager, Operator]),
     (Scope::WebhooksRead, &[Owner, Manager, ReadOnly, Operator, Auditor, Support]),
     (Scope::WebhooksWrite, &[Owner, Operator]),
+    (Scope::ConsentRead, &[Owner, Manager, PrivacyOfficer]),
+    (Scope::ConsentWrite, &[Owner, Manager, CounterStaff, PrivacyOfficer]),
+    (Scope::ConsentCheck, &[Owner, Manager, PrivacyOfficer]),
+    (Scope::OtpUse, &[Owner, Manager]),
     // The business, its people and what speaks for it.
     (Scope::BusinessRead, &[Owner, Manager, ReadOnly, PrivacyOfficer, Operator, Auditor, Support]),
     (Scope::BusinessWrite, &[Owner, Operator]),

@@ -8,6 +8,7 @@
 mod auth;
 mod body;
 pub(crate) mod client;
+mod consents;
 mod cursor;
 #[cfg(test)]
 mod duty_tests;
@@ -23,6 +24,7 @@ mod invoice;
 mod keys;
 mod messaging;
 pub(crate) mod method;
+mod otp;
 mod people;
 mod post;
 pub mod problem;
@@ -45,6 +47,8 @@ mod webhooks;
 #[cfg(test)]
 mod webhooks_tests;
 pub mod whatsapp;
+#[cfg(test)]
+mod wishes_tests;
 
 use std::sync::Arc;
 
@@ -155,6 +159,8 @@ fn described() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .merge(invoice::routes())
         .merge(messaging::routes())
         .merge(senders::routes())
+        .merge(consents::routes())
+        .merge(otp::routes())
         .merge(vault::routes())
         .merge(keys::routes())
         .merge(evidence::routes())

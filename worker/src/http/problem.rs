@@ -12,7 +12,8 @@ use axum::{
     response::{Html, IntoResponse, Response},
 };
 use muneem_jobs::{
-    evidence, files, invoice, messaging,
+    evidence, files, invoice,
+    messaging::{self, otp, wishes},
     people::{self, approval},
     queue, schedule, vault, webhooks,
 };
@@ -116,6 +117,8 @@ problems! {
     NoSuchWebhook "webhooks.no_such_event" 404 "There is no such event" "GET /v1/webhooks/deliveries lists those of your business; events are kept for some weeks after they were delivered.";
     EndpointDisabled "webhooks.endpoint_disabled" 409 "The endpoint is disabled" "PATCH it with `enabled: true` first.";
     TooManyEndpoints "webhooks.too_many_endpoints" 409 "The business has as many endpoints as it may have" "Remove one that is not needed.";
+    PersonErased "messaging.person_erased" 409 "This person was erased" "Leave her out; only a consent that she gives herself, with proof, brings her back.";
+    NotYoursToLift "messaging.not_yours_to_lift" 409 "This was not set by the business" "Only the person herself, or her settings at the carrier, end it.";
     NoSuchInvoice "invoice.no_such_invoice" 404 "There is no such invoice" "GET /v1/invoice/invoices lists those of your business.";
     NotIssued "invoice.not_issued" 409 "The invoice's PDF is not made yet" "Try again after the seconds that `retry-after` says.";
     NoSuchRefusal "invoice.no_such_refusal" 404 "There is no such refused document" "Take the id from the error of the dead `invoice.issue` job; a document that was issued after all has none.";
@@ -198,6 +201,15 @@ impl Problem {
         let error = FieldProblem { field: field.to_owned(), problem: problem.into(), mend: mend.into() };
         let detail = if field.is_empty() { error.problem.clone() } else { format!("`{field}`: {}", error.problem) };
         Self { errors: vec![error], ..Self::new(id, detail) }
+    }
+
+    /// The same, its fields being inside `place`.
+    pub(crate) fn within(mut self, place: &str) -> Self {
+        for error in &mut self.errors {
+            error.field = format!("{place}.{}", error.field);
+            self.detail = Some(format!("`{}`: {}", error.field, error.problem));
+        }
+        self
     }
 
     /// Something failed inside; `cause` goes to the log alone.
@@ -440,6 +452,37 @@ impl From<webhooks::Error> for Problem {
             E::Enqueue(error) => error.into(),
             E::Evidence(error) => error.into(),
             E::Database(error) => error.into(),
+            error => Self::internal(&error),
+        }
+    }
+}
+
+impl From<wishes::Error> for Problem {
+    fn from(error: wishes::Error) -> Self {
+        match error {
+            wishes::Error::BadField { field, problem, mend } => Self::field(ProblemId::BadBody, field, problem, mend),
+            wishes::Error::Erased => ProblemId::PersonErased.into(),
+            wishes::Error::NotYoursToLift => ProblemId::NotYoursToLift.into(),
+            wishes::Error::Vault(error) => error.into(),
+            wishes::Error::Evidence(error) => error.into(),
+            wishes::Error::Database(error) => error.into(),
+            error @ (wishes::Error::NoSuchWords | wishes::Error::BadList(_)) => Self::internal(&error),
+        }
+    }
+}
+
+impl From<otp::Error> for Problem {
+    fn from(error: otp::Error) -> Self {
+        match error {
+            otp::Error::BadField { field, problem, mend } => Self::field(ProblemId::BadBody, field, problem, mend),
+            otp::Error::TooOften(wait) => {
+                Self::from(ProblemId::TooOften).after(wait.to_std().unwrap_or(Duration::from_secs(1)))
+            }
+            otp::Error::Wishes(error) => error.into(),
+            otp::Error::Enqueue(error) => error.into(),
+            otp::Error::Vault(error) => error.into(),
+            otp::Error::Evidence(error) => error.into(),
+            otp::Error::Database(error) => error.into(),
             error => Self::internal(&error),
         }
     }

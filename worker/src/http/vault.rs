@@ -175,7 +175,11 @@ struct Indexes {
 }
 
 /// The business that the caller means and may mean.
-async fn business_of(db: &mut PgConnection, caller: &Caller, asked: Option<&str>) -> Result<BusinessId, Problem> {
+pub(super) async fn business_of(
+    db: &mut PgConnection,
+    caller: &Caller,
+    asked: Option<&str>,
+) -> Result<BusinessId, Problem> {
     if let Some(business) = caller.business_asked(db, asked).await? {
         return Ok(business);
     }

@@ -1,3 +1,5 @@
+mod wishes;
+
 use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Context;
@@ -17,7 +19,7 @@ use super::{
 };
 use crate::{app::App, config::Config};
 
-/// WhatsApp messages, and the numbers they are sent from
+/// Messages, the numbers they are sent from, and who wants to hear what
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     #[command(subcommand)]
@@ -75,6 +77,25 @@ enum Command {
         /// The alert's id, from `muneem messaging health`
         id: Uuid,
     },
+    /// What people agreed to, and took back
+    Consent {
+        #[command(subcommand)]
+        command: wishes::ConsentCommand,
+    },
+    /// Reasons not to write to somebody
+    Suppress {
+        #[command(subcommand)]
+        command: wishes::SuppressCommand,
+    },
+    /// Words by which people stop messages
+    Words {
+        #[command(subcommand)]
+        command: wishes::WordsCommand,
+    },
+    /// Say whether a message to somebody may go, and why not; that you asked is on record
+    #[command(after_help = "Example:\n  muneem messaging check sharma-mobiles --phone +919812345678 \\\n    \
+                            --purpose marketing.offers --channel whatsapp")]
+    Check(wishes::CheckArgs),
 }
 
 #[derive(Debug, Subcommand)]
@@ -186,6 +207,22 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
         Command::Seen { id } => {
             drop(db);
             senders::seen(&app, id).await?;
+        }
+        Command::Consent { command } => {
+            drop(db);
+            return wishes::consent(&app, command).await;
+        }
+        Command::Suppress { command } => {
+            drop(db);
+            wishes::suppress(&app, command).await?;
+        }
+        Command::Words { command } => {
+            drop(db);
+            wishes::words(&app, command).await?;
+        }
+        Command::Check(args) => {
+            drop(db);
+            wishes::check(&app, args).await?;
         }
     }
     Ok(ExitCode::SUCCESS)
