@@ -325,22 +325,9 @@ impl App {
             })?),
             None => Arc::new(NotConfigured),
         };
-        let settings_of_mail = &config.messaging.mail;
-        let mailer: Arc<dyn Mailer> = match (&settings_of_mail.host, &settings_of_mail.from) {
-            (Some(host), Some(from)) => {
-                let settings = mail::Settings {
-                    host: host.clone(),
-                    port: settings_of_mail.port,
-                    tls: settings_of_mail.tls,
-                    user: settings_of_mail.user.clone(),
-                    password: settings_of_mail.password.clone(),
-                    from: from.clone(),
-                    from_name: settings_of_mail.from_name.clone(),
-                    timeout: settings_of_mail.timeout,
-                };
-                Arc::new(Smtp::new(settings, Arc::clone(&clock))?)
-            }
-            _ => Arc::new(mail::NotConfigured),
+        let mailer: Arc<dyn Mailer> = match config.messaging.mail.settings()? {
+            Some(settings) => Arc::new(Smtp::new(settings, Arc::clone(&clock))?),
+            None => Arc::new(mail::NotConfigured),
         };
         let chance: Arc<dyn Chance> = Arc::new(OsChance);
         let vault = vault(&config, database, &db, &clock, &chance).await?;

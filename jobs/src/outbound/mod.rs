@@ -5,7 +5,10 @@ mod anchor;
 pub mod carrier;
 mod chance;
 mod clock;
+mod dkim;
+mod email;
 pub mod kms;
+mod mail;
 pub mod mailer;
 pub(crate) mod object_store;
 
@@ -15,6 +18,10 @@ pub use anchor::{Anchor, AnchorError, AnchorKind};
 pub use carrier::{Carrier, Phone, Wamid};
 pub use chance::Chance;
 pub use clock::Clock;
+pub use dkim::{Algorithm, BadDkimKey, DkimKey};
+pub use email::{Email, NotAnEmail};
 pub use kms::{KeyManager, KmsError};
-pub use mailer::{Email, Mail, MailOutcome, Mailer};
+pub use mail::{Attachment, BadMail, LARGEST_ATTACHMENTS, Mail, Sender};
+
+pub use mailer::{MailOutcome, Mailer};
 pub use object_store::{ObjectError, ObjectStore};
