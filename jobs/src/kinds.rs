@@ -16,6 +16,8 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<messaging::ApplyWebhook>(),
         Kind::of::<messaging::SendMail>(),
         Kind::of::<messaging::SendLink>(),
+        Kind::of::<messaging::mail::ApplyMailReport>(),
+        Kind::of::<messaging::mail::VerifyMailIdentity>(),
         Kind::of::<messaging::WarnStaff>(),
         Kind::of::<signin::EndFactor>(),
         Kind::of::<signin::ForgetSessions>(),

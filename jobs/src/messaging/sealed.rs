@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use zeroize::Zeroizing;
 
-use super::{Content, Error, MessageId, WebhookId, store::Envelope};
+use super::{Content, Error, MessageId, WebhookId, mail, store::Envelope};
 use crate::{
     outbound::{Phone, Wamid},
     people::BusinessId,
@@ -24,6 +24,10 @@ pub const SEALED: &[SealedColumn] = &[
     SealedColumn::of_row(MESSAGES, "params_sealed", Key::uuid("message_id")),
     SealedColumn::of_row(WEBHOOKS, "body_sealed", Key::uuid("webhook_id")).of_installation(),
     SealedColumn::of_row("muneem.messaging_mails", "params_sealed", Key::uuid("mail_id")),
+    mail::SEALED_IDENTITIES[0],
+    mail::SEALED_IDENTITIES[1],
+    mail::SEALED_IDENTITIES[2],
+    mail::SEALED_REPORTS,
 ];
 
 /// What this duty looks up. A carrier's id is kept nowhere, so its marks are not made anew.

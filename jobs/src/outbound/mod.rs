@@ -21,6 +21,7 @@ pub use clock::Clock;
 pub use dkim::{Algorithm, BadDkimKey, DkimKey};
 pub use email::{Email, NotAnEmail};
 pub use kms::{KeyManager, KmsError};
+pub(crate) use mail::breaks_a_header;
 pub use mail::{Attachment, BadMail, LARGEST_ATTACHMENTS, Mail, Sender};
 
 pub use mailer::{MailOutcome, Mailer};

@@ -72,19 +72,12 @@ impl Post {
 /// Of a server in clear on this machine; host and port are still to be named.
 fn settings() -> Settings {
     Settings {
-        host: "127.0.0.1".to_owned(),
-        port: 25,
         tls: Tls::None,
-        tls_roots: None,
-        user: None,
-        password: None,
-        from: Email::parse("till@sharma.example").expect("an address"),
         from_name: "Sharma मोबाइल".to_owned(),
-        return_path: None,
-        dkim: None,
         connections: 2,
         command_timeout: Duration::from_secs(5),
         timeout: Duration::from_secs(10),
+        ..Settings::to("127.0.0.1", Email::parse("till@sharma.example").expect("an address"))
     }
 }
 

@@ -99,6 +99,27 @@ pub struct Settings {
     pub timeout: Duration,
 }
 
+impl Settings {
+    /// With STARTTLS and all else as it is where nothing is configured.
+    pub fn to(host: &str, from: Email) -> Self {
+        Self {
+            host: host.to_owned(),
+            port: 587,
+            tls: Tls::Starttls,
+            tls_roots: None,
+            user: None,
+            password: None,
+            from,
+            from_name: "muneem".to_owned(),
+            return_path: None,
+            dkim: None,
+            connections: 4,
+            command_timeout: Duration::from_secs(15),
+            timeout: Duration::from_secs(60),
+        }
+    }
+}
+
 /// Settings that no mail can be sent with.
 #[derive(Debug, thiserror::Error)]
 #[error("`messaging.mail` cannot be used: {0}")]
