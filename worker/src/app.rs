@@ -47,6 +47,7 @@ use crate::{
         kms_call::Succession,
         kms_file::{self, NoKey},
         mail::{self, Smtp},
+        mailbox,
         object_store::Objects,
         whatsapp::{self, CloudApi},
     },
@@ -430,6 +431,25 @@ impl App {
         let Deps { db, clock, chance, mailer, .. } = &*self.deps;
         let outside = Outside { mailer: Arc::clone(mailer), clock: Arc::clone(clock), chance: Arc::clone(chance) };
         crate::evidence::run(&self.config, db.clone(), outside, shutdown).await
+    }
+
+    /// Reads back what came of mail; `None`: nothing is configured to be read.
+    ///
+    /// # Errors
+    /// The certificates or the name of the mailbox's server cannot be used.
+    pub fn mail_reader(&self) -> anyhow::Result<Option<mailbox::Reader>> {
+        let (settings, deps) = (&self.config.messaging.mail, &self.deps);
+        let imap = settings.imap.settings()?.map(mailbox::Imap::new).transpose()?;
+        if imap.is_none() && settings.maildir.is_none() {
+            return Ok(None);
+        }
+        let keeper = mailbox::Keeper {
+            db: deps.db.clone(),
+            vault: Arc::clone(&deps.vault),
+            clock: Arc::clone(&deps.clock),
+            chance: Arc::clone(&deps.chance),
+        };
+        Ok(Some(mailbox::Reader { keeper, maildir: settings.maildir.clone(), imap, every: settings.poll }))
     }
 
     /// In sandbox mode, follows the offset that somebody may move at any time.

@@ -117,8 +117,8 @@ mod tests {
     #[test]
     fn a_domain_in_another_script_becomes_its_ascii_form_and_a_forged_one_is_none() {
         let shop = Email::parse("asha@दुकान.भारत").expect("an address");
-        assert_eq!(shop.expose(), "asha@xn--p1b4ci6b1d.xn--h2brj9c");
-        assert_eq!(Email::parse("asha@xn--p1b4ci6b1d.XN--h2brj9c"), Ok(shop));
+        assert_eq!(shop.expose(), "asha@xn--11b7ah1gn.xn--h2brj9c");
+        assert_eq!(Email::parse("asha@xn--11b7ah1gn.XN--h2brj9c"), Ok(shop));
         // Right-to-left override, a soft hyphen's cousin, a fullwidth @ and a line separator.
         for bad in
             ["asha@exa\u{202e}mple.in", "asha@example\u{2028}.in", "asha＠example.in", "asha@दुकान", "asha@\u{200b}.in"]

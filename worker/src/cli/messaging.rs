@@ -10,7 +10,10 @@ use muneem_jobs::{
 };
 use serde_json::{Value, json};
 
-use super::output::{Output, word};
+use super::{
+    mail,
+    output::{Output, word},
+};
 use crate::{app::App, config::Config};
 
 /// WhatsApp messages, and the numbers they are sent from
@@ -49,6 +52,11 @@ enum Command {
     Account {
         #[command(subcommand)]
         command: Account,
+    },
+    /// Mail: whom it comes from, and what came back
+    Mail {
+        #[command(subcommand)]
+        command: mail::Command,
     },
 }
 
@@ -118,6 +126,10 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
         Command::Account { command } => {
             drop(db);
             account(&app, command).await?;
+        }
+        Command::Mail { command } => {
+            drop(db);
+            mail::run(&app, command).await?;
         }
     }
     Ok(ExitCode::SUCCESS)

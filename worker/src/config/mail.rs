@@ -8,7 +8,10 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use super::{email_unless_empty, is_loopback, path_unless_empty, secs, unless_empty};
-use crate::outbound::mail::{ReturnPath, Settings, Tls};
+use crate::outbound::{
+    mail::{ReturnPath, Settings, Tls},
+    mailbox,
+};
 
 /// Fewest characters of the secret in the webhook's address.
 const SHORTEST_TOKEN: usize = 32;
@@ -102,6 +105,30 @@ pub(super) struct MailSecrets {
     pub(super) dkim_key: Option<SecretString>,
     pub(super) webhook_token: Option<SecretString>,
     pub(super) imap_password: Option<SecretString>,
+}
+
+impl Imap {
+    /// How to reach the mailbox; `None`: none is read.
+    ///
+    /// # Errors
+    /// A file of certificates cannot be read.
+    pub fn settings(&self) -> anyhow::Result<Option<mailbox::Settings>> {
+        let (Some(host), Some(password)) = (&self.host, &self.password) else { return Ok(None) };
+        let roots = self.tls_roots_file.as_ref();
+        let roots = roots.map(|file| {
+            std::fs::read(file).with_context(|| format!("`messaging.mail.imap.tls_roots_file`: {}", file.display()))
+        });
+        Ok(Some(mailbox::Settings {
+            host: host.clone(),
+            port: self.port,
+            user: self.user.clone(),
+            password: password.clone(),
+            mailbox: self.mailbox.clone(),
+            move_to: self.move_to.clone(),
+            tls_roots: roots.transpose()?,
+            timeout: self.timeout,
+        }))
+    }
 }
 
 impl Mail {

@@ -21,6 +21,8 @@ mod gate_tests;
 mod health;
 mod invoice;
 mod keys;
+mod mail_identity;
+pub mod mail_reports;
 mod messaging;
 pub(crate) mod method;
 mod people;
@@ -148,6 +150,7 @@ fn described() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .merge(schedule::routes())
         .merge(invoice::routes())
         .merge(messaging::routes())
+        .merge(mail_identity::routes())
         .merge(vault::routes())
         .merge(keys::routes())
         .merge(evidence::routes())

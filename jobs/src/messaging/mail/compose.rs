@@ -144,7 +144,9 @@ mod tests {
             "sign_in_warning" => json!({ "name": "Asha", "business_name": SHARMA,
                 "event": if hindi { "नए ब्राउज़र से साइन इन हुआ" } else { "Somebody signed in from a new browser" },
                 "at": "23 November 2026, 12:00" }),
-            "mail_identity" => json!({ "business_name": SHARMA, "code": "abcd-efgh-ijkl", "until": "24-11-2026 12:00 IST" }),
+            "mail_identity" => {
+                json!({ "business_name": SHARMA, "code": "abcd-efgh-ijkl", "until": "24-11-2026 12:00 IST" })
+            }
             other => panic!("give the words `{other}` a sample"),
         }
     }
@@ -228,7 +230,9 @@ mod tests {
         let draft = Draft { unsubscribe: Some(url), ..draft("tax_invoice", Language::En, &params) };
         let leaving = compose(&identity(), draft).expect("a mail");
         assert!(leaving.text().contains(url) && leaving.unsubscribe() == Some(url));
-        assert!(leaving.html().expect("HTML").contains("href=\"https://muneem.example/r/leave/abc?a&#x3D;1&amp;b&#x3D;2\""));
+        assert!(
+            leaving.html().expect("HTML").contains("href=\"https://muneem.example/r/leave/abc?a&#x3D;1&amp;b&#x3D;2\"")
+        );
         let nobody = Identity { reply_to: None, ..identity() };
         let params = sample("sign_in_code", Language::En);
         let silent = compose(&nobody, super::tests::draft("sign_in_code", Language::En, &params)).expect("a mail");

@@ -214,6 +214,14 @@ pub async fn verify_identity(
     Ok(info)
 }
 
+/// Counts a wrong guess at a business's code, for a caller whose own transaction was given up with it.
+///
+/// # Errors
+/// The database fails.
+pub async fn count_guess(conn: &mut PgConnection, business: BusinessId) -> Result<(), Error> {
+    store::count_try(conn, business).await
+}
+
 /// Takes the address and its key away; mail then comes from the installation's address. Whether there was one.
 ///
 /// # Errors
@@ -311,13 +319,15 @@ pub(super) async fn make_code(
 
 /// However it is typed: capitals, spaces and dashes make no difference.
 fn code_digest(business: BusinessId, code: &str) -> [u8; 32] {
-    let letters: String = code.chars().filter(char::is_ascii_alphanumeric).map(|one| one.to_ascii_lowercase()).collect();
+    let letters: String =
+        code.chars().filter(char::is_ascii_alphanumeric).map(|one| one.to_ascii_lowercase()).collect();
     Sha256::digest([business.0.as_bytes().as_slice(), letters.as_bytes()].concat()).into()
 }
 
 fn checked_name(name: &str) -> Result<String, BadIdentity> {
     let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
-    let bad = name.is_empty() || name.chars().count() > 80 || name.chars().any(|one| breaks_a_header(one) || one == '@');
+    let bad =
+        name.is_empty() || name.chars().count() > 80 || name.chars().any(|one| breaks_a_header(one) || one == '@');
     if bad { Err(BadIdentity::Name) } else { Ok(name) }
 }
 

@@ -161,7 +161,11 @@ pub(super) async fn count_try(conn: &mut PgConnection, business: BusinessId) -> 
 }
 
 /// The address is proved; its code is used up.
-pub(super) async fn set_verified(conn: &mut PgConnection, business: BusinessId, now: DateTime<Utc>) -> Result<(), Error> {
+pub(super) async fn set_verified(
+    conn: &mut PgConnection,
+    business: BusinessId,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
     sqlx::query!(
         "update muneem.messaging_mail_identities
          set verified_at = $2, updated_at = $2, code_sha256 = null, code_expires_at = null, code_tries = 0

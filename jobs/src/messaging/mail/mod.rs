@@ -31,8 +31,8 @@ pub use apply_report::ApplyMailReport;
 pub use compose::{ComposeError, Draft, Identity, compose};
 pub use fold::{Folded, fold};
 pub use identity::{
-    BadIdentity, IdentityInfo, NewIdentity, SigningKey, find_identity, identity_of, list_identities, remove_identity,
-    set_identity, verify_identity,
+    BadIdentity, IdentityInfo, NewIdentity, SigningKey, count_guess, find_identity, identity_of, list_identities,
+    remove_identity, set_identity, verify_identity,
 };
 pub use receive::{Format, Kept, Source, receive_report};
 pub use report_store::{Place, find_place, keep_place};

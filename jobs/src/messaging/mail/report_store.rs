@@ -189,12 +189,10 @@ pub struct Place {
 /// # Errors
 /// The database fails.
 pub async fn find_place(conn: &mut PgConnection, mailbox: &str) -> Result<Option<Place>, Error> {
-    let row = sqlx::query!(
-        "select uid_validity, last_uid from muneem.messaging_mailboxes where mailbox = $1",
-        mailbox,
-    )
-    .fetch_optional(conn)
-    .await?;
+    let row =
+        sqlx::query!("select uid_validity, last_uid from muneem.messaging_mailboxes where mailbox = $1", mailbox,)
+            .fetch_optional(conn)
+            .await?;
     Ok(row.map(|row| Place {
         uid_validity: u32::try_from(row.uid_validity).unwrap_or_default(),
         last_uid: u32::try_from(row.last_uid).unwrap_or_default(),

@@ -83,7 +83,9 @@ async fn a_report_that_fits_is_folded_once_and_a_forged_one_never() {
     assert_eq!(office.mail_states().await, ["accepted"]);
 
     // What an attacker may know: the mail's id, and her address. And what she cannot: the token of somebody else's mail.
-    for guess in [mail.id().to_string(), mail.id().simple().to_string(), "a".repeat(26), MailToken::of([9; 16]).expose()] {
+    for guess in
+        [mail.id().to_string(), mail.id().simple().to_string(), "a".repeat(26), MailToken::of([9; 16]).expose()]
+    {
         assert_eq!(office.comes_back(&report(&guess, "asha@example.in", ("failed", "5.1.1"))).await, Kept::Unmatched);
     }
     assert!(office.claim("messaging.apply_mail_report").await.is_none(), "nothing is done about them");
@@ -149,7 +151,8 @@ async fn of_letters_and_answers_nothing_is_kept_but_that_they_came() {
     let vacation = format!(
         "From: asha@example.in\r\nTo: bounces+{token}@x.in\r\nAuto-Submitted: auto-replied\r\nSubject: away\r\n\r\n5.1.1\r\n"
     );
-    let letter = format!("From: asha@example.in\r\nSubject: Hi\r\nReferences: <{token}@x.in>\r\n\r\nWhere is my phone?\r\n");
+    let letter =
+        format!("From: asha@example.in\r\nSubject: Hi\r\nReferences: <{token}@x.in>\r\n\r\nWhere is my phone?\r\n");
     for raw in [vacation.as_str(), letter.as_str(), "\0\0", ""] {
         assert_eq!(office.comes_back(raw).await, Kept::Unmatched, "{raw}");
     }
@@ -191,8 +194,7 @@ async fn each_attempt_has_a_token_of_its_own_and_the_table_holds_none() {
 async fn mail_comes_from_an_address_only_after_its_reader_showed_the_code() {
     let office = Office::open("en").await;
     let (vault, mut conn) = (&office.deps.vault, office.conn().await);
-    let changes =
-        Changes { contact_email: Some(Some("owner@sharma.example".to_owned())), ..Changes::default() };
+    let changes = Changes { contact_email: Some(Some("owner@sharma.example".to_owned())), ..Changes::default() };
     let operator = Authority::operator();
     let decision = Decision { by: &operator, now: Noon.now(), chance: &*office.deps.chance };
     people::change_business(&mut conn, vault, office.business, &changes, &decision).await.expect("changed");

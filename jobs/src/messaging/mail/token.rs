@@ -234,11 +234,27 @@ mod tests {
             assert_eq!(MailToken::parse(&text), Some(token.clone()));
             assert_eq!(MailToken::parse(&text.to_uppercase()), Some(token));
         }
-        assert_eq!(MailToken::of(*b"0123456789abcdef").expose(), "gaytemzugu3doobzmfrggzdfmy", "RFC 4648, without padding");
-        for bad in ["", "gaytemzugu3doobzmfrggzdfm", "gaytemzugu3doobzmfrggzdfmyy", "gaytemzugu3doobzmfrggzdfmz", "01aytemzugu3doobzmfrggzdfmy"] {
+        assert_eq!(
+            MailToken::of(*b"0123456789abcdef").expose(),
+            "gaytemzugu3doobzmfrggzdfmy",
+            "RFC 4648, without padding"
+        );
+        for bad in [
+            "",
+            "gaytemzugu3doobzmfrggzdfm",
+            "gaytemzugu3doobzmfrggzdfmyy",
+            "gaytemzugu3doobzmfrggzdfmz",
+            "01aytemzugu3doobzmfrggzdfmy",
+        ] {
             assert_eq!(MailToken::parse(bad), None, "{bad}");
         }
-        assert_eq!(MailToken::all_in("<gaytemzugu3doobzmfrggzdfmy@x.in> bounces+GAYTEMZUGU3DOOBZMFRGGZDFMY@x xgaytemzugu3doobzmfrggzdfmy").len(), 2);
+        assert_eq!(
+            MailToken::all_in(
+                "<gaytemzugu3doobzmfrggzdfmy@x.in> bounces+GAYTEMZUGU3DOOBZMFRGGZDFMY@x xgaytemzugu3doobzmfrggzdfmy"
+            )
+            .len(),
+            2
+        );
         assert_eq!(format!("{:?}", MailToken::of([1; 16])), "MailToken(…)");
     }
 

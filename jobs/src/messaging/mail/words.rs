@@ -111,7 +111,8 @@ pub(super) fn fill(
     let frame_text = json!(frame);
     let body = page.render(&books.text, &path(name, language, "body.txt"), &in_text)?;
     let footer = page.render(&books.text, &path("layout", language, "footer.txt"), &frame_text)?;
-    let text = format!("{}\n\n{}\n", body.trim(), footer.trim_end());
+    // Two dashes and a space: readers know what follows for a signature (RFC 3676 section 4.3).
+    let text = format!("{}\n\n-- \n{}\n", body.trim(), footer.trim());
     let at = path(name, language, "body.html");
     let html = if books.html.has_template(&at) {
         let body = page.render(&books.html, &at, &in_text)?;

@@ -51,7 +51,8 @@ impl Fields {
 
 /// `5.1.1` at the head of a text, which may go on with a comment.
 pub(super) fn enhanced_status(text: &str) -> Option<String> {
-    let word = text.split([' ', '\t', '(']).next()?.trim_matches(['#', '(', ')', '[', ']', '\'', '"', ',', ':', ';']);
+    let marks = ['#', '(', ')', '[', ']', '\'', '"', ',', ':', ';'];
+    let word = text.trim_start_matches(marks).split([' ', '\t', '(']).next()?.trim_end_matches(marks);
     let mut parts = word.split('.');
     let class = parts.next().filter(|class| matches!(*class, "2" | "4" | "5"))?;
     let number = |part: Option<&str>| -> Option<u16> {

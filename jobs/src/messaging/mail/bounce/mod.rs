@@ -89,6 +89,11 @@ impl Kind {
 /// Reads one mail that came back.
 pub fn read(raw: &[u8]) -> Read {
     let raw = &raw[..raw.len().min(LARGEST)];
+    // A mail that the parser trips over would be brought again and again, and each time end whoever reads the mailbox.
+    std::panic::catch_unwind(|| understood(raw)).unwrap_or(Read::Unreadable)
+}
+
+fn understood(raw: &[u8]) -> Read {
     let Some(message) = MessageParser::default().parse(raw) else { return Read::Unreadable };
     if message.headers().is_empty() {
         return Read::Unreadable;
@@ -147,7 +152,8 @@ fn of_recipient(block: &Fields, tokens: &[MailToken]) -> Option<Report> {
     // `5.0.0` says nothing; what the other server answered often does.
     let vague = said.as_deref().is_none_or(|status| status.ends_with(".0.0"));
     let closer = diagnostic.filter(|_| vague).and_then(|text| text.split([' ', ';']).find_map(enhanced_status));
-    let agrees = |closer: &String| said.as_ref().is_none_or(|said| said.as_bytes().first() == closer.as_bytes().first());
+    let agrees =
+        |closer: &String| said.as_ref().is_none_or(|said| said.as_bytes().first() == closer.as_bytes().first());
     let status = closer.filter(agrees).or(said);
     let permanent_status = match (&status, diagnostic.and_then(reply_code)) {
         (Some(status), _) => status.starts_with('5'),
@@ -162,7 +168,13 @@ fn of_recipient(block: &Fields, tokens: &[MailToken]) -> Option<Report> {
     };
     let named = ["original-recipient", "final-recipient"].into_iter().filter_map(|name| block.get(name));
     let recipients = named.flat_map(recipient).collect();
-    Some(Report { tokens: tokens.to_vec(), recipients, kind, status, permanent: kind == Kind::Failed && permanent_status })
+    Some(Report {
+        tokens: tokens.to_vec(),
+        recipients,
+        kind,
+        status,
+        permanent: kind == Kind::Failed && permanent_status,
+    })
 }
 
 /// `rfc822; asha@example.in`, also as xtext (RFC 3461 section 4).
@@ -210,7 +222,11 @@ fn returned_tokens(message: &Message<'_>) -> Vec<MailToken> {
 }
 
 fn own_tokens(returned: &Message<'_>) -> Vec<MailToken> {
-    ["Message-ID", "Return-Path"].into_iter().filter_map(|name| returned.header_raw(name)).flat_map(MailToken::all_in).collect()
+    ["Message-ID", "Return-Path"]
+        .into_iter()
+        .filter_map(|name| returned.header_raw(name))
+        .flat_map(MailToken::all_in)
+        .collect()
 }
 
 /// The address that the report itself came to.

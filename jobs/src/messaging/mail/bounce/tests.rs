@@ -88,7 +88,11 @@ fn a_delivery_report_says_what_became_of_which_mail() {
         ("failed", "nonsense", "x-unix; no idea", Kind::Failed, false, None),
     ] {
         let report = one(&postfix(action, status, diagnostic));
-        assert_eq!((report.kind, report.permanent, report.status.as_deref()), (kind, permanent, told), "{action} {status}");
+        assert_eq!(
+            (report.kind, report.permanent, report.status.as_deref()),
+            (kind, permanent, told),
+            "{action} {status}"
+        );
         assert_eq!(report.tokens, tokens());
         assert_eq!(report.recipients, [email("asha@example.in"), email("asha@example.in")]);
     }
