@@ -196,9 +196,9 @@ impl Talk {
                     let address = text.split_once('<').and_then(|(_, rest)| rest.split_once('>'));
                     let address = address.map(|(address, _)| address.to_owned()).unwrap_or_default();
                     if step == Step::Mail {
-                        envelope.0 = address
+                        envelope.0 = address;
                     } else {
-                        envelope.1 = address
+                        envelope.1 = address;
                     }
                     line.write_all(b"250 2.1.0 fine\r\n").await?;
                 }
