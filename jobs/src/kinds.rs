@@ -20,6 +20,8 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<messaging::ForgetPairs>(),
         Kind::of::<messaging::SendMail>(),
         Kind::of::<messaging::SendLink>(),
+        Kind::of::<messaging::mail::ApplyMailReport>(),
+        Kind::of::<messaging::mail::VerifyMailIdentity>(),
         Kind::of::<messaging::WarnStaff>(),
         Kind::of::<messaging::otp::SendOtp>(),
         Kind::of::<messaging::otp::FallBackOtp>(),

@@ -41,6 +41,10 @@ mod tests {
         ("evidence_nodes.hash", "a digest"),
         ("messaging_consents.proof_sha256", "a digest, salted with the row's id"),
         ("messaging_otp_limits.key", "a blind index or a digest that lives for hours"),
+        ("messaging_mail_identities.code_sha256", "a digest of chance"),
+        ("messaging_mail_reports.sha256", "a digest"),
+        ("messaging_mail_tokens.recipient_mark", "a digest under chance that is kept nowhere"),
+        ("messaging_mail_tokens.token_sha256", "a digest of chance"),
         ("messaging_webhooks.sha256", "a digest"),
         (
             "people_approval_contacts.contact_index",

@@ -44,6 +44,7 @@ use crate::{
         kms_call::Succession,
         kms_file::{self, NoKey},
         mail::{self, Smtp},
+        mailbox,
         object_store::Objects,
         webhook::{self, Receivers},
         whatsapp::{self, CloudApi},
@@ -322,22 +323,9 @@ impl App {
             prove_secret: true,
             timeouts: Timeouts { connect: settings.connect_timeout, total: settings.request_timeout },
         })?);
-        let settings_of_mail = &config.messaging.mail;
-        let mailer: Arc<dyn Mailer> = match (&settings_of_mail.host, &settings_of_mail.from) {
-            (Some(host), Some(from)) => {
-                let settings = mail::Settings {
-                    host: host.clone(),
-                    port: settings_of_mail.port,
-                    tls: settings_of_mail.tls,
-                    user: settings_of_mail.user.clone(),
-                    password: settings_of_mail.password.clone(),
-                    from: from.clone(),
-                    from_name: settings_of_mail.from_name.clone(),
-                    timeout: settings_of_mail.timeout,
-                };
-                Arc::new(Smtp::new(settings, Arc::clone(&clock))?)
-            }
-            _ => Arc::new(mail::NotConfigured),
+        let mailer: Arc<dyn Mailer> = match config.messaging.mail.settings()? {
+            Some(settings) => Arc::new(Smtp::new(settings, Arc::clone(&clock))?),
+            None => Arc::new(mail::NotConfigured),
         };
         let chance: Arc<dyn Chance> = Arc::new(OsChance);
         let vault = vault(&config, database, &db, &clock, &chance).await?;
@@ -448,6 +436,25 @@ impl App {
         let Deps { db, clock, chance, mailer, .. } = &*self.deps;
         let outside = Outside { mailer: Arc::clone(mailer), clock: Arc::clone(clock), chance: Arc::clone(chance) };
         crate::evidence::run(&self.config, db.clone(), outside, shutdown).await
+    }
+
+    /// Reads back what came of mail; `None`: nothing is configured to be read.
+    ///
+    /// # Errors
+    /// The certificates or the name of the mailbox's server cannot be used.
+    pub fn mail_reader(&self) -> anyhow::Result<Option<mailbox::Reader>> {
+        let (settings, deps) = (&self.config.messaging.mail, &self.deps);
+        let imap = settings.imap.settings()?.map(mailbox::Imap::new).transpose()?;
+        if imap.is_none() && settings.maildir.is_none() {
+            return Ok(None);
+        }
+        let keeper = mailbox::Keeper {
+            db: deps.db.clone(),
+            vault: Arc::clone(&deps.vault),
+            clock: Arc::clone(&deps.clock),
+            chance: Arc::clone(&deps.chance),
+        };
+        Ok(Some(mailbox::Reader { keeper, maildir: settings.maildir.clone(), imap, every: settings.poll }))
     }
 
     /// In sandbox mode, follows the offset that somebody may move at any time.

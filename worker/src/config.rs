@@ -5,6 +5,7 @@
 //! Every problem is found before the first is told.
 
 mod evidence;
+mod mail;
 mod reader;
 mod vault;
 
@@ -21,11 +22,10 @@ use muneem_jobs::{outbound::Email, queue::Lane};
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use crate::outbound::mail::Tls;
-
 use reader::{Reader, is_loopback};
 
 pub use evidence::{AnchorMail, AnchorObjects, Evidence, Timestamp};
+pub use mail::{Imap, Mail};
 pub use vault::{Aws, Azure, Gcp, Kms, Transit, Vault};
 
 /// The commented list of all settings.
@@ -43,6 +43,9 @@ const SECRETS: &[&str] = &[
     "messaging.whatsapp.app_secrets",
     "messaging.whatsapp.verify_token",
     "messaging.mail.password",
+    "messaging.mail.dkim_key",
+    "messaging.mail.webhook_token",
+    "messaging.mail.imap.password",
     "vault.aws.secret_access_key",
     "vault.azure.client_secret",
     "vault.transit.token",
@@ -190,32 +193,6 @@ pub struct Messaging {
     pub whatsapp: Whatsapp,
     /// The mail server.
     pub mail: Mail,
-}
-
-/// The mail server.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Mail {
-    /// Its name; `None`: no mail is sent.
-    #[serde(deserialize_with = "unless_empty")]
-    pub host: Option<String>,
-    /// Its port.
-    pub port: u16,
-    /// How the line is protected.
-    pub tls: Tls,
-    /// Whom to sign in as.
-    #[serde(deserialize_with = "unless_empty")]
-    pub user: Option<String>,
-    /// The password that goes with it.
-    #[serde(skip)]
-    pub password: Option<SecretString>,
-    /// Whom mail comes from.
-    #[serde(deserialize_with = "email_unless_empty")]
-    pub from: Option<Email>,
-    /// The name beside it.
-    pub from_name: String,
-    /// Longest a conversation may take.
-    #[serde(rename = "timeout_secs", deserialize_with = "secs")]
-    pub timeout: Duration,
 }
 
 /// The Cloud API.

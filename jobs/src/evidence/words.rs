@@ -401,6 +401,20 @@ words! {
         /// She is no more.
         PROVIDER_UNLINKED = "people.oidc_unlinked",
     }
+    a_report_that_fits_is_folded_once_and_a_forged_one_never {
+        /// A report about mail came in.
+        MAIL_REPORT_KEPT = "messaging.mail_report_kept",
+        /// It was believed and folded into the mail it is about.
+        MAIL_REPORTED = "messaging.mail_reported",
+    }
+    mail_comes_from_an_address_only_after_its_reader_showed_the_code {
+        /// A business has, or changed, the address that its mail comes from.
+        MAIL_IDENTITY_SET = "messaging.mail_identity_set",
+        /// Somebody who reads that address's mail confirmed it.
+        MAIL_IDENTITY_VERIFIED = "messaging.mail_identity_verified",
+        /// It has none any more.
+        MAIL_IDENTITY_REMOVED = "messaging.mail_identity_removed",
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use chrono::{DateTime, Utc};
 
-use super::{MailId, MessageId, WebhookId, campaign::CampaignId, wishes};
+use super::{MailId, MessageId, WebhookId, campaign::CampaignId, mail, wishes};
 use crate::{
     files,
     outbound::{carrier::UploadError, mailer::MailFailure},
@@ -106,6 +106,15 @@ pub enum Error {
     /// The mail server did not take a mail; it may be sent again.
     #[error("mail {0} was not sent: {1}")]
     MailNotSent(MailId, MailFailure),
+    /// The words of a mail could not be filled, or its parts cannot be sent.
+    #[error("mail {0}: its words")]
+    MailWords(MailId, #[source] Box<mail::ComposeError>),
+    /// What is stored of a report no longer reads.
+    #[error("mail report {0}: its stored body does not read")]
+    ReportUnreadable(uuid::Uuid),
+    /// Whom the mail of a business comes from cannot be set up like this.
+    #[error("whom the mail of a business comes from")]
+    MailIdentity(#[from] mail::BadIdentity),
     /// Whom to write to could not be read.
     #[error("messaging: read whom to write to")]
     Staff(#[source] Box<people::Error>),
@@ -166,6 +175,9 @@ impl JobError for Error {
             | Self::NoWebhook(_)
             | Self::NoMail(_)
             | Self::MailUnreadable(..)
+            | Self::MailWords(..)
+            | Self::ReportUnreadable(_)
+            | Self::MailIdentity(_)
             | Self::Unreadable(..) => Disposition::Fail,
             Self::Waiting { until, .. } | Self::CampaignWaits { until, .. } => Disposition::Snooze(*until),
             Self::File(_, source) => source.disposition(),
@@ -203,6 +215,9 @@ impl JobError for Error {
             Self::NoMail(_) => "messaging.no_mail",
             Self::MailUnreadable(..) => "messaging.mail_unreadable",
             Self::MailNotSent(..) => "messaging.mail_not_sent",
+            Self::MailWords(..) => "messaging.mail_words",
+            Self::ReportUnreadable(_) => "messaging.report_unreadable",
+            Self::MailIdentity(_) => "messaging.mail_identity",
             Self::Staff(_) => "messaging.staff",
             Self::Unreadable(..) => "messaging.unreadable",
             Self::Waiting { .. } => "messaging.waiting",

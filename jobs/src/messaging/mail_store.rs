@@ -44,6 +44,8 @@ pub(super) enum MailState {
     Unknown,
     /// Too late to be of use.
     Expired,
+    /// Taken by the mail server, and then by nobody.
+    Bounced,
 }
 
 /// A row of `muneem.messaging_mails`.
@@ -87,6 +89,41 @@ pub(super) async fn set_mail_state(
         id.0,
         state as MailState,
         failure,
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// It was taken, and came back. One that ended otherwise stays as it is.
+pub(super) async fn set_bounced(
+    conn: &mut PgConnection,
+    id: MailId,
+    status: Option<&str>,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    let failure = status.map_or_else(|| "came back".to_owned(), |status| format!("came back ({status})"));
+    sqlx::query!(
+        "update muneem.messaging_mails
+         set state = 'bounced', failure = $2, updated_at = $3, params_sealed = null
+         where mail_id = $1 and state in ('sending', 'accepted', 'unknown')",
+        id.0,
+        failure,
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// It lies in her mailbox, so it was taken: nobody could tell before.
+pub(super) async fn set_arrived(conn: &mut PgConnection, id: MailId, now: DateTime<Utc>) -> Result<(), Error> {
+    sqlx::query!(
+        "update muneem.messaging_mails
+         set state = 'accepted', failure = null, updated_at = $2
+         where mail_id = $1 and state = 'unknown'",
+        id.0,
         now,
     )
     .execute(conn)

@@ -10,8 +10,9 @@
 //! repeated before webhooks that do arrive have kept silent about it. Where a person's message is worth being sent
 //! twice rather than never, a late sign of the first is recorded as a duplicate. States: [`State`].
 //!
-//! Mail goes to staff alone so far: codes to sign in with, and what happened to their access ([`send_code`],
-//! [`WarnStaff`]). `messaging.send_mail` records its attempt in the same way, and one in doubt is not repeated.
+//! Mail is written, signed and read back in [`mail`]. To staff go codes to sign in with and what happened to their
+//! access ([`send_code`], [`WarnStaff`]): `messaging.send_mail` records its attempt in the same way, and one in doubt is
+//! not repeated.
 //!
 //! Carrier terms: Meta's Cloud API; error codes in [`crate::outbound::carrier::CODES`].
 
@@ -25,6 +26,7 @@ mod holds;
 mod intake;
 mod ledger;
 mod limits;
+pub mod mail;
 mod mail_store;
 mod masked;
 mod model;

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use zeroize::Zeroizing;
 
-use super::{Content, Error, MessageId, WebhookId, otp, store::Envelope, wishes};
+use super::{Content, Error, MessageId, WebhookId, mail, otp, store::Envelope, wishes};
 use crate::{
     outbound::{Phone, Wamid, carrier::NumberId},
     people::BusinessId,
@@ -34,6 +34,10 @@ pub const SEALED: &[SealedColumn] = &[
     wishes::SEALED[0],
     wishes::SEALED[1],
     otp::SEALED[0],
+    mail::SEALED_IDENTITIES[0],
+    mail::SEALED_IDENTITIES[1],
+    mail::SEALED_IDENTITIES[2],
+    mail::SEALED_REPORTS,
 ];
 
 /// What this duty looks up. A carrier's id is kept nowhere, so its marks are not made anew.

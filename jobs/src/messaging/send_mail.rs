@@ -6,10 +6,10 @@ use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
 use super::{
-    Error, Language, MailId,
+    Error, MailId,
+    mail::{self, Draft, Identity, MailRef},
     mail_store::{self, MailRow, MailState},
-    staff::{language_of, params_cell},
-    template,
+    staff::{house_of, language_of, params_cell},
 };
 use crate::{
     outbound::{Mail, MailOutcome},
@@ -75,7 +75,7 @@ impl Job for SendMail {
     }
 }
 
-/// The mail in clear. `None`: she has left, or has no address any more.
+/// The mail in clear, with a token of this attempt's own. `None`: she has left, or has no address any more.
 async fn written(tx: &mut PgConnection, ctx: &JobContext, id: MailId, row: &MailRow) -> Result<Option<Mail>, Error> {
     let unreadable = |what| Error::MailUnreadable(id, what);
     let contact = people::open_contact(tx, &ctx.deps.vault, row.staff_id).await;
@@ -86,18 +86,22 @@ async fn written(tx: &mut PgConnection, ctx: &JobContext, id: MailId, row: &Mail
     let sealed = row.params_sealed.as_deref().ok_or(unreadable("parameters"))?;
     let plain = ctx.deps.vault.open(tx, &params_cell(ctx.business, &id.to_string()), sealed).await?;
     let params: BTreeMap<String, String> = serde_json::from_slice(&plain).map_err(|_| unreadable("parameters"))?;
-    let params: Vec<_> = params.into_iter().collect();
-    let (subject, body) = words(&row.template, language_of(&contact)).ok_or(unreadable("template"))?;
-    let subject = template::fill(subject.trim(), &params);
-    let mail = Mail::new(id.0, to, &subject, &template::fill(&body, &params));
-    Ok(Some(mail.map_err(|_| unreadable("words"))?))
-}
-
-/// Subject and body, in English where the language has none.
-fn words(folder: &str, language: Language) -> Option<(String, String)> {
-    let part = |language, part| template::mail_part(folder, language, part);
-    let both = |language| part(language, "subject").zip(part(language, "body"));
-    both(language).or_else(|| both(Language::En))
+    let with = (&*ctx.deps.clock, &*ctx.deps.chance);
+    let token = mail::issue_token(tx, with, ctx.business, MailRef::Staff(id), &to).await?;
+    // About her access, from whoever runs the console: no business's own address, and nobody to answer to.
+    let house = Identity { name: house_of(&contact), from: None, reply_to: None, dkim: None };
+    let draft = Draft {
+        id: id.0,
+        token: Some(&token),
+        to,
+        words: &row.template,
+        params: &params,
+        language: language_of(&contact),
+        attachments: Vec::new(),
+        unsubscribe: None,
+    };
+    let written = mail::compose(&house, draft).map_err(|error| Error::MailWords(id, Box::new(error)))?;
+    Ok(Some(written))
 }
 
 async fn record(ctx: &JobContext, id: MailId, outcome: MailOutcome) -> Result<Done, Error> {

@@ -206,7 +206,7 @@ pub(super) fn language_of(contact: &Contact) -> Language {
 }
 
 /// Where her access is to.
-fn house_of(contact: &Contact) -> String {
+pub(super) fn house_of(contact: &Contact) -> String {
     contact.business_name.as_deref().map_or_else(|| "muneem".to_owned(), first_line)
 }
 

@@ -16,7 +16,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Account, Desk, SendLink, SendMail, Settings, WarnStaff, send_code, set_account, way_to};
+use super::{
+    Account, Desk, SendLink, SendMail, Settings, WarnStaff,
+    mail::{ApplyMailReport, VerifyMailIdentity},
+    send_code, set_account, way_to,
+};
 use crate::{
     Deps, MIGRATOR,
     evidence::By,
@@ -42,7 +46,7 @@ use crate::{
     vault::Cell,
 };
 
-struct Noon;
+pub(super) struct Noon;
 
 impl Clock for Noon {
     fn now(&self) -> DateTime<Utc> {
@@ -101,17 +105,17 @@ impl Steps for StopAt {
     }
 }
 
-struct Office {
-    db: TestDb,
-    deps: Arc<Deps>,
-    mails: Arc<KeptMail>,
-    business: BusinessId,
-    asha: Staff,
+pub(super) struct Office {
+    pub(super) db: TestDb,
+    pub(super) deps: Arc<Deps>,
+    pub(super) mails: Arc<KeptMail>,
+    pub(super) business: BusinessId,
+    pub(super) asha: Staff,
     worker: i64,
 }
 
 impl Office {
-    async fn open(language: &str) -> Self {
+    pub(super) async fn open(language: &str) -> Self {
         let db = TestDb::new(&MIGRATOR).await;
         let mails = Arc::new(KeptMail::default());
         let deps = Arc::new(Deps {
@@ -145,7 +149,7 @@ impl Office {
         Self { db, deps, mails, business, asha, worker }
     }
 
-    async fn conn(&self) -> sqlx::pool::PoolConnection<sqlx::Postgres> {
+    pub(super) async fn conn(&self) -> sqlx::pool::PoolConnection<sqlx::Postgres> {
         self.db.pool().acquire().await.expect("a connection")
     }
 
@@ -165,7 +169,7 @@ impl Office {
     }
 
     /// Plans a code and answers it.
-    async fn code(&self, wanted: Channel) -> String {
+    pub(super) async fn code(&self, wanted: Channel) -> String {
         let mut conn = self.conn().await;
         let contact = open_contact(&mut conn, &self.deps.vault, self.asha.staff_id).await.expect("opened");
         let contact = contact.expect("she is here");
@@ -183,7 +187,7 @@ impl Office {
         warn_about(&mut conn, self.business, self.asha.staff_id, warning, when).await.expect("planned");
     }
 
-    async fn claim(&self, kind: &str) -> Option<Claimed> {
+    pub(super) async fn claim(&self, kind: &str) -> Option<Claimed> {
         let wants = [Lane::Otp, Lane::Transactional].map(|lane| Want { lane, jobs: 16, after: Uuid::nil() });
         let claimed = work::claim(&mut *self.conn().await, self.worker, &wants).await.expect("a claim");
         let (wanted, others): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|claimed| claimed.kind == kind);
@@ -203,6 +207,8 @@ impl Office {
     async fn handle(&self, claimed: &Claimed, steps: Arc<StopAt>) -> Result<Done, JobFailure> {
         let kind = match claimed.kind.as_str() {
             "messaging.send_mail" => Kind::of::<SendMail>(),
+            "messaging.apply_mail_report" => Kind::of::<ApplyMailReport>(),
+            "messaging.verify_mail_identity" => Kind::of::<VerifyMailIdentity>(),
             "messaging.send_link" => Kind::of::<SendLink>(),
             "messaging.warn_staff" => Kind::of::<WarnStaff>(),
             "people.end_factor" => Kind::of::<EndFactor>(),
@@ -223,7 +229,7 @@ impl Office {
     }
 
     /// Runs a job of this kind, killed at this step, and again to its end.
-    async fn run_twice(&self, kind: &str, step: usize) {
+    pub(super) async fn run_twice(&self, kind: &str, step: usize) {
         let claimed = self.claim(kind).await.expect("a job is ready");
         let stop = StopAt::step(step);
         let crashed = tokio::select! {
@@ -237,18 +243,18 @@ impl Office {
         }
     }
 
-    async fn run(&self, kind: &str) {
+    pub(super) async fn run(&self, kind: &str) {
         self.run_twice(kind, usize::MAX).await;
     }
 
-    async fn states(&self) -> Vec<(String, String, bool)> {
+    pub(super) async fn states(&self) -> Vec<(String, String, bool)> {
         sqlx::query_as("select template, state, params_sealed is null from muneem.messaging_mails order by mail_id")
             .fetch_all(&mut *self.conn().await)
             .await
             .expect("mails")
     }
 
-    async fn planned(&self, kind: &str) -> i64 {
+    pub(super) async fn planned(&self, kind: &str) -> i64 {
         sqlx::query_scalar("select count(*) from muneem.queue_jobs where kind = $1")
             .bind(kind)
             .fetch_one(&mut *self.conn().await)

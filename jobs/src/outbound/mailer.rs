@@ -1,17 +1,10 @@
-//! Mail, one message to one person at a time.
-//!
-//! A Message-ID is chosen before the attempt and kept with it, so that a bounce or a doubt can be matched to what was
-//! sent. Nothing in a [`Mail`] can break out of its header: lines and control characters are refused when it is made.
+//! Who hands mail over, one message to one person at a time, and what the mail server said to it.
 
 use std::fmt;
 
 use async_trait::async_trait;
-use uuid::Uuid;
 
-/// Longest subject, in characters: more is cut or hidden by most readers.
-const LONGEST_SUBJECT: usize = 200;
-/// Longest body, in bytes. What is longer is a file behind a link.
-const LARGEST_BODY: usize = 256 * 1024;
+use super::Mail;
 
 /// Sends mail.
 #[async_trait]
@@ -71,163 +64,45 @@ impl fmt::Display for MailFailure {
     }
 }
 
-/// One mail to one person.
-#[derive(Clone)]
-pub struct Mail {
-    id: Uuid,
-    to: Email,
-    subject: String,
-    text: String,
-    html: Option<String>,
-}
-
-/// A mail that cannot be sent as it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadMail {
-    /// It would end the header and begin another.
-    #[error("the subject holds a line break or another control character")]
-    SubjectControl,
-    /// Nothing to read, or more than anybody sees.
-    #[error("the subject is empty or longer than {LONGEST_SUBJECT} characters")]
-    SubjectLength,
-    /// Nothing to read, or more than a mail should be.
-    #[error("the body is empty or larger than {LARGEST_BODY} bytes")]
-    BodyLength,
-    /// NUL has no place in a text.
-    #[error("the body holds a NUL")]
-    BodyNul,
-}
-
-impl Mail {
-    /// A mail in plain text. Its Message-ID is `<id@domain>`, the domain being that of the sender's address.
-    ///
-    /// # Errors
-    /// The subject or the body cannot be sent: [`BadMail`] says why.
-    pub fn new(id: Uuid, to: Email, subject: &str, text: &str) -> Result<Self, BadMail> {
-        if subject.chars().any(|character| character.is_control() || matches!(character, '\u{2028}' | '\u{2029}')) {
-            return Err(BadMail::SubjectControl);
-        }
-        if subject.trim().is_empty() || subject.chars().count() > LONGEST_SUBJECT {
-            return Err(BadMail::SubjectLength);
-        }
-        checked_body(text)?;
-        Ok(Self { id, to, subject: subject.to_owned(), text: text.to_owned(), html: None })
-    }
-
-    /// The same mail with its HTML beside the plain text.
-    ///
-    /// # Errors
-    /// The HTML is empty, too large or holds a NUL.
-    pub fn with_html(mut self, html: &str) -> Result<Self, BadMail> {
-        checked_body(html)?;
-        self.html = Some(html.to_owned());
-        Ok(self)
-    }
-
-    /// The left half of its Message-ID.
-    pub fn id(&self) -> Uuid {
-        self.id
-    }
-
-    /// Whom it is for.
-    pub fn to(&self) -> &Email {
-        &self.to
-    }
-
-    /// One line.
-    pub fn subject(&self) -> &str {
-        &self.subject
-    }
-
-    /// The plain text.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// The HTML, if there is one.
-    pub fn html(&self) -> Option<&str> {
-        self.html.as_deref()
-    }
-}
-
-impl fmt::Debug for Mail {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Mail").field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-fn checked_body(text: &str) -> Result<(), BadMail> {
-    if text.trim().is_empty() || text.len() > LARGEST_BODY {
-        return Err(BadMail::BodyLength);
-    }
-    if text.contains('\0') { Err(BadMail::BodyNul) } else { Ok(()) }
-}
-
-/// An e-mail address, personal data: it shows itself to nobody but the mail server.
-///
-/// Taken are dot-atoms of ASCII before the `@` (RFC 5321 section 4.1.2) and host names with a dot after it; quoted
-/// local parts, comments and address literals are not, since no person writes them and much else stumbles over them.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Email {
-    local: String,
-    domain: String,
-}
-
-/// Not an e-mail address as people have them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is no e-mail address: write it like asha@example.in")]
-pub struct NotAnEmail;
-
-impl Email {
-    /// Reads an address. The domain becomes lower case; the part before the `@` stays as it is, since it is the
-    /// receiving server's business.
-    ///
-    /// # Errors
-    /// [`NotAnEmail`]
-    pub fn parse(text: &str) -> Result<Self, NotAnEmail> {
-        let (local, domain) = text.split_once('@').ok_or(NotAnEmail)?;
-        let domain = domain.to_ascii_lowercase();
-        let atoms = local.split('.').all(|atom| !atom.is_empty() && atom.bytes().all(is_atom));
-        let labels = domain.split('.').all(|label| {
-            (1..=63).contains(&label.len())
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
-        });
-        // A top-level domain of digits would be an IPv4 address.
-        let top = domain.rsplit('.').next().is_some_and(|top| top.bytes().any(|byte| byte.is_ascii_alphabetic()));
-        if local.len() <= 64 && domain.len() <= 189 && domain.contains('.') && atoms && labels && top {
-            Ok(Self { local: local.to_owned(), domain })
-        } else {
-            Err(NotAnEmail)
+impl MailFailure {
+    /// What a refusal says of the address.
+    pub fn fault(&self) -> Fault {
+        match (&self.status, self.reply) {
+            (Some(status), _) => Fault::of_status(status),
+            // RFC 5321 section 4.2.3: the mailbox is unavailable or its name is not allowed.
+            (None, Some(550 | 551 | 553)) if self.what.starts_with("RCPT") => Fault::Address,
+            _ => Fault::Other,
         }
     }
-
-    /// The address, for the mail server and the vault.
-    pub fn expose(&self) -> String {
-        format!("{}@{}", self.local, self.domain)
-    }
-
-    /// What stands behind the `@`, in lower case.
-    pub fn domain(&self) -> &str {
-        &self.domain
-    }
-
-    /// Enough for its owner to recognise it, too little for anybody else: `a…@example.in`.
-    pub fn hint(&self) -> String {
-        format!("{}…@{}", self.local.chars().next().unwrap_or('…'), self.domain)
-    }
 }
 
-impl fmt::Debug for Email {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Email(…)")
-    }
+/// Whose fault a refusal is, by its enhanced status code (RFC 3463 section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// There is no such mailbox, or it is closed: nothing will ever arrive there. Whoever writes again harms the name
+    /// of the sender.
+    Address,
+    /// The mailbox is full, the mail too large, the server busy: another mail may arrive.
+    Passing,
+    /// The sender or the words were refused: a matter for whoever runs the sender's domain.
+    Policy,
+    /// It does not say.
+    Other,
 }
 
-/// `atext` of RFC 5322 section 3.2.3.
-fn is_atom(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&byte)
+impl Fault {
+    /// Reads `5.1.1`. A code of class 4 is passing whatever it is about.
+    pub fn of_status(status: &str) -> Self {
+        let mut parts = status.split('.').map(|part| part.parse::<u16>().ok());
+        match (parts.next().flatten(), parts.next().flatten(), parts.next().flatten()) {
+            (Some(4), ..) => Self::Passing,
+            // No such mailbox or host, bad syntax, moved, null MX; disabled.
+            (Some(5), Some(1), Some(1 | 2 | 3 | 6 | 10)) | (Some(5), Some(2), Some(1)) => Self::Address,
+            (Some(5), Some(2 | 3), _) => Self::Passing,
+            (Some(5), Some(7), _) => Self::Policy,
+            _ => Self::Other,
+        }
+    }
 }
 
 /// Takes every mail and keeps it.
@@ -256,69 +131,28 @@ impl Mailer for KeptMail {
 mod tests {
     use super::*;
 
-    fn asha() -> Email {
-        Email::parse("asha.verma+till@Example.IN").expect("an address")
-    }
-
     #[test]
-    fn addresses_are_read_as_people_write_them_and_shown_to_nobody() {
-        assert_eq!(asha().expose(), "asha.verma+till@example.in");
-        assert_eq!(asha().hint(), "a…@example.in");
-        assert_eq!(format!("{:?}", asha()), "Email(…)");
-        let long = format!("{}@example.in", "a".repeat(65));
-        for bad in [
-            "",
-            "asha",
-            "@example.in",
-            "asha@",
-            "asha@example",
-            "asha@@example.in",
-            "a sha@example.in",
-            "asha@exam_ple.in",
-            "asha@-example.in",
-            ".asha@example.in",
-            "asha..v@example.in",
-            "asha@10.0.0.1",
-            "asha@[10.0.0.1]",
-            "\"asha\"@example.in",
-            "asha@example.in\r\nBcc: b@example.in",
-            "asha@example.in,b@c.in",
-            "<asha@example.in>",
-            "आशा@example.in",
-            "asha@example..in",
-            &long,
-        ] {
-            assert_eq!(Email::parse(bad), Err(NotAnEmail), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_subject_cannot_begin_another_header() {
-        let with =
-            |subject: &str| Mail::new(Uuid::nil(), asha(), subject, "words").map(|mail| mail.subject().to_owned());
-        assert_eq!(with("आपका कोड").as_deref(), Ok("आपका कोड"));
-        for injected in ["Hi\r\nBcc: everybody@example.in", "Hi\nX: y", "Hi\rX", "Hi\0", "Hi\u{85}X", "Hi\u{2028}X"] {
-            assert_eq!(with(injected), Err(BadMail::SubjectControl), "{injected:?}");
-        }
-        assert_eq!(with(" "), Err(BadMail::SubjectLength));
-        assert_eq!(with(&"a".repeat(201)), Err(BadMail::SubjectLength));
-    }
-
-    #[test]
-    fn a_body_is_there_and_not_endless() {
-        let with = |text: &str| Mail::new(Uuid::nil(), asha(), "Hi", text).err();
-        assert_eq!(with("two\nlines"), None);
-        assert_eq!(with(" \n"), Some(BadMail::BodyLength));
-        assert_eq!(with(&"a".repeat(LARGEST_BODY + 1)), Some(BadMail::BodyLength));
-        assert_eq!(with("a\0b"), Some(BadMail::BodyNul));
-    }
-
-    #[test]
-    fn a_failure_reads_like_one_and_a_mail_shows_only_its_id() {
+    fn a_failure_reads_like_one_and_says_whose_fault_it_is() {
         let failure = MailFailure { what: "RCPT refused", reply: Some(550), status: Some("5.1.1".to_owned()) };
         assert_eq!(failure.to_string(), "RCPT refused (550 5.1.1)");
+        assert_eq!(failure.fault(), Fault::Address);
         assert_eq!(MailFailure::new("no connection").to_string(), "no connection");
-        let mail = Mail::new(Uuid::nil(), asha(), "Your code 123456", "123456").expect("a mail");
-        assert_eq!(format!("{mail:?}"), "Mail { id: 00000000-0000-0000-0000-000000000000, .. }");
+        assert_eq!(MailFailure::new("no connection").fault(), Fault::Other);
+        assert_eq!(MailFailure { what: "RCPT refused", reply: Some(550), status: None }.fault(), Fault::Address);
+        assert_eq!(MailFailure { what: "mail refused", reply: Some(550), status: None }.fault(), Fault::Other);
+        for (status, fault) in [
+            ("5.1.1", Fault::Address),
+            ("5.1.10", Fault::Address),
+            ("5.2.1", Fault::Address),
+            ("5.2.2", Fault::Passing),
+            ("4.1.1", Fault::Passing),
+            ("5.3.4", Fault::Passing),
+            ("5.7.26", Fault::Policy),
+            ("5.0.0", Fault::Other),
+            ("5.1", Fault::Other),
+            ("x", Fault::Other),
+        ] {
+            assert_eq!(Fault::of_status(status), fault, "{status}");
+        }
     }
 }

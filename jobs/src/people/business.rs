@@ -176,6 +176,26 @@ pub async fn load_profile(
     profile(db, vault, business).await
 }
 
+/// How a business shows itself in mail: its name, and the address of whoever stands for it. `None`: no such business.
+///
+/// # Errors
+/// The vault is sealed, or the database fails.
+pub async fn open_face(
+    db: &mut PgConnection,
+    vault: &Vault,
+    business: BusinessId,
+) -> Result<Option<(String, Option<Email>)>, Error> {
+    let Some(row) = store::find_profile(db, business).await? else { return Ok(None) };
+    let mut contact = None;
+    if let Some(sealed) = &row.contact_email_sealed {
+        let id = business.to_string();
+        let cell = Cell { business_id: business, table: TABLE, column: "contact_email_sealed", row: &id };
+        let plain = vault.open(db, &cell, sealed).await?;
+        contact = std::str::from_utf8(&plain).ok().and_then(|text| Email::parse(text).ok());
+    }
+    Ok(Some((row.legal_name, contact)))
+}
+
 /// Changes what is known of a business; fields that are not named stay as they are.
 ///
 /// # Errors

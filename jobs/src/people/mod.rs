@@ -49,7 +49,7 @@ use crate::{
     vault::{Cell, Class, Vault},
 };
 
-pub use business::{Changes, Plan, Profile, change_business, find_businesses_by_gstin, load_profile};
+pub use business::{Changes, Plan, Profile, change_business, find_businesses_by_gstin, load_profile, open_face};
 pub use contact::{Contact, People, note_names, open_contact};
 pub use enrol::{Enrolment, Known, describe_staff, enrol_staff, find_staff_by_email, find_staff_by_phone};
 pub use error::Error;

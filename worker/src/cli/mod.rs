@@ -11,6 +11,7 @@ mod invoice;
 mod jobs;
 mod key_columns;
 mod keys;
+mod mail;
 mod messaging;
 mod migrate;
 mod oidc;

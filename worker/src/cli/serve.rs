@@ -24,7 +24,7 @@ use crate::{
     config::Config,
     console,
     http::{
-        self, Api,
+        self, Api, mail_reports,
         rate::{Guesses, Rates},
         sandbox, whatsapp,
     },
@@ -122,6 +122,15 @@ pub(super) async fn run(args: &Args, config: Config) -> anyhow::Result<ExitCode>
     if does(Part::Scheduler) {
         let (app, stop) = (Arc::clone(&app), stop.clone());
         parts.spawn(async move { app.seal(stop).await });
+    }
+    if does(Part::Scheduler)
+        && let Some(reader) = app.mail_reader()?
+    {
+        let stop = stop.clone();
+        parts.spawn(async move {
+            reader.run(stop).await;
+            Ok(())
+        });
     }
     let api = does(Part::Api);
     if let Some(listen) = if api { Some(app.config.server.listen) } else { app.config.telemetry.listen } {
@@ -288,6 +297,16 @@ fn routes(app: &App, api: Arc<Api>, origin: String) -> anyhow::Result<Router> {
         credentials: app.credentials.clone(),
         body_limit_bytes: app.config.server.webhook_body_limit_bytes,
     }));
+    if let Some(token) = &app.config.messaging.mail.webhook_token {
+        others = others.merge(mail_reports::routes(mail_reports::Intake {
+            db: deps.db.clone(),
+            clock: Arc::clone(&deps.clock),
+            chance: Arc::clone(&deps.chance),
+            vault: Arc::clone(&deps.vault),
+            token: token.clone(),
+            body_limit_bytes: app.config.server.webhook_body_limit_bytes,
+        }));
+    }
     if let Some(clock) = &app.moved_clock {
         others = others.merge(sandbox::routes(sandbox::ClockRoom { api: Arc::clone(&api), clock: clock.clone() }));
     }

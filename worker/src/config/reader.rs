@@ -11,11 +11,10 @@ use secrecy::{ExposeSecret, SecretString};
 use toml::{Table, Value};
 
 use super::{
-    Aws, Azure, Config, Console, DEFAULTS, Data, Database, ENVIRONMENT_PREFIX, Evidence, Mail, Messaging, Origin,
-    People, Problems, Queue, SECRETS, Sandbox, Schedule, Server, Setting, Telemetry, Transit, Vault, Webhooks,
-    Whatsapp, base_dir,
+    Aws, Azure, Config, Console, DEFAULTS, Data, Database, ENVIRONMENT_PREFIX, Evidence, Messaging, Origin, People,
+    Problems, Queue, SECRETS, Sandbox, Schedule, Server, Setting, Telemetry, Transit, Vault, Webhooks, Whatsapp,
+    base_dir, mail::MailSecrets,
 };
-use crate::outbound::mail::Tls;
 
 /// Collects the three layers and everything that is wrong with them.
 pub(super) struct Reader {
@@ -190,7 +189,12 @@ impl Reader {
         let access_token = self.secret("messaging.whatsapp.access_token");
         let app_secrets = self.secret("messaging.whatsapp.app_secrets");
         let verify_token = self.secret("messaging.whatsapp.verify_token");
-        let mail_password = self.secret("messaging.mail.password");
+        let mail_secrets = MailSecrets {
+            password: self.secret("messaging.mail.password"),
+            dkim_key: self.secret("messaging.mail.dkim_key"),
+            webhook_token: self.secret("messaging.mail.webhook_token"),
+            imap_password: self.secret("messaging.mail.imap.password"),
+        };
         let aws_secret = self.secret("vault.aws.secret_access_key");
         let azure_secret = self.secret("vault.azure.client_secret");
         // From a file it is read at each question, which an agent may have written anew.
@@ -208,7 +212,9 @@ impl Reader {
             ..vault
         });
         let schedule: Option<Schedule> = self.section("schedule");
-        let messaging: Option<Messaging> = self.section("messaging");
+        let messaging: Option<Messaging> = self
+            .section("messaging")
+            .map(|messaging: Messaging| Messaging { mail: messaging.mail.with_secrets(mail_secrets), ..messaging });
         let evidence: Option<Evidence> =
             self.section("evidence").map(|evidence: Evidence| evidence.with_secret(objects_key));
         let console: Option<Console> = self.section("console");
@@ -217,9 +223,7 @@ impl Reader {
         let telemetry: Option<Telemetry> = self.section("telemetry");
         let sandbox: Option<Sandbox> = self.section("sandbox");
         self.check_ranges();
-        if let Some(messaging) = &messaging {
-            self.check_mail(&messaging.mail, mail_password.is_some());
-        }
+        self.problems.extend(messaging.iter().flat_map(|messaging| messaging.mail.problems()));
         if let Some(queue) = &queue {
             self.check_lanes(queue);
         }
@@ -276,7 +280,7 @@ impl Reader {
                         verify_token,
                         ..messaging.whatsapp
                     },
-                    mail: Mail { password: mail_password, ..messaging.mail },
+                    ..messaging
                 },
                 webhooks,
                 console,
@@ -342,6 +346,11 @@ impl Reader {
             "webhooks.pause_after_secs",
             "webhooks.keep_days",
             "webhooks.concurrency",
+            "messaging.mail.command_timeout_secs",
+            "messaging.mail.connections",
+            "messaging.mail.poll_secs",
+            "messaging.mail.imap.port",
+            "messaging.mail.imap.timeout_secs",
             "evidence.anchor_every_secs",
             "evidence.timestamp.every_secs",
             "evidence.timestamp.timeout_secs",
@@ -370,25 +379,6 @@ impl Reader {
             );
         }
         self.problems.append(&mut problems);
-    }
-
-    fn check_mail(&mut self, mail: &Mail, has_password: bool) {
-        let Some(host) = &mail.host else { return };
-        if mail.from.is_none() {
-            self.problems.push("`messaging.mail.from` is not set: name the address that mail comes from".to_owned());
-        }
-        if mail.tls == Tls::None && !is_loopback(&format!("http://{host}:{}", mail.port)) {
-            self.problems.push(
-                "`messaging.mail.tls` may be \"none\" for a server on loopback alone: take \"starttls\" or \"implicit\""
-                    .to_owned(),
-            );
-        }
-        if mail.user.is_some() != has_password {
-            self.problems.push("`messaging.mail.user` and `messaging.mail.password_file` go together".to_owned());
-        }
-        if mail.from_name.chars().any(char::is_control) {
-            self.problems.push("`messaging.mail.from_name` holds a line break or another control character".to_owned());
-        }
     }
 
     fn check_console(&mut self, console: &Console, server: &Server) {

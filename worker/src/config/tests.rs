@@ -1,6 +1,8 @@
+use muneem_jobs::outbound::{Algorithm, DkimKey};
 use secrecy::ExposeSecret;
 
 use super::*;
+use crate::outbound::chance::OsChance;
 
 fn read(file: &str, environment: &[(&str, &str)]) -> Result<Config, Problems> {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -138,13 +140,29 @@ fn mail_is_set_up_whole_and_in_clear_to_loopback_alone() {
         read("", &borrowed).map(|config| config.messaging.mail).map_err(|problems| problems.to_string())
     };
     let mail = with(&[("HOST", "127.0.0.1"), ("TLS", "none"), ("FROM", "till@example.in")]).expect("valid");
-    assert_eq!((mail.tls, mail.port), (Tls::None, 587));
+    assert_eq!((mail.tls, mail.port), (crate::outbound::mail::Tls::None, 587));
     let off = with(&[("HOST", "mx.example.in"), ("TLS", "none"), ("USER", "till")]).expect_err("three problems");
     for key in ["messaging.mail.from", "messaging.mail.tls", "messaging.mail.password_file"] {
         assert!(off.contains(key), "{key}: {off}");
     }
     assert!(with(&[("FROM", "till")]).expect_err("no address").contains("messaging.mail.from"));
     assert!(with(&[("HOST", "mx.example.in"), ("FROM", "till@example.in")]).is_ok());
+    let good = [("HOST", "mx.example.in"), ("FROM", "till@example.in")];
+    let wrong = |name: &'static str, value: &'static str| {
+        with(&[good[0], good[1], (name, value)]).map(drop).expect_err("a problem")
+    };
+    assert!(wrong("RETURN_PATH", "bounces").contains("messaging.mail.return_path"));
+    assert!(wrong("DKIM_DOMAIN", "example.in").contains("dkim_key_file"));
+    assert!(wrong("WEBHOOK_TOKEN", "guess").contains("webhook_token_file"));
+    assert!(wrong("IMAP__HOST", "mx.example.in").contains("password_file"));
+    let key = DkimKey::generate(Algorithm::Ed25519, &OsChance).expect("a key");
+    let signed = |domain: &'static str, key: &str| {
+        with(&[good[0], good[1], ("DKIM_DOMAIN", domain), ("DKIM_SELECTOR", "a"), ("DKIM_KEY", key)]).map(drop)
+    };
+    assert_eq!(signed("example.in", key.expose_secret()), Ok(()));
+    assert!(signed("other.in", key.expose_secret()).expect_err("unaligned").contains("dkim_domain"));
+    let problem = signed("example.in", "-----BEGIN PRIVATE KEY-----secret").expect_err("no key");
+    assert!(problem.contains("dkim_key_file") && !problem.contains("secret"), "{problem}");
 }
 
 #[test]

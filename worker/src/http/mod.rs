@@ -22,6 +22,8 @@ mod gate_tests;
 mod health;
 mod invoice;
 mod keys;
+mod mail_identity;
+pub mod mail_reports;
 mod messaging;
 pub(crate) mod method;
 mod otp;
@@ -161,6 +163,7 @@ fn described() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .merge(senders::routes())
         .merge(consents::routes())
         .merge(otp::routes())
+        .merge(mail_identity::routes())
         .merge(vault::routes())
         .merge(keys::routes())
         .merge(evidence::routes())

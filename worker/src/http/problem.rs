@@ -13,7 +13,7 @@ use axum::{
 };
 use muneem_jobs::{
     evidence, files, invoice,
-    messaging::{self, otp, wishes},
+    messaging::{self, mail::BadIdentity, otp, wishes},
     people::{self, approval},
     queue, schedule, vault, webhooks,
 };
@@ -119,6 +119,9 @@ problems! {
     TooManyEndpoints "webhooks.too_many_endpoints" 409 "The business has as many endpoints as it may have" "Remove one that is not needed.";
     PersonErased "messaging.person_erased" 409 "This person was erased" "Leave her out; only a consent that she gives herself, with proof, brings her back.";
     NotYoursToLift "messaging.not_yours_to_lift" 409 "This was not set by the business" "Only the person herself, or her settings at the carrier, end it.";
+    NoSuchMailIdentity "messaging.no_such_mail_identity" 404 "The business has no mail address of its own" "POST /v1/messaging/mail/identity sets one; until then its mail comes from the installation's address.";
+    BadMailIdentity "messaging.bad_mail_identity" 422 "Mail cannot come from there" "The detail says what is off: the address, the name, or the signing domain, which must be the address's or one above it.";
+    WrongMailCode "messaging.wrong_mail_code" 422 "This is not the code that went to the address" "Take the newest mail; after ten guesses or a day, set the address again for a new code.";
     NoSuchInvoice "invoice.no_such_invoice" 404 "There is no such invoice" "GET /v1/invoice/invoices lists those of your business.";
     NotIssued "invoice.not_issued" 409 "The invoice's PDF is not made yet" "Try again after the seconds that `retry-after` says.";
     NoSuchRefusal "invoice.no_such_refusal" 404 "There is no such refused document" "Take the id from the error of the dead `invoice.issue` job; a document that was issued after all has none.";
@@ -434,6 +437,14 @@ impl From<messaging::Error> for Problem {
     fn from(error: messaging::Error) -> Self {
         match error {
             messaging::Error::Database(error) => error.into(),
+            messaging::Error::MailIdentity(bad) => match bad {
+                BadIdentity::NoBusiness => ProblemId::NoSuchBusiness.into(),
+                BadIdentity::None => ProblemId::NoSuchMailIdentity.into(),
+                BadIdentity::Code => ProblemId::WrongMailCode.into(),
+                BadIdentity::Name | BadIdentity::Unaligned | BadIdentity::Key(_) => {
+                    Self::new(ProblemId::BadMailIdentity, bad.to_string())
+                }
+            },
             error => Self::internal(&error),
         }
     }

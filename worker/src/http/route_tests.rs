@@ -100,6 +100,11 @@ pub(super) async fn token(house: &House, business: Option<&str>, scopes: Vec<Sco
 #[tokio::test]
 async fn atk_061_every_role_at_every_address_gets_what_the_table_of_roles_says() {
     let house = House::new().await;
+    // What a sample body asks for is planned as a job, so its kind is there.
+    let kinds = muneem_jobs::kinds();
+    muneem_jobs::queue::sync_kinds(&mut house.db.pool().acquire().await.expect("a connection"), &kinds)
+        .await
+        .expect("kinds");
     let routes = routes(&house).await;
     for role in Role::ALL {
         let mut scopes = scopes_of(&[role]);

@@ -280,7 +280,7 @@ fn not_kept(error: &messaging::Error) -> Response {
 }
 
 /// RFC 9457, for a caller that is a machine of the carrier.
-fn problem(status: StatusCode, kind: &'static str, detail: &str) -> Response {
+pub(super) fn problem(status: StatusCode, kind: &'static str, detail: &str) -> Response {
     let body = serde_json::json!({
         "type": format!("urn:muneem:problem:{kind}"),
         "title": status.canonical_reason(),

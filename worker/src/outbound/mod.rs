@@ -18,6 +18,7 @@ pub mod kms_gcp;
 mod kms_tests;
 pub mod kms_transit;
 pub mod mail;
+pub mod mailbox;
 pub mod object_store;
 pub mod oidc;
 pub mod webhook;

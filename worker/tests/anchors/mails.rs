@@ -45,11 +45,8 @@ impl Post {
             host: self.smtp.ip().to_string(),
             port: self.smtp.port(),
             tls: Tls::None,
-            user: None,
-            password: None,
-            from: Email::parse("log@sharma.example").expect("an address"),
-            from_name: "muneem".to_owned(),
             timeout: Duration::from_secs(10),
+            ..Settings::to("", Email::parse("log@sharma.example").expect("an address"))
         };
         Smtp::new(settings, Arc::new(SystemClock)).expect("settings")
     }

@@ -43,7 +43,7 @@ pub enum Error {
     Words(#[source] Box<handlebars::RenderError>),
     /// The mail cannot be sent as it is.
     #[error("the mail with a link")]
-    Mail(#[from] crate::outbound::mailer::BadMail),
+    Mail(#[from] crate::outbound::BadMail),
     /// Something could not be sealed or opened.
     #[error("the vault, for a link")]
     Vault(#[from] vault::Error),

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{
+    mail,
     output::{Output, word},
     senders,
 };
@@ -96,6 +97,11 @@ enum Command {
     #[command(after_help = "Example:\n  muneem messaging check sharma-mobiles --phone +919812345678 \\\n    \
                             --purpose marketing.offers --channel whatsapp")]
     Check(wishes::CheckArgs),
+    /// Mail: whom it comes from, and what came back
+    Mail {
+        #[command(subcommand)]
+        command: mail::Command,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -223,6 +229,10 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
         Command::Check(args) => {
             drop(db);
             wishes::check(&app, args).await?;
+        }
+        Command::Mail { command } => {
+            drop(db);
+            mail::run(&app, command).await?;
         }
     }
     Ok(ExitCode::SUCCESS)

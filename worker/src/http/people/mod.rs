@@ -47,7 +47,11 @@ fn said<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Resu
 }
 
 /// The one business that the caller means: the token's own, the one asked for, or the only one there is.
-async fn business_of(db: &mut PgConnection, caller: &Caller, asked: Option<&str>) -> Result<BusinessId, Problem> {
+pub(super) async fn business_of(
+    db: &mut PgConnection,
+    caller: &Caller,
+    asked: Option<&str>,
+) -> Result<BusinessId, Problem> {
     if let Some(business) = caller.business_asked(db, asked).await? {
         return Ok(business);
     }
