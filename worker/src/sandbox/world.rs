@@ -332,7 +332,9 @@ impl World {
     /// Moves a message on; never backwards. Says whether it moved.
     pub(super) fn advance(&mut self, sequence: u64, to: Progress, now: DateTime<Utc>) -> Option<&Message> {
         let message = self.messages.get_mut(&sequence)?;
-        if message.progress >= to {
+        // What was sent can still fail; what a phone has shown cannot.
+        let fails = to == Progress::Failed && message.progress == Progress::Sent;
+        if message.progress >= to && !fails {
             return None;
         }
         message.progress = to;

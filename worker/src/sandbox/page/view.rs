@@ -123,7 +123,8 @@ pub(super) struct List {
 #[derive(Serialize)]
 struct Chat {
     number: String,
-    business: String,
+    /// Whose chat it is, and with which phone where the label is a name.
+    shop: String,
     phone: String,
     label: String,
     last: String,
@@ -151,9 +152,12 @@ pub(super) fn chats(inner: &Inner, which: &Which) -> List {
             things.iter().filter(|thing| matches!(thing, Thing::Got(got) if got.progress == Progress::Delivered));
         Chat {
             number: line.id.clone(),
-            business: line.business_name.clone(),
+            shop: match world.handsets.get(phone).is_some_and(|handset| handset.name.is_some()) {
+                true => format!("{} · {}", label(phone), line.business_name),
+                false => line.business_name.clone(),
+            },
             phone: (*phone).to_owned(),
-            label: label(phone),
+            label: world.handsets.get(phone).and_then(|handset| handset.name.clone()).unwrap_or_else(|| label(phone)),
             last: last.split('\n').next().unwrap_or_default().chars().take(120).collect(),
             mine,
             time: things.last().map(|thing| clock_time(thing.at())).unwrap_or_default(),
