@@ -222,10 +222,13 @@ async fn post(inner: &Arc<Inner>, body: Arc<Body>) {
     inner.later(&mut world, now + gap, Due::Post(body));
 }
 
+/// Whose secret signs, and where it goes.
+type Destination = (usize, Option<String>);
+
 /// Events as bodies: of one app and callback each, at most `batch` updates and not too long.
 fn bodies(world: &mut World, events: &[Event], batch: usize, apart: bool) -> Vec<Arc<Body>> {
     let mut made = Vec::new();
-    let mut groups: Vec<((usize, Option<String>), Vec<&Event>)> = Vec::new();
+    let mut groups: Vec<(Destination, Vec<&Event>)> = Vec::new();
     for event in events {
         let Some(account) = world.account(&event.waba) else { continue };
         if !account.subscribed {

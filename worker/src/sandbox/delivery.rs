@@ -116,7 +116,8 @@ impl Inner {
         line.state.upgrading = false;
         line.number.messages_per_second = 1_000;
         let display = line.number.display_phone.digits();
-        let value = json!({ "display_phone_number": display, "event": "THROUGHPUT_UPGRADE", "max_daily_conversations_per_business": "TIER_UNLIMITED" });
+        let value = json!({ "display_phone_number": display, "event": "THROUGHPUT_UPGRADE",
+            "max_daily_conversations_per_business": "TIER_UNLIMITED" });
         let waba = line.number.waba_id.clone();
         let field = "phone_number_quality_update".to_owned();
         self.tell(Event { waba, number: Some(number), field, at: self.now(), value });

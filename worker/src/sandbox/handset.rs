@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 
 /// The window in which a business may write freely after a person wrote.
 const WINDOW: TimeDelta = TimeDelta::hours(24);
-/// Phones remembered beyond those that were scripted.
+/// Phones remembered; beyond, remembering begins anew.
 const KEPT: usize = 100_000;
+/// People remembered to have written, of one period.
+const WRITERS: usize = 500_000;
 /// What people wrote that is kept; the oldest goes first.
 const WRITTEN_KEPT: usize = 20_000;
 /// Messages remembered that came after an opt-out.
@@ -73,7 +75,9 @@ pub(super) struct Written {
 pub(super) struct Handsets {
     by_phone: HashMap<String, Handset>,
     by_user_id: HashMap<String, String>,
-    wrote: HashMap<(usize, String), DateTime<Utc>>,
+    /// When a phone last wrote to a number, in this period and in the one before.
+    wrote: [HashMap<(usize, String), DateTime<Utc>>; 2],
+    period_began: Option<DateTime<Utc>>,
     typing: HashMap<(usize, String), DateTime<Utc>>,
     pub(super) written: BTreeMap<u64, Written>,
     after: Vec<Value>,
@@ -103,17 +107,20 @@ impl Handsets {
 
     /// Until when a number may write freely to a phone.
     pub(super) fn window(&self, number: usize, phone: &str) -> Option<DateTime<Utc>> {
-        self.wrote.get(&(number, phone.to_owned())).map(|at| *at + WINDOW)
+        let key = (number, phone.to_owned());
+        self.wrote.iter().find_map(|period| period.get(&key)).map(|at| *at + WINDOW)
     }
 
     /// Somebody wrote.
     pub(super) fn note(&mut self, sequence: u64, written: Written) {
         let key = (written.number, written.from.clone());
-        if self.wrote.len() >= KEPT {
-            let now = written.at;
-            self.wrote.retain(|_, at| now - *at < WINDOW);
+        // What neither period holds wrote too long ago to matter.
+        let began = *self.period_began.get_or_insert(written.at);
+        if written.at - began > WINDOW || self.wrote[0].len() >= WRITERS {
+            self.wrote[1] = std::mem::take(&mut self.wrote[0]);
+            self.period_began = Some(written.at);
         }
-        self.wrote.insert(key, written.at);
+        self.wrote[0].insert(key, written.at);
         let word = written.text.trim().trim_end_matches(['.', '!']).to_lowercase();
         let at = written.at;
         let handset = self.entry(&written.from);

@@ -168,9 +168,10 @@ fn sample(
     phone: Option<&str>,
     now: DateTime<Utc>,
 ) -> Option<(String, Value)> {
-    let phone = phone.unwrap_or("919812345678").to_owned();
+    let phone: String = phone.unwrap_or_default().chars().filter(char::is_ascii_digit).take(15).collect();
+    let phone = if phone.len() < 6 { "919812345678".to_owned() } else { phone };
     if let Some(message) = message(kind, &phone) {
-        return Some(("messages".to_owned(), inbound_value(world, index, &phone, kind, message, now)));
+        return Some(("messages".to_owned(), inbound_value(world, index, (&phone, now), kind, message)));
     }
     let line = &world.numbers[index];
     let display = line.number.display_phone.digits();
@@ -179,16 +180,19 @@ fn sample(
         "value_errors" => (
             "messages",
             json!({ "messaging_product": "whatsapp", "metadata": head,
-            "errors": [{ "code": 130_429, "title": "Rate limit hit", "message": "Rate limit hit", "error_data": { "details": "Too many messages" } }] }),
+            "errors": [{ "code": 130_429, "title": "Rate limit hit", "message": "Rate limit hit", "error_data": {
+                "details": "Too many messages" } }] }),
         ),
         "stop" | "resume" => {
             let contact = inbound::contact(world, &phone);
             world.handsets.prefer(&phone, kind == "stop", now);
             let one = json!({ "wa_id": phone, "user_id": handset::user_id(&phone), "category": "marketing_messages",
-                "detail": format!("User requested to {kind} marketing messages"), "value": kind, "timestamp": now.timestamp() });
+                "detail": format!("User requested to {kind} marketing messages"), "value": kind,
+                    "timestamp": now.timestamp() });
             (
                 "user_preferences",
-                json!({ "messaging_product": "whatsapp", "metadata": head, "contacts": [contact], "user_preferences": [one] }),
+                json!({ "messaging_product": "whatsapp", "metadata": head, "contacts": [contact],
+                    "user_preferences": [one] }),
             )
         }
         "account_deleted" => ("account_update", json!({ "event": "ACCOUNT_DELETED" })),
@@ -197,7 +201,8 @@ fn sample(
         "volume_tier" => (
             "account_update",
             json!({ "event": "VOLUME_BASED_PRICING_TIER_UPDATE", "volume_tier_info": {
-            "tier": "25000001:50000000", "pricing_category": "UTILITY", "region": "India", "effective_month": "2026-11" } }),
+            "tier": "25000001:50000000", "pricing_category": "UTILITY", "region": "India",
+                "effective_month": "2026-11" } }),
         ),
         "account_review_update" => (kind, json!({ "decision": "APPROVED" })),
         "business_capability_update" => {
@@ -206,26 +211,34 @@ fn sample(
         "phone_number_quality_update" => (kind, json!({ "display_phone_number": display, "event": "UNFLAGGED" })),
         "phone_number_name_update" => (
             kind,
-            json!({ "display_phone_number": display, "decision": "APPROVED", "requested_verified_name": line.number.business_name, "rejection_reason": null }),
+            json!({ "display_phone_number": display, "decision": "APPROVED",
+                "requested_verified_name": line.number.business_name, "rejection_reason": null }),
         ),
         "payment_configuration_update" => {
             (kind, json!({ "configuration_name": "upi", "provider_name": "razorpay", "status": "Active" }))
         }
         "calls" => (
             kind,
-            json!({ "messaging_product": "whatsapp", "metadata": head, "calls": [{ "id": format!("wacid.{}", NEXT_CALL.fetch_add(1, std::sync::atomic::Ordering::Relaxed)), "from": phone, "event": "connect", "timestamp": now.timestamp().to_string() }] }),
+            json!({ "messaging_product": "whatsapp", "metadata": head, "calls": [{ "id": format!("wacid.{}",
+                NEXT_CALL.fetch_add(1, std::sync::atomic::Ordering::Relaxed)), "from": phone, "event": "connect",
+                "timestamp": now.timestamp().to_string() }] }),
         ),
         "smb_message_echoes" => (
             kind,
-            json!({ "messaging_product": "whatsapp", "metadata": head, "message_echoes": [{ "from": display, "to": phone, "id": "wamid.ECHO", "timestamp": now.timestamp().to_string(), "type": "text", "text": { "body": "From the app" } }] }),
+            json!({ "messaging_product": "whatsapp", "metadata": head, "message_echoes": [{ "from": display,
+                "to": phone, "id": "wamid.ECHO", "timestamp": now.timestamp().to_string(), "type": "text", "text": {
+                "body": "From the app" } }] }),
         ),
         "history" => (
             kind,
-            json!({ "messaging_product": "whatsapp", "metadata": head, "history": [{ "metadata": { "phase": 0, "chunk_order": 1, "progress": 55 }, "threads": [] }] }),
+            json!({ "messaging_product": "whatsapp", "metadata": head, "history": [{ "metadata": { "phase": 0,
+                "chunk_order": 1, "progress": 55 }, "threads": [] }] }),
         ),
         "user_id_update" => (
             kind,
-            json!({ "messaging_product": "whatsapp", "metadata": head, "user_id_update": [{ "wa_id": phone, "user_id": { "previous": handset::user_id(&phone), "current": handset::user_id(&format!("{phone}0")) } }] }),
+            json!({ "messaging_product": "whatsapp", "metadata": head, "user_id_update": [{ "wa_id": phone,
+                "user_id": { "previous": handset::user_id(&phone),
+                "current": handset::user_id(&format!("{phone}0")) } }] }),
         ),
         "new_field" => ("gravity_update", json!({ "event": "FLOATING", "list": [1, { "a": null }] })),
         _ => return None,
@@ -237,10 +250,9 @@ fn sample(
 fn inbound_value(
     world: &mut World,
     index: usize,
-    phone: &str,
+    (phone, now): (&str, DateTime<Utc>),
     kind: &str,
     mut message: Value,
-    now: DateTime<Utc>,
 ) -> Value {
     let (sequence, wamid) = world.wamid(phone);
     message["id"] = json!(wamid);
@@ -255,6 +267,9 @@ fn inbound_value(
     if kind == "edit" || kind == "revoke" {
         message[kind]["original_message_id"] = json!(wamid);
     }
+    if let Some(hash) = message["system"]["identity"]["hash"].as_str() {
+        world.handsets.entry(phone).identity = Some(hash.to_owned());
+    }
     let text = message["text"]["body"].as_str().unwrap_or(kind).to_owned();
     let written =
         handset::Written { wamid, number: index, from: phone.to_owned(), at: now, text, context: None, seen: false };
@@ -267,7 +282,8 @@ fn inbound_value(
         "messages": [message],
     });
     if kind == "interactive_errors" {
-        value["errors"] = json!([{ "code": 131_000, "title": "Something went wrong", "error_data": { "details": "The answer is empty" } }]);
+        value["errors"] = json!([{ "code": 131_000, "title": "Something went wrong", "error_data": {
+            "details": "The answer is empty" } }]);
     }
     value
 }
@@ -281,50 +297,65 @@ fn message(kind: &str, phone: &str) -> Option<Value> {
         "image" => json!({ "type": kind, kind: file("image/jpeg") }),
         "document" => json!({ "type": kind, kind: file("application/pdf") }),
         "audio" => {
-            json!({ "type": kind, kind: { "id": "1037", "mime_type": "audio/ogg; codecs=opus", "sha256": "7e", "voice": true } })
+            json!({ "type": kind, kind: { "id": "1037", "mime_type": "audio/ogg; codecs=opus", "sha256": "7e",
+                "voice": true } })
         }
         "video" => json!({ "type": kind, kind: file("video/mp4") }),
         "sticker" => {
-            json!({ "type": kind, kind: { "id": "1037", "mime_type": "image/webp", "sha256": "7e", "animated": false } })
+            json!({ "type": kind, kind: { "id": "1037", "mime_type": "image/webp", "sha256": "7e",
+                "animated": false } })
         }
         "location" => {
-            json!({ "type": kind, kind: { "latitude": 28.61, "longitude": 77.2, "name": "Karol Bagh", "address": "Delhi" } })
+            json!({ "type": kind, kind: { "latitude": 28.61, "longitude": 77.2, "name": "Karol Bagh",
+                "address": "Delhi" } })
         }
         "contacts" => {
-            json!({ "type": kind, kind: [{ "name": { "formatted_name": "Ravi" }, "phones": [{ "phone": "+91 98123 00000" }] }] })
+            json!({ "type": kind, kind: [{ "name": { "formatted_name": "Ravi" }, "phones": [{
+                "phone": "+91 98123 00000" }] }] })
         }
         "order" => {
-            json!({ "type": kind, kind: { "catalog_id": "1", "text": "", "product_items": [{ "product_retailer_id": "x", "quantity": 1, "item_price": 1180, "currency": "INR" }] } })
+            json!({ "type": kind, kind: { "catalog_id": "1", "text": "", "product_items": [{
+                "product_retailer_id": "x", "quantity": 1, "item_price": 1180, "currency": "INR" }] } })
         }
         "reaction" => json!({ "type": kind, kind: { "message_id": "wamid.X", "emoji": "👍" } }),
         "reaction_removed" => json!({ "type": "reaction", "reaction": { "message_id": "wamid.X" } }),
         "button" => {
-            json!({ "type": kind, kind: { "payload": "OPTOUT:mk", "text": "Stop" }, "context": { "from": "1", "id": "wamid.X" } })
+            json!({ "type": kind, kind: { "payload": "OPTOUT:mk", "text": "Stop" }, "context": { "from": "1",
+                "id": "wamid.X" } })
         }
         "did_not_request_code" => {
-            json!({ "type": "button", "button": { "payload": "DID_NOT_REQUEST_CODE", "text": "I didn't request a code" } })
+            json!({ "type": "button", "button": { "payload": "DID_NOT_REQUEST_CODE",
+                "text": "I didn't request a code" } })
         }
         "button_reply" => {
-            json!({ "type": "interactive", "interactive": { "type": kind, kind: { "id": "resend:INV-1042", "title": "Yes" } } })
+            json!({ "type": "interactive", "interactive": { "type": kind, kind: { "id": "resend:INV-1042",
+                "title": "Yes" } } })
         }
         "list_reply" => {
-            json!({ "type": "interactive", "interactive": { "type": kind, kind: { "id": "INV-1042", "title": "INV-1042", "description": "₹1,180" } } })
+            json!({ "type": "interactive", "interactive": { "type": kind, kind: { "id": "INV-1042",
+                "title": "INV-1042", "description": "₹1,180" } } })
         }
         "nfm_reply" => {
-            json!({ "type": "interactive", "interactive": { "type": kind, kind: { "name": "flow", "body": "Sent", "response_json": "{\"a\":1}" } } })
+            json!({ "type": "interactive", "interactive": { "type": kind, kind: { "name": "flow", "body": "Sent",
+                "response_json": "{\"a\":1}" } } })
         }
         "interactive_errors" => json!({ "type": "interactive", "interactive": {} }),
         "referral" => {
-            json!({ "type": "text", "text": { "body": "Hello" }, "referral": { "source_url": "https://fb.me/x", "source_id": "1", "source_type": "ad", "headline": "Diwali", "ctwa_clid": "A" } })
+            json!({ "type": "text", "text": { "body": "Hello" }, "referral": { "source_url": "https://fb.me/x",
+                "source_id": "1", "source_type": "ad", "headline": "Diwali", "ctwa_clid": "A" } })
         }
         "number_changed" => {
-            json!({ "type": "system", "system": { "type": "user_changed_number", "wa_id": format!("{}9", &phone[..phone.len() - 1]), "body": "User changed from one number to another" } })
+            json!({ "type": "system", "system": { "type": "user_changed_number", "wa_id": format!("{}9",
+                &phone[..phone.len() - 1]), "body": "User changed from one number to another" } })
         }
         "identity_changed" => {
-            json!({ "type": "system", "system": { "type": "customer_identity_changed", "body": "The identity changed", "identity": { "acknowledged": false, "created_timestamp": "1764000000", "hash": "DF2lS5v2W6x=" } } })
+            json!({ "type": "system", "system": { "type": "customer_identity_changed", "body": "The identity changed",
+                "identity": { "acknowledged": false, "created_timestamp": "1764000000", "hash": "DF2lS5v2W6x=" } } })
         }
         "unsupported" => {
-            json!({ "type": kind, "unsupported": { "type": "poll" }, "errors": [{ "code": 131_051, "title": "Message type unknown", "error_data": { "details": "Message type is currently not supported" } }] })
+            json!({ "type": kind, "unsupported": { "type": "poll" }, "errors": [{ "code": 131_051,
+                "title": "Message type unknown", "error_data": {
+                "details": "Message type is currently not supported" } }] })
         }
         "edit" => json!({ "type": kind, kind: { "message": { "type": "text", "text": { "body": "Corrected" } } } }),
         "revoke" => json!({ "type": kind, kind: {} }),

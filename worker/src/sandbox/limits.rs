@@ -262,7 +262,7 @@ mod tests {
                 let step = i64::try_from(random >> 44).unwrap_or(0) % (5_000 * (round + 1));
                 clock += step;
                 // Some arrive late, by less than the slack.
-                let at = clock - if random % 7 == 0 { step * 3 % SLACK } else { 0 };
+                let at = clock - if random.is_multiple_of(7) { step * 3 % SLACK } else { 0 };
                 window.add(at);
                 all.push(at);
             }

@@ -7,15 +7,14 @@ fn text(to: &str) -> Value {
 }
 
 fn of(kind: &str, content: Value) -> Value {
-    json!({ "messaging_product": "whatsapp", "to": ASHA, "type": kind, kind: content })
+    let mut message = json!({ "messaging_product": "whatsapp", "to": ASHA, "type": kind });
+    message[kind] = content;
+    message
 }
 
-fn interactive(content: Value) -> Value {
-    let mut whole = json!({ "body": { "text": "Pick one" } });
-    for (key, value) in content.as_object().expect("a map") {
-        whole[key] = value.clone();
-    }
-    of("interactive", whole)
+fn interactive(mut content: Value) -> Value {
+    content["body"] = json!({ "text": "Pick one" });
+    of("interactive", content)
 }
 
 async fn upload(stand: &Stand, mime: &str, bytes: Vec<u8>) -> Value {
@@ -33,7 +32,10 @@ async fn every_kind_of_message_is_taken_and_its_mistakes_are_not() {
     let pdf = upload(&stand, "application/pdf", b"%PDF /Type /Page ".to_vec()).await["id"].clone();
     let button = |id: &str, title: &str| json!({ "type": "reply", "reply": { "id": id, "title": title } });
     let row = |id: &str| json!({ "id": id, "title": "INV-1042", "description": "₹1,180" });
-    let list = |rows: Vec<Value>| json!({ "type": "list", "action": { "button": "Open", "sections": [{ "title": "June", "rows": rows }] } });
+    let list = |rows: Vec<Value>| {
+        json!({ "type": "list", "action": { "button": "Open", "sections": [{ "title": "June",
+        "rows": rows }] } })
+    };
     let buttons = |list: Vec<Value>| json!({ "type": "button", "action": { "buttons": list } });
     let good = [
         text(ASHA),
@@ -44,12 +46,10 @@ async fn every_kind_of_message_is_taken_and_its_mistakes_are_not() {
         of("reaction", json!({ "message_id": "wamid.X", "emoji": "👍" })),
         interactive(buttons(vec![button("yes", "Yes"), button("no", "No")])),
         interactive(list(vec![row("1"), row("2")])),
-        interactive(
-            json!({ "type": "cta_url", "action": { "parameters": { "display_text": "Open", "url": "https://shop.example" } } }),
-        ),
-        interactive(
-            json!({ "type": "button", "header": { "type": "document", "document": { "id": pdf } }, "footer": { "text": "f" }, "action": { "buttons": [button("a", "A")] } }),
-        ),
+        interactive(json!({ "type": "cta_url", "action": { "parameters": { "display_text": "Open",
+                "url": "https://shop.example" } } })),
+        interactive(json!({ "type": "button", "header": { "type": "document", "document": { "id": pdf } }, "footer": {
+                "text": "f" }, "action": { "buttons": [button("a", "A")] } })),
     ];
     for message in &good {
         let answer = stand.send(message).await;
@@ -67,11 +67,13 @@ async fn every_kind_of_message_is_taken_and_its_mistakes_are_not() {
         (json!({ "messaging_product": "whatsapp", "to": ASHA }), 131_008),
         (json!({ "messaging_product": "whatsapp", "to": ASHA, "type": "text" }), 131_008),
         (
-            json!({ "messaging_product": "whatsapp", "to": ASHA, "type": "text", "recipient_type": "crowd", "text": { "body": "x" } }),
+            json!({ "messaging_product": "whatsapp", "to": ASHA, "type": "text", "recipient_type": "crowd", "text": {
+                "body": "x" } }),
             131_009,
         ),
         (
-            json!({ "messaging_product": "whatsapp", "to": ASHA, "type": "text", "text": { "body": "x" }, "context": { "message_id": "X" } }),
+            json!({ "messaging_product": "whatsapp", "to": ASHA, "type": "text", "text": { "body": "x" }, "context": {
+                "message_id": "X" } }),
             131_009,
         ),
         (of("text", json!({ "body": "" })), 131_008),
@@ -100,21 +102,18 @@ async fn every_kind_of_message_is_taken_and_its_mistakes_are_not() {
         (interactive(list(vec![row(&long(201))])), 100),
         (interactive(json!({ "type": "list", "action": { "button": long(21), "sections": [] } })), 100),
         (
-            interactive(
-                json!({ "type": "list", "header": { "type": "image", "image": { "id": png } }, "action": { "button": "x", "sections": [] } }),
-            ),
+            interactive(json!({ "type": "list", "header": { "type": "image", "image": { "id": png } }, "action": {
+                    "button": "x", "sections": [] } })),
             131_009,
         ),
         (
-            interactive(
-                json!({ "type": "button", "footer": { "text": long(61) }, "action": { "buttons": [button("a", "A")] } }),
-            ),
+            interactive(json!({ "type": "button", "footer": { "text": long(61) }, "action": { "buttons": [button("a",
+                    "A")] } })),
             100,
         ),
         (
-            interactive(
-                json!({ "type": "cta_url", "action": { "parameters": { "display_text": "x", "url": "shop.example" } } }),
-            ),
+            interactive(json!({ "type": "cta_url", "action": { "parameters": { "display_text": "x",
+                    "url": "shop.example" } } })),
             131_009,
         ),
     ];
@@ -139,7 +138,12 @@ async fn templates_take_every_header_and_button_and_no_other() {
         stand.control("templates", &json!({ "name": name, "status": "APPROVED", "silently": true })).await;
     };
     let body = json!({ "type": "BODY", "text": "Good day to you from all of us at the shop" });
-    make("a_text", json!([{ "type": "HEADER", "format": "TEXT", "text": "Hello {{1}} there", "example": { "header_text": ["x"] } }, body])).await;
+    make(
+        "a_text",
+        json!([{ "type": "HEADER", "format": "TEXT", "text": "Hello {{1}} there", "example": {
+        "header_text": ["x"] } }, body]),
+    )
+    .await;
     make("a_place", json!([{ "type": "HEADER", "format": "LOCATION" }, body])).await;
     make(
         "a_number",
@@ -157,10 +161,20 @@ async fn templates_take_every_header_and_button_and_no_other() {
     )
     .await;
     let one = |kind: &str, text: &str| json!({ "type": kind, "parameters": [{ "type": "text", "text": text }] });
-    let url = |index: Value, text: &str| json!({ "type": "button", "sub_type": "url", "index": index, "parameters": [{ "type": "text", "text": text }] });
-    let copy = |code: &str| json!({ "type": "button", "sub_type": "copy_code", "index": 3, "parameters": [{ "type": "coupon_code", "coupon_code": code }] });
-    let reply = |payload: &str| json!({ "type": "button", "sub_type": "quick_reply", "index": "0", "parameters": [{ "type": "payload", "payload": payload }] });
-    let place = json!({ "type": "header", "parameters": [{ "type": "location", "location": { "latitude": 28.6, "longitude": 77.2, "name": "x" } }] });
+    let url = |index: Value, text: &str| {
+        json!({ "type": "button", "sub_type": "url", "index": index, "parameters": [{
+        "type": "text", "text": text }] })
+    };
+    let copy = |code: &str| {
+        json!({ "type": "button", "sub_type": "copy_code", "index": 3, "parameters": [{
+        "type": "coupon_code", "coupon_code": code }] })
+    };
+    let reply = |payload: &str| {
+        json!({ "type": "button", "sub_type": "quick_reply", "index": "0", "parameters": [{
+        "type": "payload", "payload": payload }] })
+    };
+    let place = json!({ "type": "header", "parameters": [{ "type": "location", "location": { "latitude": 28.6,
+        "longitude": 77.2, "name": "x" } }] });
     let cases = [
         ("a_text", json!([one("header", "Asha")]), 0),
         ("a_text", json!([]), 132_000),
@@ -186,7 +200,8 @@ async fn templates_take_every_header_and_button_and_no_other() {
         ("a_button", json!([url(json!(1), "b/1"), copy("DIWALI25"), reply(&"x".repeat(257))]), 131_009),
         (
             "approval_link_v1",
-            json!([{ "type": "body", "parameters": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }, { "type": "text", "text": "c" }] }]),
+            json!([{ "type": "body", "parameters": [{ "type": "text", "text": "a" }, { "type": "text", "text": "b" }, {
+                "type": "text", "text": "c" }] }]),
             100,
         ),
         ("nobody_made_it", json!([]), 132_001),
@@ -220,14 +235,16 @@ async fn the_window_opens_when_she_writes_and_closes_after_a_day() {
     );
     assert_eq!(stand.send(&text(ASHA)).await.0, 200);
     // Read, and an answer is being typed.
-    let seen = json!({ "messaging_product": "whatsapp", "status": "read", "message_id": wamid, "typing_indicator": { "type": "text" } });
+    let seen = json!({ "messaging_product": "whatsapp", "status": "read", "message_id": wamid, "typing_indicator": {
+        "type": "text" } });
     assert_eq!(stand.send(&seen).await, (200, json!({ "success": true })));
     for (wrong, expected) in [
         (json!({ "messaging_product": "whatsapp", "status": "read", "message_id": "wamid.X" }), 131_009),
         (json!({ "messaging_product": "whatsapp", "status": "read" }), 131_008),
         (json!({ "messaging_product": "whatsapp", "status": "unread", "message_id": wamid }), 131_009),
         (
-            json!({ "messaging_product": "whatsapp", "status": "read", "message_id": wamid, "typing_indicator": { "type": "dance" } }),
+            json!({ "messaging_product": "whatsapp", "status": "read", "message_id": wamid, "typing_indicator": {
+                "type": "dance" } }),
             131_009,
         ),
     ] {

@@ -40,7 +40,9 @@ async fn a_number_tells_what_is_asked_and_changes_with_a_webhook_for_each() {
     );
     assert_eq!(stand.send(&link(ASHA)).await.0, 200);
 
-    change(json!({ "ban": "DISABLE", "restriction": "RESTRICTED_BIZ_INITIATED_MESSAGING", "violation": "SPAM", "alert": "OBA_REVOKED" })).await;
+    change(json!({ "ban": "DISABLE", "restriction": "RESTRICTED_BIZ_INITIATED_MESSAGING", "violation": "SPAM",
+        "alert": "OBA_REVOKED" }))
+    .await;
     let updates =
         stand.ears.until("three updates", |ears| Some(ears.of("account_update")).filter(|told| told.len() == 3)).await;
     let events: Vec<_> = updates.iter().filter_map(|told| told["event"].as_str()).collect();

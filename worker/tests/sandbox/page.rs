@@ -59,8 +59,12 @@ async fn scene() -> Scene {
     let mut answer = text("Yes: *one year*, see https://shop.example/warranty. Your _serial number_ is ```A1-77```.");
     answer["context"] = json!({ "message_id": bill });
     delivered(&answer).await;
-    delivered(&json!({ "messaging_product": "whatsapp", "to": ASHA, "type": "reaction", "reaction": { "message_id": bill, "emoji": "🙏" } })).await;
-    delivered(&json!({ "messaging_product": "whatsapp", "to": ASHA, "type": "image", "image": { "id": png, "caption": "New in the shop today" } })).await;
+    delivered(&json!({ "messaging_product": "whatsapp", "to": ASHA, "type": "reaction", "reaction": {
+        "message_id": bill, "emoji": "🙏" } }))
+    .await;
+    delivered(&json!({ "messaging_product": "whatsapp", "to": ASHA, "type": "image", "image": { "id": png,
+        "caption": "New in the shop today" } }))
+    .await;
     let button = |id: &str, title: &str| json!({ "type": "reply", "reply": { "id": id, "title": title } });
     let buttons = delivered(
         &json!({ "messaging_product": "whatsapp", "to": ASHA, "type": "interactive", "interactive": { "type": "button",
@@ -68,7 +72,8 @@ async fn scene() -> Scene {
         "action": { "buttons": [button("resend:INV-1042", "Yes, please"), button("no", "No")] } } }),
     )
     .await;
-    let list = delivered(&json!({ "messaging_product": "whatsapp", "to": ASHA, "type": "interactive", "interactive": { "type": "list",
+    let list = delivered(&json!({ "messaging_product": "whatsapp", "to": ASHA, "type": "interactive", "interactive": {
+        "type": "list",
         "header": { "type": "text", "text": "Bills" }, "body": { "text": "Which one do you mean?" },
         "action": { "button": "Open the list", "sections": [
             { "title": "November", "rows": [{ "id": "INV-1042", "title": "INV-1042", "description": "₹1,180 · phone cover" }] },
@@ -124,8 +129,7 @@ async fn the_phone_shows_both_sides_and_answers_with_messages_of_their_kind() {
     let which = format!("?number={number}&phone=919812345678");
     let outer = stand.page(&which).await.replace("&#x3D;", "=").replace("&amp;", "&");
     assert!(
-        outer.contains("Verma Textiles")
-            && outer.contains("/sandbox/talk?number=106540352242922&phone=919812345678"),
+        outer.contains("Verma Textiles") && outer.contains("/sandbox/talk?number=106540352242922&phone=919812345678"),
         "{outer}"
     );
     let talk = stand.page(&format!("/talk{which}")).await;
@@ -241,7 +245,8 @@ async fn a_template_s_quick_reply_and_unread_marks_work_from_the_phone() {
         { "type": "BUTTONS", "buttons": [{ "type": "QUICK_REPLY", "text": "No more" }, { "type": "URL", "text": "Look", "url": "https://shop.example/new" }] }] });
     assert_eq!(stand.post(&format!("{}/message_templates", Options::ACCOUNT), &template).await.0, 200);
     stand.control("templates", &json!({ "name": "news_v1", "status": "APPROVED" })).await;
-    let button = json!({ "type": "button", "sub_type": "quick_reply", "index": "0", "parameters": [{ "type": "payload", "payload": "OPTOUT:mk" }] });
+    let button = json!({ "type": "button", "sub_type": "quick_reply", "index": "0", "parameters": [{ "type": "payload",
+        "payload": "OPTOUT:mk" }] });
     let sent = stand.send(&message(ASHA, "news_v1", &json!([button]))).await.1;
     let wamid = sent["messages"][0]["id"].as_str().expect("an id").to_owned();
     stand.ears.until("it is delivered", |ears| ears.of_status("delivered").pop()).await;

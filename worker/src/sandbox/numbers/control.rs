@@ -105,7 +105,11 @@ fn change_number(inner: &Inner, world: &mut World, index: usize, script: &Script
         ));
     }
     if let Some(status) = &script.name_status {
-        told.push(("phone_number_name_update", json!({ "display_phone_number": display, "decision": status, "requested_verified_name": line.number.business_name })));
+        told.push((
+            "phone_number_name_update",
+            json!({ "display_phone_number": display, "decision": status,
+            "requested_verified_name": line.number.business_name }),
+        ));
     }
     if let Some(event) = &script.security {
         told.push((
@@ -145,7 +149,8 @@ fn change_account(inner: &Inner, world: &mut World, index: usize, script: &Scrip
         ));
     }
     if let Some(kind) = &script.alert {
-        let info = json!({ "alert_severity": "WARNING", "alert_status": "ACTIVE", "alert_type": kind, "alert_description": "Look at the account." });
+        let info = json!({ "alert_severity": "WARNING", "alert_status": "ACTIVE", "alert_type": kind,
+            "alert_description": "Look at the account." });
         told.push(("account_alerts", json!({ "entity_type": "WABA", "entity_id": waba, "alert_info": info })));
     }
 }

@@ -265,7 +265,8 @@ pub(in super::super) async fn subscribed(
     let app = &world.apps[account.app];
     let mut data: Vec<Value> = Vec::new();
     if account.subscribed {
-        let mut one = json!({ "whatsapp_business_api_data": { "id": app.id, "name": "muneem", "link": "https://muneem.example/" } });
+        let mut one = json!({ "whatsapp_business_api_data": { "id": app.id, "name": "muneem",
+            "link": "https://muneem.example/" } });
         if let Some(url) = &account.callback_url {
             one["override_callback_uri"] = json!(url);
         }
@@ -321,7 +322,8 @@ async fn change_blocks(inner: &Inner, caller: Caller, id: &str, asked: Blocks, b
             return Err(refuse(139_102, "The list of blocked users is full."));
         }
         if block && !wrote {
-            failed.push(json!({ "input": user, "wa_id": phone, "errors": [{ "code": 139_101, "message": "Not eligible to be blocked",
+            failed.push(json!({ "input": user, "wa_id": phone, "errors": [{ "code": 139_101,
+                "message": "Not eligible to be blocked",
                 "error_data": { "details": "The user has not written within the last 24 hours" } }] }));
             continue;
         }

@@ -108,7 +108,8 @@ pub(super) fn shown(world: &World, line: &Line, fields: Option<&str>) -> Map<Str
         "throughput": { "level": level },
         "is_pin_enabled": state.pin.is_some(),
         "whatsapp_business_manager_messaging_limit": state.tier,
-        "webhook_configuration": { "application": world.callback(&number.waba_id, None), "phone_number": line.callback_url },
+        "webhook_configuration": { "application": world.callback(&number.waba_id, None),
+            "phone_number": line.callback_url },
         "health_status": health(world, line),
     });
     let Value::Object(mut all) = all else { return Map::new() };

@@ -11,7 +11,7 @@ use super::{
         world::World,
     },
     free::{required, text, words},
-    part::{self, Filled, Row, Section, Tap},
+    part::{self, FileRef, Filled, Row, Section, Tap},
 };
 
 /// Choices of a list, over all its sections.
@@ -26,8 +26,8 @@ pub(super) fn read(world: &World, number: usize, posted: &Value, now: DateTime<U
     let kind = words(posted, "type", "interactive['type']", 64)?;
     let body = words(&posted["body"], "text", "interactive['body']['text']", 1024)?.to_owned();
     let footer = text(&posted["footer"], "text", "interactive['footer']['text']", 60)?.map(str::to_owned);
-    let mut filled = Filled { text: body, footer, ..Filled::default() };
-    header(world, number, kind, &posted["header"], now, &mut filled)?;
+    let (head, file) = header(world, number, kind, &posted["header"], now)?;
+    let mut filled = Filled { head, file, text: body, footer, ..Filled::default() };
     let action = &posted["action"];
     if !action.is_object() {
         return Err(required("interactive['action']"));
@@ -55,21 +55,20 @@ fn header(
     kind: &str,
     header: &Value,
     now: DateTime<Utc>,
-    filled: &mut Filled,
-) -> Result<(), Refused> {
+) -> Result<(Option<String>, Option<FileRef>), Refused> {
     if header.is_null() {
-        return Ok(());
+        return Ok((None, None));
     }
     match header["type"].as_str() {
         Some("text") => {
-            filled.head = Some(words(header, "text", "interactive['header']['text']", 60)?.to_owned());
+            let text = words(header, "text", "interactive['header']['text']", 60)?;
+            Ok((Some(text.to_owned()), None))
         }
         Some(file @ ("document" | "image" | "video")) if kind != "list" => {
-            filled.file = Some(part::file(world, number, file, &header[file], now)?);
+            Ok((None, Some(part::file(world, number, file, &header[file], now)?)))
         }
-        _ => return Err(invalid("this header's type is not for this kind of message")),
+        _ => Err(invalid("this header's type is not for this kind of message")),
     }
-    Ok(())
 }
 
 fn buttons(action: &Value) -> Result<Vec<Tap>, Refused> {

@@ -105,7 +105,9 @@ async fn answer(
     match what {
         Some(What::Refuse { code, subcode, transient, data, status, regain_minutes }) => {
             let usage = regain_minutes.map(|minutes| {
-                json!({ "0": [{ "type": "messages", "call_count": 100, "estimated_time_to_regain_access": minutes }] }).to_string()
+                json!({ "0": [{ "type": "messages", "call_count": 100,
+                    "estimated_time_to_regain_access": minutes }] })
+                .to_string()
             });
             let data = match data {
                 None => DataAs::Object,
@@ -199,7 +201,8 @@ fn accept(inner: &Arc<Inner>, prepared: Prepared, what: Option<&What>, arrived: 
     let receipt = json!({
         "messaging_product": "whatsapp",
         "contacts": [contact],
-        "messages": [{ "id": message.wamid, "message_status": if held { "held_for_quality_assessment" } else { "accepted" } }],
+        "messages": [{ "id": message.wamid, "message_status": if held { "held_for_quality_assessment" } else {
+            "accepted" } }],
     });
     let number = message.number;
     world.accept(message);
@@ -346,7 +349,8 @@ fn prepare(inner: &Inner, uri: &Uri, id: &str, headers: &HeaderMap, body: &Bytes
         let details = "More than 24 hours have passed since the customer last replied to this number.";
         return Err(refuse(131_047, details));
     }
-    may_reach(world, number, &to, &posted, content.category.as_deref(), by_user_id)?;
+    let person = Person { number, to: &to, by_user_id };
+    may_reach(world, person, &posted, content.category.as_deref())?;
     let message = Message {
         sequence: 0,
         wamid: String::new(),
@@ -367,15 +371,19 @@ fn prepare(inner: &Inner, uri: &Uri, id: &str, headers: &HeaderMap, body: &Bytes
     Ok(Asked::Message(Box::new(Prepared { message, input, outside })))
 }
 
-/// Whether this person may be reached like this, as far as it is known at once.
-fn may_reach(
-    world: &World,
+/// Who is to get a message.
+#[derive(Clone, Copy)]
+struct Person<'a> {
+    /// From this number: an index.
     number: usize,
-    to: &str,
-    posted: &Value,
-    category: Option<&str>,
+    /// Digits, or the scoped id of somebody nobody knows.
+    to: &'a str,
     by_user_id: bool,
-) -> Result<(), Refused> {
+}
+
+/// Whether this person may be reached like this, as far as it is known at once.
+fn may_reach(world: &World, person: Person<'_>, posted: &Value, category: Option<&str>) -> Result<(), Refused> {
+    let Person { number, to, by_user_id } = person;
     if by_user_id && category == Some("AUTHENTICATION") {
         return Err(refuse(131_062, "Business-scoped user ids are not allowed for this message."));
     }
