@@ -160,6 +160,9 @@ async fn the_phone_shows_both_sides_and_answers_with_messages_of_their_kind() {
         assert!(chats.contains(part), "{part}");
     }
     assert!(stand.page(&format!("/reply{which}")).await.contains("Free until"));
+    // A page that follows whoever got something last writes for nobody.
+    let follows = stand.page("/reply").await;
+    assert!(follows.contains("Stay with") && !follows.contains("<form"), "{follows}");
     let pdf = talk.split("class=\"card\" href=\"").nth(1).and_then(|rest| rest.split('"').next()).expect("a link");
     let file = stand.http.get(format!("http://{}{pdf}", stand.at)).send().await.expect("an answer");
     assert_eq!((file.status().as_u16(), file.headers()["content-type"].to_str().ok()), (200, Some("application/pdf")));

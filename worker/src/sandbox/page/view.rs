@@ -408,6 +408,8 @@ pub(super) struct Reply {
     /// Until when the business may write freely.
     window: Option<String>,
     none: bool,
+    /// No phone was chosen: the chat follows what happens last, so nothing can be written yet.
+    follows: bool,
 }
 
 pub(super) fn reply(inner: &Inner, which: &Which) -> Reply {
@@ -430,6 +432,7 @@ pub(super) fn reply(inner: &Inner, which: &Which) -> Reply {
         window: window.map(|until| until.with_timezone(&Kolkata).format("%-d %b, %-I:%M %P").to_string()),
         phone,
         none,
+        follows: !none && which.phone.is_none(),
     }
 }
 
