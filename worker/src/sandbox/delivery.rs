@@ -19,6 +19,16 @@ fn span(duration: std::time::Duration) -> TimeDelta {
     TimeDelta::from_std(duration).unwrap_or(TimeDelta::zero())
 }
 
+/// How much longer a step takes this time.
+fn jitter(world: &mut World) -> TimeDelta {
+    let most = u64::from(world.behaviour.jitter_millis);
+    if most == 0 {
+        return TimeDelta::zero();
+    }
+    let micros = world.random() % (most * 1_000);
+    TimeDelta::microseconds(i64::try_from(micros).unwrap_or(0))
+}
+
 impl Inner {
     /// Sends an accepted message on its way, at its own pace.
     pub(super) fn deliver_later(&self, world: &mut World, sequence: u64) {
@@ -28,7 +38,7 @@ impl Inner {
             Fate::Fails { after_sent: false, .. } => Progress::Failed,
             Fate::Fails { .. } | Fate::Usual | Fate::ReadOnly => Progress::Sent,
         };
-        let at = self.now() + span(self.options.pace.sent);
+        let at = self.now() + span(self.options.pace.sent) + jitter(world);
         self.later(world, at, Due::Move { sequence, to });
     }
 
@@ -83,7 +93,7 @@ impl Inner {
             (Progress::Accepted | Progress::Read | Progress::Failed, _) => None,
         };
         if let Some((after, to)) = next {
-            let at = self.now() + span(after);
+            let at = self.now() + span(after) + jitter(world);
             self.later(world, at, Due::Move { sequence, to });
         }
     }

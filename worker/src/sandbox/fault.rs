@@ -234,6 +234,8 @@ pub struct Behaviour {
     pub conversation: bool,
     /// Webhooks name people by their business-scoped ids too.
     pub user_ids: bool,
+    /// Every step of a message takes up to so much longer, by the seed: messages overtake each other.
+    pub jitter_millis: u32,
 }
 
 /// What becomes of a message that is no template when nobody wrote within 24 hours.
@@ -258,6 +260,7 @@ impl Default for Behaviour {
             pricing_on: vec!["sent".to_owned(), "delivered".to_owned()],
             conversation: false,
             user_ids: false,
+            jitter_millis: 0,
         }
     }
 }

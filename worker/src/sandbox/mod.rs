@@ -1,9 +1,24 @@
-//! A stand-in for the Cloud API, on loopback: the endpoints that are used, its refusals with their codes, signed
-//! status webhooks, scripted faults, an oracle of what each phone has shown, and a phone to look at. Beside it a mail
-//! sink: a mail server that takes everything and passes nothing on.
+//! A stand-in for the Cloud API, on loopback: its endpoints with their refusals, its limits, signed webhooks, scripted
+//! faults, an oracle of what each phone has shown, and a phone to look at and to write from. Beside it a mail sink: a
+//! mail server that takes everything and passes nothing on.
 //!
 //! It is a process of its own (`muneem sandbox`) or runs inside a test. Everything is in memory and bounded. Like the
-//! carrier it takes the same message twice when it is posted twice: what it counts is what a test can trust.
+//! carrier it takes the same message twice when it is posted twice: what it counts is what a test can trust. It has a
+//! clock of its own; moved forward, it makes everything happen that has come due meanwhile.
+//!
+//! A test plays the carrier, its operators and its people by `POST` of JSON to
+//!
+//! | path | what it does |
+//! |---|---|
+//! | `/sandbox/faults` | what goes wrong with messages, and how webhooks misbehave ([`Fault`], [`Callbacks`]) |
+//! | `/sandbox/behaviour` | what the carrier does differently from time to time ([`Behaviour`]) |
+//! | `/sandbox/templates` | reviews, pauses, quality, categories, verdicts; `GET`: all there are |
+//! | `/sandbox/numbers`, `/sandbox/credentials` | quality, tiers, bans, alerts; tokens and secrets |
+//! | `/sandbox/phones`, `/sandbox/inbound` | people and their phones; what they write |
+//! | `/sandbox/webhooks` | any webhook at once, also one that the carrier would never send |
+//! | `/sandbox/callback`, `/sandbox/clock` | where webhooks go; what time it is |
+//!
+//! and reads `GET /sandbox/oracle` (`?summary=true`: figures alone).
 
 mod agenda;
 mod callback;
@@ -37,7 +52,7 @@ use std::{
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Request, State},
-    http::{HeaderName, HeaderValue, StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -246,7 +261,10 @@ async fn trace(request: Request, next: Next) -> Response {
 async fn only_from_here(request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    if matches!(name, "127.0.0.1" | "localhost" | "[::1]") {
+    // Nor may its forms be sent here: a browser says where they come from.
+    let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let foreign = request.method() != Method::GET && site == Some(b"cross-site");
+    if matches!(name, "127.0.0.1" | "localhost" | "[::1]") && !foreign {
         next.run(request).await
     } else {
         (StatusCode::FORBIDDEN, "the sandbox answers to 127.0.0.1 and localhost only\n").into_response()

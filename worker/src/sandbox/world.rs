@@ -31,7 +31,7 @@ const MESSAGES_KEPT: usize = 20_000;
 /// Bytes of files kept; the oldest go first.
 const MEDIA_BYTES_KEPT: usize = 256 * 1024 * 1024;
 /// Bodies of webhooks that can be replayed.
-const BODIES_KEPT: usize = 50;
+const BODIES_KEPT: usize = 10;
 /// References counted; then counting begins anew.
 const REFERENCES_COUNTED: usize = 4_000_000;
 /// References whose names the oracle tells; beyond, only those that were posted again.

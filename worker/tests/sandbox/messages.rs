@@ -374,6 +374,17 @@ async fn files_have_their_types_sizes_and_lives() {
     ] {
         assert_eq!(upload(mime, size).await["error"]["code"], 100, "{mime}");
     }
+    // What belongs to an upload and is missing, and a message that is a file.
+    for form in [
+        reqwest::multipart::Form::new().text("messaging_product", "whatsapp"),
+        reqwest::multipart::Form::new()
+            .part("file", reqwest::multipart::Part::bytes(&b"x"[..]).mime_str("text/plain").expect("a type")),
+    ] {
+        let request = stand.http.post(stand.url(&format!("{}/media", Options::NUMBER))).bearer_auth(TOKEN);
+        assert_eq!(code(&Stand::answer(request.multipart(form)).await), (100, None));
+    }
+    let huge = stand.http.post(stand.url(&format!("{}/messages", Options::NUMBER))).bearer_auth(TOKEN);
+    assert_eq!(code(&Stand::answer(huge.body(vec![b' '; 1024 * 1024 + 1])).await), (100, None));
     let id = upload("application/pdf", 30).await["id"].as_str().expect("an id").to_owned();
     let shown = stand.get(&format!("{id}?phone_number_id={}", Options::NUMBER)).await.1;
     assert_eq!((&shown["mime_type"], &shown["file_size"]), (&json!("application/pdf"), &json!("30")));

@@ -273,6 +273,8 @@ async fn a_template_s_quick_reply_and_unread_marks_work_from_the_phone() {
     // A page elsewhere that points its name at loopback gets nothing.
     let foreign = stand.http.get(format!("http://{}/sandbox", stand.at)).header("host", "evil.example").send().await;
     assert_eq!(foreign.expect("an answer").status(), 403);
+    let form = stand.http.post(format!("http://{}/sandbox/read", stand.at)).header("sec-fetch-site", "cross-site");
+    assert_eq!(form.body("phone=919812345678").send().await.expect("an answer").status(), 403);
 }
 
 /// Keeps pictures of the phone, wide and narrow.

@@ -284,3 +284,19 @@ async fn two_businesses_have_their_own_tokens_secrets_and_callbacks() {
     assert_eq!(code(&stand.get("2000/message_templates").await), (100, Some(33)));
     end.cancel();
 }
+
+#[tokio::test]
+async fn messages_overtake_each_other_where_the_carrier_is_uneven() {
+    let stand = Stand::open().await;
+    assert_eq!(stand.control("behaviour", &json!({ "jitter_millis": 3_600_000 })).await, 204);
+    for _ in 0..20 {
+        assert_eq!(stand.send(&link(ASHA)).await.0, 200);
+    }
+    for _ in 0..4 {
+        stand.advance(3600).await;
+    }
+    stand.ears.until("all are read", |ears| (ears.of_status("read").len() == 20).then_some(())).await;
+    let order =
+        |status: &str| -> Vec<Value> { stand.ears.of_status(status).iter().map(|one| one["id"].clone()).collect() };
+    assert_ne!(order("sent"), order("delivered"));
+}
