@@ -52,7 +52,8 @@ pub(super) struct Event {
 /// What waits to be told.
 #[derive(Debug, Default)]
 pub(super) struct Hooks {
-    queue: Mutex<VecDeque<Event>>,
+    /// Events, and whether they were told before.
+    queue: Mutex<VecDeque<(Event, bool)>>,
     ring: Notify,
     lost: AtomicU32,
 }
@@ -68,7 +69,7 @@ impl Hooks {
         (self.queue().len(), self.lost.load(Ordering::Relaxed))
     }
 
-    fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<Event>> {
+    fn queue(&self) -> std::sync::MutexGuard<'_, VecDeque<(Event, bool)>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -88,12 +89,17 @@ pub(super) struct Body {
 impl Inner {
     /// Tells of an event, sooner or later.
     pub(super) fn tell(&self, event: Event) {
+        self.tell_once_more(event, false);
+    }
+
+    /// Tells of an event; one that was told before is not repeated another time.
+    pub(super) fn tell_once_more(&self, event: Event, before: bool) {
         let mut queue = self.hooks.queue();
         if queue.len() >= WAITING {
             queue.pop_front();
             self.hooks.lost.fetch_add(1, Ordering::Relaxed);
         }
-        queue.push_back(event);
+        queue.push_back((event, before));
         drop(queue);
         self.hooks.ring();
     }
@@ -136,15 +142,17 @@ pub(super) async fn tell(inner: Arc<Inner>) {
                     events.swap(index, other);
                 }
             }
-            let told_twice: Vec<_> = if mode.repeated > 0.0 {
-                events.iter().filter(|_| world.unit() < mode.repeated).cloned().collect()
-            } else {
-                Vec::new()
-            };
+            let mut told_twice = Vec::new();
+            for (event, before) in &events {
+                if mode.repeated > 0.0 && !before && world.unit() < mode.repeated {
+                    told_twice.push(event.clone());
+                }
+            }
             if !told_twice.is_empty() {
                 let at = inner.now() + TimeDelta::milliseconds(50);
-                inner.later(&mut world, at, Due::Tell(told_twice));
+                inner.later(&mut world, at, Due::Again(told_twice));
             }
+            let events: Vec<_> = events.into_iter().map(|(event, _)| event).collect();
             bodies(&mut world, &events, batch, mode.apart)
         };
         for body in bodies {

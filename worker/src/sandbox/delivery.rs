@@ -53,6 +53,7 @@ impl Inner {
                     Due::Template { id, step } => told.extend(self.template_step(&mut world, id, step)),
                     Due::Post(body) => self.post_again(body),
                     Due::Tell(events) => events.into_iter().for_each(|event| self.tell(event)),
+                    Due::Again(events) => events.into_iter().for_each(|event| self.tell_once_more(event, true)),
                     Due::Release { sequence } => self.release(&mut world, sequence, Fate::Usual),
                     Due::Upgraded { number } => self.upgraded(&mut world, number),
                 }

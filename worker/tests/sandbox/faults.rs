@@ -72,7 +72,7 @@ async fn refusals_come_in_every_form_that_was_seen() {
 async fn what_was_accepted_and_what_was_not_look_alike_to_who_gave_up() {
     let stand = Stand::open().await;
     let hasty =
-        client(Timeouts { connect: Duration::from_secs(2), total: Duration::from_millis(300) }).expect("a client");
+        client(Timeouts { connect: Duration::from_secs(2), total: Duration::from_millis(700) }).expect("a client");
     let send = async |what: Value, to: &str| {
         stand.control("faults", &json!({ "faults": [{ "what": what }] })).await;
         let url = stand.url(&format!("{}/messages", Options::NUMBER));
