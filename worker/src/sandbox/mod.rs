@@ -1,117 +1,77 @@
-//! A stand-in for the Cloud API, on loopback: the endpoints that are used, its refusals with their codes, signed
-//! status webhooks, scripted faults, an oracle of what each phone has shown, and a phone to look at. Beside it a mail
-//! sink: a mail server that takes everything and passes nothing on.
+//! A stand-in for the Cloud API, on loopback: its endpoints with their refusals, its limits, signed webhooks, scripted
+//! faults, an oracle of what each phone has shown, and a phone to look at and to write from. Beside it a mail sink: a
+//! mail server that takes everything and passes nothing on.
 //!
 //! It is a process of its own (`muneem sandbox`) or runs inside a test. Everything is in memory and bounded. Like the
-//! carrier it takes the same message twice when it is posted twice: what it counts is what a test can trust.
+//! carrier it takes the same message twice when it is posted twice: what it counts is what a test can trust. It has a
+//! clock of its own; moved forward, it makes everything happen that has come due meanwhile.
+//!
+//! A test plays the carrier, its operators and its people by `POST` of JSON to
+//!
+//! | path | what it does |
+//! |---|---|
+//! | `/sandbox/faults` | what goes wrong with messages, and how webhooks misbehave ([`Fault`], [`Callbacks`]) |
+//! | `/sandbox/behaviour` | what the carrier does differently from time to time ([`Behaviour`]) |
+//! | `/sandbox/templates` | reviews, pauses, quality, categories, verdicts; `GET`: all there are |
+//! | `/sandbox/numbers`, `/sandbox/credentials` | quality, tiers, bans, alerts; tokens and secrets |
+//! | `/sandbox/phones`, `/sandbox/inbound` | people and their phones; what they write |
+//! | `/sandbox/webhooks` | any webhook at once, also one that the carrier would never send |
+//! | `/sandbox/callback`, `/sandbox/clock` | where webhooks go; what time it is |
+//!
+//! and reads `GET /sandbox/oracle` (`?summary=true`: figures alone).
 
-mod api;
+mod agenda;
 mod callback;
+mod delivery;
+mod door;
 mod fault;
+mod handset;
+mod hooks;
+mod inbound;
+mod limits;
 mod mail;
+mod media;
+mod numbers;
+mod objects;
+mod options;
+mod oracle;
 mod page;
+mod refused;
+mod send;
+mod templates;
 mod wire;
 mod world;
 
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, atomic::AtomicI64},
+    time::{Duration, Instant},
 };
 
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Request, State},
-    http::{StatusCode, header},
+    http::{HeaderName, HeaderValue, Method, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use chrono::{DateTime, Utc};
-use muneem_jobs::{
-    messaging::Credentials,
-    outbound::{Clock, Phone},
-};
+use muneem_jobs::outbound::Clock;
+use secrecy::ExposeSecret;
 use serde::Deserialize;
-use serde_json::json;
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, mpsc},
+};
 use tokio_util::sync::CancellationToken;
 
-pub use fault::{Callbacks, Fault, Garbage, Pace, What};
+pub use fault::{Behaviour, Callbacks, ErrorData, Fault, Garbage, Pace, What, WindowRule};
+pub use options::{Number, Options};
 
-use crate::outbound::{
-    clock::SystemClock,
-    http::{self, Timeouts},
-};
-use world::{Progress, World};
-
-/// How the stand-in is set up.
-#[derive(Clone)]
-pub struct Options {
-    /// Where it listens; loopback only.
-    pub listen: SocketAddr,
-    /// Where its mail server listens; loopback only. None: it has none.
-    pub mail: Option<SocketAddr>,
-    /// Start of its chances: the same seed and requests, the same ids and faults.
-    pub seed: u64,
-    /// Where status webhooks go; `POST /sandbox/callback` changes it.
-    pub callback_url: Option<String>,
-    /// What callers must show, and what webhooks are signed with.
-    pub credentials: Credentials,
-    /// The numbers it knows.
-    pub numbers: Vec<Number>,
-    /// How quickly messages get on.
-    pub pace: Pace,
-}
-
-/// A business's number.
-#[derive(Clone)]
-pub struct Number {
-    /// `phone_number_id`.
-    pub id: String,
-    /// The account it belongs to.
-    pub waba_id: String,
-    /// The name in the chat's head.
-    pub business_name: String,
-    /// The number in the chat's head.
-    pub display_phone: Phone,
-    /// Put before recipients without a plus.
-    pub country_code: &'static str,
-    /// Its throughput: 80, or 1000 after the upgrade.
-    pub messages_per_second: u32,
-}
-
-impl Options {
-    /// `phone_number_id` of the number that [`Self::local`] knows.
-    pub const NUMBER: &'static str = "106540352242922";
-    /// Its account.
-    pub const ACCOUNT: &'static str = "102290129340398";
-
-    /// A stand-in for one shop, with secrets that are none: they open nothing but this.
-    pub fn local(listen: SocketAddr, seed: u64) -> Self {
-        Self {
-            listen,
-            mail: Some(SocketAddr::new(listen.ip(), 0)),
-            seed,
-            callback_url: None,
-            credentials: Credentials {
-                access_token: "sandbox-access-token".to_owned().into(),
-                app_secrets: vec!["sandbox-app-secret".to_owned().into()],
-                verify_token: "sandbox-verify-token".to_owned().into(),
-            },
-            numbers: vec![Number {
-                id: Self::NUMBER.to_owned(),
-                waba_id: Self::ACCOUNT.to_owned(),
-                business_name: "Sharma Mobiles".to_owned(),
-                display_phone: Phone::parse("+919800000001").expect("an Indian mobile"),
-                country_code: "91",
-                messages_per_second: 80,
-            }],
-            pace: Pace::LIVELY,
-        }
-    }
-}
+use crate::outbound::http::{self, Timeouts};
+use world::World;
 
 /// What the handlers share.
 struct Inner {
@@ -119,7 +79,14 @@ struct Inner {
     address: SocketAddr,
     world: Mutex<World>,
     mail: Mutex<mail::Room>,
-    events: mpsc::UnboundedSender<serde_json::Value>,
+    hooks: callback::Hooks,
+    again: mpsc::UnboundedSender<Arc<callback::Body>>,
+    /// Rings when something earlier stands on the agenda, or the clock was moved.
+    alarm: Notify,
+    /// How far its own endpoint has moved the clock, in microseconds.
+    moved: AtomicI64,
+    began: Instant,
+    door: wire::Door,
     client: reqwest::Client,
     ended: CancellationToken,
 }
@@ -134,44 +101,13 @@ impl Inner {
         self.mail.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// Microseconds since the stand-in began: never moved, never set back.
+    fn micros(&self) -> i64 {
+        i64::try_from(self.began.elapsed().as_micros()).unwrap_or(i64::MAX)
+    }
+
     fn now(&self) -> DateTime<Utc> {
-        SystemClock.now()
-    }
-
-    /// Moves a message on, and tells of it if `tell`.
-    fn advance(&self, wamid: &str, progress: Progress, failure: Option<i64>, tell: bool) {
-        let moved = self.world().advance(wamid, progress, self.now());
-        if let Some(message) = moved.filter(|_| tell) {
-            // The receiver only goes when the sandbox ends.
-            let _ = self.events.send(callback::status_entry(self, &message, progress, failure));
-        }
-    }
-
-    /// Sends a message on its way to the phone, at its own pace.
-    fn deliver_later(self: &Arc<Self>, wamid: &str, what: Option<&What>) {
-        let (inner, wamid, what) = (Arc::clone(self), wamid.to_owned(), what.cloned());
-        let way = async move {
-            let pace = inner.options.pace;
-            match what {
-                Some(What::Vanish) => return,
-                Some(What::FailLater { code }) => {
-                    tokio::time::sleep(pace.sent).await;
-                    inner.advance(&wamid, Progress::Failed, Some(code), true);
-                    return;
-                }
-                _ => {}
-            }
-            tokio::time::sleep(pace.sent).await;
-            inner.advance(&wamid, Progress::Sent, None, true);
-            tokio::time::sleep(pace.delivered).await;
-            inner.advance(&wamid, Progress::Delivered, None, !matches!(what, Some(What::ReadOnly)));
-            if let Some(read) = pace.read {
-                tokio::time::sleep(read).await;
-                inner.advance(&wamid, Progress::Read, None, true);
-            }
-        };
-        let ended = self.ended.clone();
-        tokio::spawn(async move { ended.run_until_cancelled(way).await });
+        self.options.clock.now()
     }
 }
 
@@ -180,7 +116,7 @@ pub struct Sandbox {
     inner: Arc<Inner>,
     listener: TcpListener,
     mail: Option<TcpListener>,
-    events: mpsc::UnboundedReceiver<serde_json::Value>,
+    again: mpsc::UnboundedReceiver<Arc<callback::Body>>,
 }
 
 impl Sandbox {
@@ -200,17 +136,22 @@ impl Sandbox {
         };
         let address = listener.local_addr()?;
         let timeouts = Timeouts { connect: Duration::from_secs(2), total: Duration::from_secs(10) };
-        let (sender, events) = mpsc::unbounded_channel();
+        let (sender, again) = mpsc::unbounded_channel();
         let inner = Arc::new(Inner {
             address,
-            world: Mutex::new(World::new(options.seed, options.callback_url.clone())),
+            world: Mutex::new(World::new(&options, options.clock.now())),
             mail: Mutex::default(),
-            events: sender,
+            hooks: callback::Hooks::default(),
+            again: sender,
+            alarm: Notify::new(),
+            moved: AtomicI64::new(0),
+            began: Instant::now(),
+            door: wire::Door::default(),
             client: http::client(timeouts).map_err(io::Error::other)?,
             ended: CancellationToken::new(),
             options,
         });
-        Ok(Self { inner, listener, mail, events })
+        Ok(Self { inner, listener, mail, again })
     }
 
     /// Where it listens.
@@ -228,19 +169,23 @@ impl Sandbox {
     /// # Errors
     /// When the listener fails.
     pub async fn run(self, end: CancellationToken) -> io::Result<()> {
-        let Self { inner, listener, mail, events } = self;
-        let telling = tokio::spawn(callback::tell(Arc::clone(&inner), events));
+        let Self { inner, listener, mail, again } = self;
+        let telling = tokio::spawn(callback::tell(Arc::clone(&inner)));
+        let repeating = tokio::spawn(callback::repeat(Arc::clone(&inner), again));
+        tokio::spawn(agenda::keep(Arc::clone(&inner)));
         let service = router(Arc::clone(&inner)).into_make_service_with_connect_info::<wire::Scissors>();
         let ended = inner.ended.clone();
         if let Some(listener) = mail {
             tokio::spawn(mail::serve(Arc::clone(&inner), listener, ended.clone()));
         }
-        let serving = axum::serve(wire::Wire(listener), service).with_graceful_shutdown(async move {
-            end.cancelled().await;
-            ended.cancel();
-        });
+        let serving = axum::serve(wire::Wire::new(listener, inner.address, inner.door.clone()), service)
+            .with_graceful_shutdown(async move {
+                end.cancelled().await;
+                ended.cancel();
+            });
         let served = serving.await;
         telling.abort();
+        repeating.abort();
         served
     }
 }
@@ -253,30 +198,73 @@ pub async fn serve(options: Options, end: CancellationToken) -> io::Result<()> {
     Sandbox::bind(options).await?.run(end).await
 }
 
+/// Largest body with a file, in bytes: the largest file and its envelope.
+const FILE_LIMIT: usize = 101 * 1024 * 1024;
+
 fn router(inner: Arc<Inner>) -> Router {
     Router::new()
-        .route("/{version}/{id}/messages", post(api::send))
-        .route("/{version}/{id}/media", post(api::upload).layer(DefaultBodyLimit::max(101 * 1024 * 1024)))
-        .route("/{version}/{id}/message_history", get(api::history))
-        .route("/{version}/{id}/message_templates", get(api::templates))
-        .route("/{version}/{id}", get(api::look_up).delete(api::delete_media))
-        .route("/sandbox", get(page::phone))
-        .route("/sandbox/phone.css", get(page::style))
-        .route("/sandbox/media/{id}", get(page::media))
-        .route("/sandbox/read", post(page::mark_read))
+        .route("/{version}/{id}/messages", post(send::send))
+        .route("/{version}/{id}/media", post(media::upload).layer(DefaultBodyLimit::max(FILE_LIMIT)))
+        .route("/{version}/{id}/message_history", get(objects::history))
+        .route(
+            "/{version}/{id}/message_templates",
+            get(templates::list).post(templates::create).delete(templates::remove),
+        )
+        .route("/{version}/{id}/upsert_message_templates", post(templates::upsert))
+        .route("/{version}/{id}/unpause", post(templates::unpause))
+        .route("/{version}/{id}/uploads", post(templates::begin_upload))
+        .route(
+            "/{version}/{id}",
+            get(objects::show).post(objects::change).delete(media::delete).layer(DefaultBodyLimit::max(FILE_LIMIT)),
+        )
+        .route("/sandbox/templates", get(templates::listed).post(templates::script))
+        .route("/sandbox/clock", post(agenda::move_clock))
+        .route("/{version}/{id}/phone_numbers", get(numbers::list))
+        .route("/{version}/{id}/register", post(numbers::register))
+        .route("/{version}/{id}/deregister", post(numbers::deregister))
+        .route("/{version}/{id}/request_code", post(numbers::request_code))
+        .route("/{version}/{id}/verify_code", post(numbers::verify_code))
+        .route(
+            "/{version}/{id}/subscribed_apps",
+            get(numbers::subscribed).post(numbers::subscribe).delete(numbers::unsubscribe),
+        )
+        .route("/{version}/{id}/block_users", get(numbers::blocked).post(numbers::block).delete(numbers::unblock))
+        .route("/attachments/{id}", get(media::download))
         .route("/sandbox/faults", post(script))
+        .route("/sandbox/behaviour", get(behaviour).post(behave))
         .route("/sandbox/callback", post(set_callback))
-        .route("/sandbox/oracle", get(oracle))
+        .route("/sandbox/webhooks", post(hooks::tell))
+        .route("/sandbox/inbound", post(inbound::write))
+        .route("/sandbox/numbers", post(numbers::script))
+        .route("/sandbox/credentials", post(numbers::credentials))
+        .route("/sandbox/phones", post(numbers::phones))
+        .route("/sandbox/oracle", get(oracle::oracle))
+        .merge(page::routes())
         .merge(mail::routes())
+        .layer(middleware::from_fn(trace))
         .layer(middleware::from_fn(only_from_here))
         .with_state(inner)
+}
+
+/// Every answer of the carrier has a trace that its support asks for.
+async fn trace(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let trace = response.headers().get(refused::TRACE).cloned();
+    if let Some(trace) = trace.or_else(|| HeaderValue::from_str(&refused::trace()).ok()) {
+        response.headers_mut().insert(HeaderName::from_static("x-fb-request-id"), trace.clone());
+        response.headers_mut().insert(refused::TRACE, trace);
+    }
+    response
 }
 
 /// A page elsewhere must not reach this by a name that it points at loopback.
 async fn only_from_here(request: Request, next: Next) -> Response {
     let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    if matches!(name, "127.0.0.1" | "localhost" | "[::1]") {
+    // Nor may its forms be sent here: a browser says where they come from.
+    let site = request.headers().get("sec-fetch-site").map(HeaderValue::as_bytes);
+    let foreign = request.method() != Method::GET && site == Some(b"cross-site");
+    if matches!(name, "127.0.0.1" | "localhost" | "[::1]") && !foreign {
         next.run(request).await
     } else {
         (StatusCode::FORBIDDEN, "the sandbox answers to 127.0.0.1 and localhost only\n").into_response()
@@ -294,6 +282,25 @@ async fn script(State(inner): State<Arc<Inner>>, Json(script): Json<fault::Scrip
     if let Some(callbacks) = script.callbacks {
         world.callbacks = callbacks;
     }
+    let now = inner.now();
+    world.agenda.post_now(now);
+    drop(world);
+    if let Some(millis) = script.closed_millis {
+        inner.door.close(Duration::from_millis(millis.min(60_000)));
+    }
+    inner.alarm.notify_one();
+    inner.hooks.ring();
+    StatusCode::NO_CONTENT
+}
+
+/// `GET /sandbox/behaviour`
+async fn behaviour(State(inner): State<Arc<Inner>>) -> Json<Behaviour> {
+    Json(inner.world().behaviour.clone())
+}
+
+/// `POST /sandbox/behaviour`: what is left out is as it is at the beginning.
+async fn behave(State(inner): State<Arc<Inner>>, Json(behaviour): Json<Behaviour>) -> StatusCode {
+    inner.world().behaviour = behaviour;
     StatusCode::NO_CONTENT
 }
 
@@ -301,44 +308,45 @@ async fn script(State(inner): State<Arc<Inner>>, Json(script): Json<fault::Scrip
 #[serde(deny_unknown_fields)]
 struct CallbackUrl {
     url: Option<String>,
+    /// Only for this number: its `phone_number_id`.
+    #[serde(default)]
+    number: Option<String>,
+    /// First ask the address whether it wants webhooks, as the carrier does; true: with the app's verify token, or with
+    /// this one.
+    #[serde(default)]
+    handshake: bool,
+    #[serde(default)]
+    verify_token: Option<String>,
 }
 
 /// `POST /sandbox/callback`
-async fn set_callback(State(inner): State<Arc<Inner>>, Json(callback): Json<CallbackUrl>) -> StatusCode {
-    let loopback = callback.url.as_ref().is_none_or(|url| {
-        reqwest::Url::parse(url).is_ok_and(|url| matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]")))
-    });
-    if loopback {
-        inner.world().callback_url = callback.url;
-        StatusCode::NO_CONTENT
-    } else {
-        StatusCode::UNPROCESSABLE_ENTITY
+async fn set_callback(State(inner): State<Arc<Inner>>, Json(callback): Json<CallbackUrl>) -> Response {
+    if callback.url.as_ref().is_some_and(|url| callback::loopback(url).is_none()) {
+        return StatusCode::UNPROCESSABLE_ENTITY.into_response();
     }
-}
-
-/// `GET /sandbox/oracle`: what each phone has shown, in order, and how often each reference was posted.
-async fn oracle(State(inner): State<Arc<Inner>>) -> Json<serde_json::Value> {
-    let world = inner.world();
-    let mut recipients = serde_json::Map::new();
-    for message in world.messages.values() {
-        let shown = json!({
-            "wamid": message.wamid,
-            "ref": message.reference,
-            "text": message.text,
-            "filename": message.document.as_ref().map(|(_, filename)| filename),
-            "media_id": message.document.as_ref().map(|(id, _)| id),
-            "progress": message.progress,
-            "accepted_at": message.accepted_at,
-            "displayed_at": message.displayed_at,
+    let index = callback.number.as_deref().map(|id| inner.world().number(id));
+    if index == Some(None) {
+        return (StatusCode::NOT_FOUND, "no such number\n").into_response();
+    }
+    let index = index.flatten();
+    if let Some(url) = callback.url.as_deref().filter(|_| callback.handshake) {
+        let token = callback.verify_token.unwrap_or_else(|| {
+            let world = inner.world();
+            let app = index.and_then(|index| world.numbers.get(index)).map_or(0, |line| line.app);
+            world.apps[app].verify_token.expose_secret().to_owned()
         });
-        let chat = recipients.entry(message.to.clone()).or_insert_with(|| json!([]));
-        if let Some(chat) = chat.as_array_mut() {
-            chat.push(shown);
+        if let Err(why) = callback::shake_hands(&inner, url, &token).await {
+            return (StatusCode::CONFLICT, format!("{why}\n")).into_response();
         }
     }
-    Json(json!({
-        "recipients": recipients,
-        "posts": { "messages": world.posts, "media": world.uploads, "by_ref": world.posts_by_reference },
-        "webhooks": { "taken": world.webhooks_taken, "refused": world.webhooks_refused },
-    }))
+    let now = inner.now();
+    let mut world = inner.world();
+    match index {
+        Some(index) => world.numbers[index].callback_url = callback.url,
+        None => world.callback_url = callback.url,
+    }
+    world.agenda.post_now(now);
+    drop(world);
+    inner.alarm.notify_one();
+    StatusCode::NO_CONTENT.into_response()
 }
