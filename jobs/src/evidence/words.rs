@@ -39,6 +39,10 @@ macro_rules! words {
 }
 
 words! {
+    stop_stops_what_is_queued_and_what_comes {
+        /// It was never to be sent: the recipient does not want it, or a rule forbids it.
+        MESSAGE_SKIPPED = "messaging.message_skipped",
+    }
     a_campaign_goes_out_rests_goes_on_and_ends {
         /// A campaign was made.
         CAMPAIGN_CREATED = "messaging.campaign_created",

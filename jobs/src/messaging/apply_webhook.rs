@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{
-    Error, WebhookId, fields, holds,
+    Error, WebhookId, fields, holds, inbound,
     intake::Owners,
     ledger::{self, Ledger, Told},
     sealed, send,
@@ -62,7 +62,7 @@ impl Job for ApplyWebhook {
         let mut tx = ctx.begin().await?;
         keep_events(&mut tx, ctx, &told).await?;
         apply_statuses(&mut tx, ctx, &told, &attempts).await?;
-        note_heard(&mut tx, ctx, &told).await?;
+        inbound::hear_all(&mut tx, ctx, &told, &ctx.by(Self::KIND)).await?;
         for (body, update) in &told {
             if let What::Field { field, value, at } = &update.what {
                 let at = at.unwrap_or(body.received_at);
@@ -166,21 +166,7 @@ async fn apply_statuses(
         .collect::<Result<_, Error>>()?;
     holds::react(conn, ctx.business, &signs, &by).await?;
     send::react_to_limits(conn, ctx, &signs).await?;
+    inbound::note_recipients(conn, ctx, &signs, &by).await?;
     ledger.write(conn, ctx).await?;
     trail.write(conn).await
-}
-
-/// Opens the customer service windows of those who wrote.
-async fn note_heard(conn: &mut sqlx::PgConnection, ctx: &JobContext, told: &[From<'_>]) -> Result<(), Error> {
-    let mut heard = Vec::new();
-    for (body, update) in told {
-        let (What::Inbound(inbound), Some(number)) = (&update.what, &update.number) else { continue };
-        // What the system says about somebody is not said by her.
-        let Some(phone) = inbound.from.phone.as_ref().filter(|_| inbound.kind != "system") else { continue };
-        let mark = sealed::person(conn, &ctx.deps.vault, ctx.business, phone).await?;
-        // A phone's clock may run ahead; nobody wrote after her words arrived.
-        let at = inbound.at.unwrap_or(body.received_at).min(body.received_at);
-        heard.push((number.clone(), mark, at));
-    }
-    if heard.is_empty() { Ok(()) } else { store::hear_from(conn, ctx.business, &heard).await }
 }

@@ -130,6 +130,9 @@ pub enum Error {
     /// What was done could not be put on record, so it was not done.
     #[error("messaging: evidence")]
     Evidence(#[from] crate::evidence::Error),
+    /// A code's other way could not be planned.
+    #[error("messaging: one-time code")]
+    Otp(#[from] Box<super::otp::Error>),
     /// The frontend could not be told.
     #[error("messaging: webhooks")]
     Webhooks(#[source] Box<crate::webhooks::Error>),
@@ -184,6 +187,7 @@ impl JobError for Error {
             Self::Vault(source) => source.disposition(),
             Self::Evidence(source) => source.disposition(),
             Self::Link(source) => source.disposition(),
+            Self::Otp(source) => source.disposition(),
             Self::Webhooks(source) => source.disposition(),
             Self::Wishes(source) => source.disposition(),
             Self::Upload(..)
@@ -228,6 +232,7 @@ impl JobError for Error {
             Self::Vault(source) => source.cause(),
             Self::Evidence(source) => source.cause(),
             Self::Link(source) => source.cause(),
+            Self::Otp(source) => source.cause(),
             Self::Webhooks(source) => source.cause(),
             Self::Wishes(source) => source.cause(),
             Self::Database(_) => "messaging.database",

@@ -14,7 +14,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{
-    AttemptOutcome, CampaignId, Error, MessageClass, MessageId, Reference, Send, State, Status, campaign,
+    AttemptOutcome, CampaignId, Error, MessageClass, MessageId, Reference, Send, State, Status, campaign, inbound, otp,
     rules::{self, Next},
     sealed,
     store::{self, AttemptRow, MessageRow},
@@ -138,6 +138,16 @@ impl Ledger {
         entry.message.error_code = reason.0;
         entry.message.error_details = reason.1.map(str::to_owned);
         trail.note(words::MESSAGE_FAILED, id, json!({ "why": why, "code": reason.0 }));
+    }
+
+    /// Leaves a queued message out for a reason of the recipient's or the law's.
+    pub(super) fn skip(&mut self, id: MessageId, because: &'static str, trail: &mut Trail<'_>) {
+        let Some(entry) = self.entries.get_mut(&id).filter(|entry| entry.message.state == State::Queued) else {
+            return;
+        };
+        entry.move_to(State::Skipped);
+        entry.message.skipped_because = Some(because.to_owned());
+        trail.note(words::MESSAGE_SKIPPED, id, json!({ "because": because }));
     }
 
     /// Notes for people what a queued message waits for.
@@ -406,6 +416,11 @@ impl Ledger {
         // That a message is about to be posted concerns nobody outside.
         let told = moves.iter().filter(|(row, _)| !matches!(row.state, State::Posting | State::Queued));
         let events = told.map(|(row, _)| event_of(row, self.now)).collect();
+        for (row, _) in &moves {
+            if row.class == MessageClass::Otp && inbound::is_lost(row.state) {
+                otp::message_failed(conn, self.business, row.message_id).await.map_err(Box::new)?;
+            }
+        }
         campaign::count_moves(conn, (self.business, &*ctx.deps.chance), &counted).await?;
         webhooks::emit_all(conn, Emission::of(ctx), self.business, events).await?;
         for (id, at) in again {

@@ -23,6 +23,7 @@ mod error;
 mod fields;
 mod health;
 mod holds;
+mod inbound;
 mod intake;
 mod ledger;
 mod limits;

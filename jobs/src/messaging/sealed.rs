@@ -173,6 +173,17 @@ pub(super) async fn person(
     Ok(vault.index(conn, &person_column(business), phone.as_e164()).await?.to_bytes())
 }
 
+/// All that may be stored for a person's number while index keys change.
+pub(super) async fn persons(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    business: BusinessId,
+    phone: &Phone,
+) -> Result<Vec<Vec<u8>>, Error> {
+    let indexes = vault.indexes(conn, &person_column(business), phone.as_e164()).await?;
+    Ok(indexes.iter().map(BlindIndex::to_bytes).collect())
+}
+
 /// A secret of the app behind a number: `column` is one of the sealed ones of its row.
 pub(super) async fn seal_secret(
     conn: &mut PgConnection,

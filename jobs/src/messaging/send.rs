@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::{
     AttemptOutcome, Error, Language, MessageId, Reconcile, Reference, State, accounts,
     holds::{self, Gate, Line},
+    inbound,
     ledger::{self, Ledger},
     limits::{self, Place},
     rules::{self, Next},
@@ -21,7 +22,7 @@ use crate::{
     evidence::words,
     files,
     outbound::{
-        Sender,
+        Phone, Sender,
         carrier::{DocumentHeader, Failure, Media, MediaId, OutgoingMessage, Refusal, SendOutcome, UploadError},
     },
     queue::{self, Done, Job, JobContext, Lane, NewJob, Settings},
@@ -110,7 +111,7 @@ impl Job for Send {
             None => return Ok(Done::OK),
         };
         let language: Language = envelope.language.parse().map_err(|_| Error::Unreadable(id, "language"))?;
-        let Some(begun) = begin(ctx, id, &probes).await? else { return Ok(Done::OK) };
+        let Some(begun) = begin(ctx, id, (&to, &envelope), &probes).await? else { return Ok(Done::OK) };
         let message = OutgoingMessage { to, reference: begun.reference.0, template: content.fill(language, header) };
         ctx.step("messaging.posting").await;
         let latest = Instant::now() + LATEST_POST.to_std().unwrap_or_default();
@@ -194,10 +195,25 @@ struct Begun {
 
 /// Commits the attempt, before any byte of it leaves, and with it the look at what became of it: this job may be gone
 /// by then. Nothing when the message is no longer to be sent.
-async fn begin(ctx: &JobContext, id: MessageId, probes: &[Uuid]) -> Result<Option<Begun>, Error> {
+async fn begin(
+    ctx: &JobContext,
+    id: MessageId,
+    (to, envelope): (&Phone, &Envelope),
+    probes: &[Uuid],
+) -> Result<Option<Begun>, Error> {
     let now = ctx.now();
     let mut tx = ctx.begin().await?;
+    let mut trail = Trail::of(ctx, Send::KIND);
     let mut ledger = Ledger::lock(&mut tx, ctx.business, [id], now).await?;
+    // Now, not when it was asked for: she may have said stop in between.
+    let asked = [(to, envelope.class, envelope.purpose.as_str())];
+    if let Some(because) = inbound::judge(&mut tx, ctx, &asked).await?.into_iter().flatten().next() {
+        ledger.skip(id, because, &mut trail);
+        ledger.write(&mut tx, ctx).await?;
+        trail.write(&mut tx).await?;
+        tx.commit().await?;
+        return Ok(None);
+    }
     if !probes.is_empty() && !holds::probe(&mut tx, probes, now).await? {
         tx.rollback().await?;
         // Somebody else finds out; a moment later the hold is gone or goes on.
@@ -211,7 +227,6 @@ async fn begin(ctx: &JobContext, id: MessageId, probes: &[Uuid]) -> Result<Optio
     let look_at = now + rules::delta(ctx.deps.messaging.unknown_window);
     let reconcile = NewJob::of(ctx.business, &Reconcile { message_id: id, attempt: Some(number) })?;
     queue::enqueue(&mut tx, &reconcile.key(format!("{id}/{number}")).run_at(look_at)).await?;
-    let mut trail = Trail::of(ctx, Send::KIND);
     trail.note(words::MESSAGE_ATTEMPTED, id, json!({ "attempt": number }));
     trail.write(&mut tx).await?;
     tx.commit().await?;
@@ -252,6 +267,7 @@ async fn record(
         .collect::<Result<_, Error>>()?;
     let held = holds::react(&mut tx, ctx.business, &signs, &by).await?;
     react_to_limits(&mut tx, ctx, &signs).await?;
+    inbound::note_recipients(&mut tx, ctx, &signs, &by).await?;
     ledger.write(&mut tx, ctx).await?;
     trail.write(&mut tx).await?;
     let until = match next {

@@ -31,7 +31,7 @@ pub(super) use limits::{
 };
 pub(super) use messages::{
     Envelope, MessageRow, NewRow, find_message, insert_message, insert_messages, list_held, list_messages,
-    load_envelopes, lock_messages, update_messages,
+    list_queued_for, load_envelopes, lock_messages, update_messages,
 };
 pub(super) use webhooks::{NewWebhook, StoredWebhook, insert_webhooks, list_webhooks};
 

@@ -280,6 +280,12 @@ pub(super) fn names_of(folder: &str, language: &str) -> Option<(&'static str, &'
     find(language).or_else(|| find("en")).map(|words| (words.name.as_str(), words.language.as_str()))
 }
 
+/// `subject` or `body` of a mail in plain text, as it lies in `templates/messaging/<folder>/<language>/`.
+pub(super) fn mail_part(folder: &str, language: Language, part: &str) -> Option<String> {
+    let file = Words::get(&format!("{folder}/{}/{part}.txt.hbs", language.as_str()))?;
+    String::from_utf8(file.data.into_owned()).ok()
+}
+
 /// One sentence for each thing that staff is warned of.
 pub(super) fn events(language: Language) -> &'static BTreeMap<String, String> {
     &EVENTS[usize::from(language == Language::Hi)]

@@ -30,7 +30,7 @@ pub struct Mail {
     id: Uuid,
     reference: Option<String>,
     to: Email,
-    from: Option<Sender>,
+    from: Option<MailSender>,
     reply_to: Option<Email>,
     subject: String,
     text: String,
@@ -43,7 +43,7 @@ pub struct Mail {
 
 /// Whom a mail comes from, as its reader sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sender {
+pub struct MailSender {
     /// The name: `Sharma Mobiles`.
     pub name: String,
     /// The address; `None`: that of the installation.
@@ -144,7 +144,7 @@ impl Mail {
     ///
     /// # Errors
     /// [`BadMail::SenderName`]
-    pub fn with_sender(mut self, sender: Sender) -> Result<Self, BadMail> {
+    pub fn with_sender(mut self, sender: MailSender) -> Result<Self, BadMail> {
         if sender.name.chars().any(breaks_a_header) || sender.name.chars().count() > LONGEST_NAME {
             return Err(BadMail::SenderName);
         }
@@ -235,7 +235,7 @@ impl Mail {
     }
 
     /// Whom it is from; `None`: the installation.
-    pub fn from(&self) -> Option<&Sender> {
+    pub fn from(&self) -> Option<&MailSender> {
         self.from.as_ref()
     }
 
@@ -387,7 +387,7 @@ mod tests {
 
     #[test]
     fn no_part_of_a_header_can_end_it() {
-        let sender = |name: &str| mail().with_sender(Sender { name: name.to_owned(), address: None }).err();
+        let sender = |name: &str| mail().with_sender(MailSender { name: name.to_owned(), address: None }).err();
         assert_eq!(sender("शर्मा \"Mobiles\" <till@x.in>"), None, "it is quoted or encoded where it is written");
         assert_eq!(sender("Sharma\r\nBcc: b@example.in"), Some(BadMail::SenderName));
         assert_eq!(sender(&"a".repeat(121)), Some(BadMail::SenderName));

@@ -23,7 +23,7 @@ pub use dkim::{Algorithm, BadDkimKey, DkimKey};
 pub use email::{Email, NotAnEmail};
 pub use kms::{KeyManager, KmsError};
 pub(crate) use mail::breaks_a_header;
-pub use mail::{Attachment, BadMail, LARGEST_ATTACHMENTS, Mail, Sender};
+pub use mail::{Attachment, BadMail, LARGEST_ATTACHMENTS, Mail, MailSender};
 
 pub use mailer::{MailOutcome, Mailer};
 pub use object_store::{ObjectError, ObjectStore};

@@ -156,6 +156,7 @@ impl<'a> Shop<'a> {
             mailer: Arc::new(crate::outbound::mail::NotConfigured),
             vault: Arc::new(vault),
             messaging: messaging::Settings::DEFAULT,
+            webhooks: muneem_jobs::webhooks::Sending::nowhere(),
             clock,
             chance,
         };

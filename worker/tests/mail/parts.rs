@@ -12,7 +12,7 @@ use muneem::outbound::{
     clock::SystemClock,
     mail::{ReturnPath, Settings, Smtp, Tls},
 };
-use muneem_jobs::outbound::{Algorithm, Attachment, DkimKey, Email, Mail, MailOutcome, Mailer, Sender};
+use muneem_jobs::outbound::{Algorithm, Attachment, DkimKey, Email, Mail, MailOutcome, MailSender, Mailer};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::{
@@ -47,7 +47,7 @@ fn whole() -> Mail {
         .and_then(|mail| mail.with_reference("abcdefghijklmnopqrstuvwxyz"))
         .and_then(|mail| {
             let name = name.trim().to_owned();
-            mail.with_sender(Sender { name, address: Some(email("bills@sharma-mobiles.example")) })
+            mail.with_sender(MailSender { name, address: Some(email("bills@sharma-mobiles.example")) })
         })
         .expect("a mail")
         .with_reply_to(email("owner@sharma-mobiles.example"))

@@ -30,7 +30,7 @@ use muneem_jobs::{
     messaging,
     outbound::{
         Carrier, Clock, ObjectError, ObjectStore,
-        carrier::{Failure, Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
+        carrier::{Failure, Media, MediaId, OutgoingMessage, SendOutcome, Sender, UploadError},
     },
     people::BusinessId,
     queue::{self, Disposition, Done, Job, JobContext, Kind, Lane, NewJob, Steps, work},
@@ -68,11 +68,11 @@ impl ObjectStore for Nothing {
 
 #[async_trait]
 impl Carrier for Nothing {
-    async fn upload_media(&self, _: &NumberId, _: &Media) -> Result<MediaId, UploadError> {
+    async fn upload_media(&self, _: &Sender, _: &Media) -> Result<MediaId, UploadError> {
         panic!("webhooks upload nothing")
     }
 
-    async fn send(&self, _: &NumberId, _: &OutgoingMessage) -> SendOutcome {
+    async fn send(&self, _: &Sender, _: &OutgoingMessage) -> SendOutcome {
         SendOutcome::NotSent(Failure::new("webhooks send no messages"))
     }
 }

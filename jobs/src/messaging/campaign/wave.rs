@@ -14,6 +14,7 @@ use crate::{
     messaging::{
         Error, Language, MessageClass, MessageId, Reference, State, accounts,
         holds::{self, Gate, Line},
+        inbound,
         ledger::{self, Ledger},
         limits::{self, Place},
         reconcile, rules, sealed, send,
@@ -165,6 +166,26 @@ async fn wave(ctx: &JobContext, id: CampaignId) -> Result<Wave, Error> {
         }
         people.truncate(1);
     }
+    let mut trail = Trail::of(ctx, SendWave::KIND);
+    let mut ledger = Ledger::lock(&mut tx, ctx.business, taken.iter().copied(), now).await?;
+    let asked: Vec<_> = people.iter().map(|(_, to, ..)| (to, campaign.class, campaign.purpose.as_str())).collect();
+    let verdicts = inbound::judge(&mut tx, ctx, &asked).await?;
+    let mut skipped = 0;
+    let mut verdicts = verdicts.into_iter();
+    people.retain(|(message, ..)| match verdicts.next().flatten() {
+        Some(because) => {
+            ledger.skip(*message, because, &mut trail);
+            skipped += 1;
+            false
+        }
+        None => true,
+    });
+    let envelopes: Vec<_> = envelopes
+        .iter()
+        .zip(&taken)
+        .filter(|(_, id)| people.iter().any(|(message, ..)| message == *id))
+        .map(|(envelope, _)| envelope)
+        .collect();
     let from = limits::From {
         business: ctx.business,
         number: &number,
@@ -173,12 +194,10 @@ async fn wave(ctx: &JobContext, id: CampaignId) -> Result<Wave, Error> {
         urgent: false,
     };
     let marks: Vec<_> = people.iter().map(|(.., mark)| mark.clone()).collect();
-    let places = limits::ask(ctx, from, &marks).await?;
-    let mut ledger = Ledger::lock(&mut tx, ctx.business, taken.iter().copied(), now).await?;
-    let mut trail = Trail::of(ctx, SendWave::KIND);
+    let places = if marks.is_empty() { Vec::new() } else { limits::ask(ctx, from, &marks).await? };
     let (mut ready, mut later, mut shortest) = (Vec::new(), Vec::new(), None::<Duration>);
     let mut portfolio = None;
-    for ((message, to, content, _), (place, envelope)) in people.into_iter().zip(places.iter().zip(&envelopes)) {
+    for ((message, to, content, _), (place, envelope)) in people.into_iter().zip(places.iter().zip(envelopes)) {
         match place {
             Place::At(at) => {
                 let language: Language =
@@ -195,7 +214,7 @@ async fn wave(ctx: &JobContext, id: CampaignId) -> Result<Wave, Error> {
             Place::Later { wait, .. } => shortest = Some(shortest.map_or(*wait, |known| known.min(*wait))),
         }
     }
-    if ready.is_empty() && later.is_empty() {
+    if ready.is_empty() && later.is_empty() && skipped == 0 {
         tx.rollback().await?;
         return Ok(Wave::Wait(portfolio.or(shortest).unwrap_or(Duration::from_millis(50))));
     }
@@ -290,6 +309,7 @@ async fn record(
         .collect::<Result<_, Error>>()?;
     holds::react(&mut tx, ctx.business, &signs, &by).await?;
     send::react_to_limits(&mut tx, ctx, &signs).await?;
+    inbound::note_recipients(&mut tx, ctx, &signs, &by).await?;
     ledger.write(&mut tx, ctx).await?;
     rest_after(&mut tx, campaign, &by).await?;
     trail.write(&mut tx).await?;

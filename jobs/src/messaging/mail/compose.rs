@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     messaging::Language,
-    outbound::{Attachment, BadMail, DkimKey, Email, Mail, Sender, breaks_a_header},
+    outbound::{Attachment, BadMail, DkimKey, Email, Mail, MailSender, breaks_a_header},
 };
 
 /// Letters of a business's name that are shown as the sender.
@@ -75,7 +75,7 @@ pub fn compose<P: Serialize>(identity: &Identity, draft: Draft<'_, P>) -> Result
     };
     let filled = words::fill(draft.words, draft.language, draft.params, &frame)?;
     let mut mail = Mail::new(draft.id, draft.to, &filled.subject, &filled.text)?
-        .with_sender(Sender { name: name.clone(), address: identity.from.clone() })?
+        .with_sender(MailSender { name: name.clone(), address: identity.from.clone() })?
         .in_language(filled.language.as_str());
     if let Some(token) = draft.token {
         mail = mail.with_reference(&token.expose())?;

@@ -27,7 +27,7 @@ use crate::{
     },
     outbound::{
         Carrier, Clock, Mail, MailOutcome, Mailer,
-        carrier::{Media, MediaId, NumberId, OutgoingMessage, SendOutcome, UploadError},
+        carrier::{Media, MediaId, NumberId, OutgoingMessage, SendOutcome, Sender, UploadError},
         mailer::MailFailure,
         object_store::MemoryObjects,
     },
@@ -43,11 +43,11 @@ struct NoCarrier;
 
 #[async_trait]
 impl Carrier for NoCarrier {
-    async fn upload_media(&self, _: &NumberId, _: &Media) -> Result<MediaId, UploadError> {
+    async fn upload_media(&self, _: &Sender, _: &Media) -> Result<MediaId, UploadError> {
         panic!("nothing is uploaded here")
     }
 
-    async fn send(&self, _: &NumberId, _: &OutgoingMessage) -> SendOutcome {
+    async fn send(&self, _: &Sender, _: &OutgoingMessage) -> SendOutcome {
         panic!("nothing is sent here")
     }
 }
@@ -117,6 +117,7 @@ impl Desk {
             mailer: Arc::clone(&post) as _,
             vault: Arc::clone(&shops.vault),
             messaging: Settings::DEFAULT,
+            webhooks: crate::webhooks::Sending::nowhere(),
         });
         let mut conn = shops.db.pool().acquire().await.expect("a connection");
         let worker = work::join(&mut conn, "test", std::time::Duration::from_secs(60), 16).await.expect("a worker");

@@ -107,6 +107,7 @@ pub(in crate::messaging) async fn insert_messages(
 pub(in crate::messaging) struct Envelope {
     pub(in crate::messaging) state: State,
     pub(in crate::messaging) class: MessageClass,
+    pub(in crate::messaging) purpose: String,
     pub(in crate::messaging) number: NumberId,
     pub(in crate::messaging) waba_id: String,
     pub(in crate::messaging) portfolio: String,
@@ -130,8 +131,8 @@ pub(in crate::messaging) async fn load_envelopes(
     let envelopes = sqlx::query_as!(
         Envelope,
         r#"
-        select m.state as "state: State", m.class as "class: MessageClass", m.phone_number_id as "number: NumberId",
-            a.waba_id, coalesce(a.portfolio_id, a.waba_id) as "portfolio!",
+        select m.state as "state: State", m.class as "class: MessageClass", m.purpose,
+            m.phone_number_id as "number: NumberId", a.waba_id, coalesce(a.portfolio_id, a.waba_id) as "portfolio!",
             a.daily_recipients, a.access_token_sealed is not null as "own_app!", m.to_phone_sealed as to_sealed,
             m.template, m.language, m.params_sealed, m.document_digest, m.document_filename, m.expires_at
         from muneem.messaging_messages m
@@ -269,6 +270,30 @@ pub(in crate::messaging) async fn list_held(
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(|row| (row.message_id, row.class)).collect())
+}
+
+/// What is queued for a person, oldest first.
+pub(in crate::messaging) async fn list_queued_for(
+    conn: &mut PgConnection,
+    business: BusinessId,
+    marks: &[Vec<u8>],
+    limit: i64,
+) -> Result<Vec<(MessageId, MessageClass, String)>, Error> {
+    let rows = sqlx::query!(
+        r#"
+        select message_id as "message_id: MessageId", class as "class: MessageClass", purpose
+        from muneem.messaging_messages
+        where business_id = $1 and to_mark = any ($2) and state = 'queued'
+        order by message_id
+        limit $3
+        "#,
+        business.0,
+        marks,
+        limit,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(rows.into_iter().map(|row| (row.message_id, row.class, row.purpose)).collect())
 }
 
 /// One message as people see it; of any business when `business` is absent.
