@@ -144,6 +144,7 @@ mod tests {
             "sign_in_warning" => json!({ "name": "Asha", "business_name": SHARMA,
                 "event": if hindi { "नए ब्राउज़र से साइन इन हुआ" } else { "Somebody signed in from a new browser" },
                 "at": "23 November 2026, 12:00" }),
+            "one_time_code" => json!({ "business_name": SHARMA, "code": "012345", "minutes": "5" }),
             "mail_identity" => {
                 json!({ "business_name": SHARMA, "code": "abcd-efgh-ijkl", "until": "24-11-2026 12:00 IST" })
             }
