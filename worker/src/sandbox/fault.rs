@@ -99,13 +99,32 @@ pub struct Callbacks {
     pub backwards: bool,
     /// Bodies are signed with a wrong secret.
     pub forged: bool,
+    /// Bodies carry no signature.
+    pub unsigned: bool,
+    /// Events gathered are told in any order.
+    pub shuffled: bool,
+    /// This share of the events is told again a little later, in another body.
+    pub repeated: f64,
+    /// Every event stands in an entry of its own, also those of one number.
+    pub apart: bool,
     /// Nothing is posted at all; what happens meanwhile is told afterwards.
     pub stopped: bool,
 }
 
 impl Default for Callbacks {
     fn default() -> Self {
-        Self { copies: 1, batch: 1, gather_millis: 0, backwards: false, forged: false, stopped: false }
+        Self {
+            copies: 1,
+            batch: 1,
+            gather_millis: 0,
+            backwards: false,
+            forged: false,
+            unsigned: false,
+            shuffled: false,
+            repeated: 0.0,
+            apart: false,
+            stopped: false,
+        }
     }
 }
 

@@ -5,18 +5,27 @@
 //! It is a process of its own (`muneem sandbox`) or runs inside a test. Everything is in memory and bounded. Like the
 //! carrier it takes the same message twice when it is posted twice: what it counts is what a test can trust.
 
-mod api;
+mod agenda;
 mod callback;
+mod delivery;
+mod door;
 mod fault;
+mod limits;
 mod mail;
+mod media;
+mod objects;
+mod options;
 mod page;
+mod refused;
+mod send;
+mod templates;
 mod wire;
 mod world;
 
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, atomic::AtomicI64},
     time::Duration,
 };
 
@@ -29,89 +38,20 @@ use axum::{
     routing::{get, post},
 };
 use chrono::{DateTime, Utc};
-use muneem_jobs::{
-    messaging::Credentials,
-    outbound::{Clock, Phone},
-};
+use muneem_jobs::outbound::Clock;
 use serde::Deserialize;
 use serde_json::json;
-use tokio::{net::TcpListener, sync::mpsc};
+use tokio::{
+    net::TcpListener,
+    sync::{Notify, mpsc},
+};
 use tokio_util::sync::CancellationToken;
 
 pub use fault::{Callbacks, Fault, Garbage, Pace, What};
+pub use options::{Number, Options};
 
-use crate::outbound::{
-    clock::SystemClock,
-    http::{self, Timeouts},
-};
-use world::{Progress, World};
-
-/// How the stand-in is set up.
-#[derive(Clone)]
-pub struct Options {
-    /// Where it listens; loopback only.
-    pub listen: SocketAddr,
-    /// Where its mail server listens; loopback only. None: it has none.
-    pub mail: Option<SocketAddr>,
-    /// Start of its chances: the same seed and requests, the same ids and faults.
-    pub seed: u64,
-    /// Where status webhooks go; `POST /sandbox/callback` changes it.
-    pub callback_url: Option<String>,
-    /// What callers must show, and what webhooks are signed with.
-    pub credentials: Credentials,
-    /// The numbers it knows.
-    pub numbers: Vec<Number>,
-    /// How quickly messages get on.
-    pub pace: Pace,
-}
-
-/// A business's number.
-#[derive(Clone)]
-pub struct Number {
-    /// `phone_number_id`.
-    pub id: String,
-    /// The account it belongs to.
-    pub waba_id: String,
-    /// The name in the chat's head.
-    pub business_name: String,
-    /// The number in the chat's head.
-    pub display_phone: Phone,
-    /// Put before recipients without a plus.
-    pub country_code: &'static str,
-    /// Its throughput: 80, or 1000 after the upgrade.
-    pub messages_per_second: u32,
-}
-
-impl Options {
-    /// `phone_number_id` of the number that [`Self::local`] knows.
-    pub const NUMBER: &'static str = "106540352242922";
-    /// Its account.
-    pub const ACCOUNT: &'static str = "102290129340398";
-
-    /// A stand-in for one shop, with secrets that are none: they open nothing but this.
-    pub fn local(listen: SocketAddr, seed: u64) -> Self {
-        Self {
-            listen,
-            mail: Some(SocketAddr::new(listen.ip(), 0)),
-            seed,
-            callback_url: None,
-            credentials: Credentials {
-                access_token: "sandbox-access-token".to_owned().into(),
-                app_secrets: vec!["sandbox-app-secret".to_owned().into()],
-                verify_token: "sandbox-verify-token".to_owned().into(),
-            },
-            numbers: vec![Number {
-                id: Self::NUMBER.to_owned(),
-                waba_id: Self::ACCOUNT.to_owned(),
-                business_name: "Sharma Mobiles".to_owned(),
-                display_phone: Phone::parse("+919800000001").expect("an Indian mobile"),
-                country_code: "91",
-                messages_per_second: 80,
-            }],
-            pace: Pace::LIVELY,
-        }
-    }
-}
+use crate::outbound::http::{self, Timeouts};
+use world::World;
 
 /// What the handlers share.
 struct Inner {
@@ -119,7 +59,12 @@ struct Inner {
     address: SocketAddr,
     world: Mutex<World>,
     mail: Mutex<mail::Room>,
-    events: mpsc::UnboundedSender<serde_json::Value>,
+    hooks: callback::Hooks,
+    again: mpsc::UnboundedSender<Arc<callback::Body>>,
+    /// Rings when something earlier stands on the agenda, or the clock was moved.
+    alarm: Notify,
+    /// How far its own endpoint has moved the clock, in microseconds.
+    moved: AtomicI64,
     client: reqwest::Client,
     ended: CancellationToken,
 }
@@ -135,43 +80,7 @@ impl Inner {
     }
 
     fn now(&self) -> DateTime<Utc> {
-        SystemClock.now()
-    }
-
-    /// Moves a message on, and tells of it if `tell`.
-    fn advance(&self, wamid: &str, progress: Progress, failure: Option<i64>, tell: bool) {
-        let moved = self.world().advance(wamid, progress, self.now());
-        if let Some(message) = moved.filter(|_| tell) {
-            // The receiver only goes when the sandbox ends.
-            let _ = self.events.send(callback::status_entry(self, &message, progress, failure));
-        }
-    }
-
-    /// Sends a message on its way to the phone, at its own pace.
-    fn deliver_later(self: &Arc<Self>, wamid: &str, what: Option<&What>) {
-        let (inner, wamid, what) = (Arc::clone(self), wamid.to_owned(), what.cloned());
-        let way = async move {
-            let pace = inner.options.pace;
-            match what {
-                Some(What::Vanish) => return,
-                Some(What::FailLater { code }) => {
-                    tokio::time::sleep(pace.sent).await;
-                    inner.advance(&wamid, Progress::Failed, Some(code), true);
-                    return;
-                }
-                _ => {}
-            }
-            tokio::time::sleep(pace.sent).await;
-            inner.advance(&wamid, Progress::Sent, None, true);
-            tokio::time::sleep(pace.delivered).await;
-            inner.advance(&wamid, Progress::Delivered, None, !matches!(what, Some(What::ReadOnly)));
-            if let Some(read) = pace.read {
-                tokio::time::sleep(read).await;
-                inner.advance(&wamid, Progress::Read, None, true);
-            }
-        };
-        let ended = self.ended.clone();
-        tokio::spawn(async move { ended.run_until_cancelled(way).await });
+        self.options.clock.now()
     }
 }
 
@@ -180,7 +89,7 @@ pub struct Sandbox {
     inner: Arc<Inner>,
     listener: TcpListener,
     mail: Option<TcpListener>,
-    events: mpsc::UnboundedReceiver<serde_json::Value>,
+    again: mpsc::UnboundedReceiver<Arc<callback::Body>>,
 }
 
 impl Sandbox {
@@ -200,17 +109,20 @@ impl Sandbox {
         };
         let address = listener.local_addr()?;
         let timeouts = Timeouts { connect: Duration::from_secs(2), total: Duration::from_secs(10) };
-        let (sender, events) = mpsc::unbounded_channel();
+        let (sender, again) = mpsc::unbounded_channel();
         let inner = Arc::new(Inner {
             address,
-            world: Mutex::new(World::new(options.seed, options.callback_url.clone())),
+            world: Mutex::new(World::new(&options, options.clock.now())),
             mail: Mutex::default(),
-            events: sender,
+            hooks: callback::Hooks::default(),
+            again: sender,
+            alarm: Notify::new(),
+            moved: AtomicI64::new(0),
             client: http::client(timeouts).map_err(io::Error::other)?,
             ended: CancellationToken::new(),
             options,
         });
-        Ok(Self { inner, listener, mail, events })
+        Ok(Self { inner, listener, mail, again })
     }
 
     /// Where it listens.
@@ -228,8 +140,10 @@ impl Sandbox {
     /// # Errors
     /// When the listener fails.
     pub async fn run(self, end: CancellationToken) -> io::Result<()> {
-        let Self { inner, listener, mail, events } = self;
-        let telling = tokio::spawn(callback::tell(Arc::clone(&inner), events));
+        let Self { inner, listener, mail, again } = self;
+        let telling = tokio::spawn(callback::tell(Arc::clone(&inner)));
+        let repeating = tokio::spawn(callback::repeat(Arc::clone(&inner), again));
+        tokio::spawn(agenda::keep(Arc::clone(&inner)));
         let service = router(Arc::clone(&inner)).into_make_service_with_connect_info::<wire::Scissors>();
         let ended = inner.ended.clone();
         if let Some(listener) = mail {
@@ -241,6 +155,7 @@ impl Sandbox {
         });
         let served = serving.await;
         telling.abort();
+        repeating.abort();
         served
     }
 }
@@ -253,13 +168,27 @@ pub async fn serve(options: Options, end: CancellationToken) -> io::Result<()> {
     Sandbox::bind(options).await?.run(end).await
 }
 
+/// Largest body with a file, in bytes: the largest file and its envelope.
+const FILE_LIMIT: usize = 101 * 1024 * 1024;
+
 fn router(inner: Arc<Inner>) -> Router {
     Router::new()
-        .route("/{version}/{id}/messages", post(api::send))
-        .route("/{version}/{id}/media", post(api::upload).layer(DefaultBodyLimit::max(101 * 1024 * 1024)))
-        .route("/{version}/{id}/message_history", get(api::history))
-        .route("/{version}/{id}/message_templates", get(api::templates))
-        .route("/{version}/{id}", get(api::look_up).delete(api::delete_media))
+        .route("/{version}/{id}/messages", post(send::send))
+        .route("/{version}/{id}/media", post(media::upload).layer(DefaultBodyLimit::max(FILE_LIMIT)))
+        .route("/{version}/{id}/message_history", get(objects::history))
+        .route(
+            "/{version}/{id}/message_templates",
+            get(templates::list).post(templates::create).delete(templates::remove),
+        )
+        .route("/{version}/{id}/upsert_message_templates", post(templates::upsert))
+        .route("/{version}/{id}/unpause", post(templates::unpause))
+        .route("/{version}/{id}/uploads", post(templates::begin_upload))
+        .route(
+            "/{version}/{id}",
+            get(objects::show).post(objects::change).delete(media::delete).layer(DefaultBodyLimit::max(FILE_LIMIT)),
+        )
+        .route("/sandbox/templates", get(templates::listed).post(templates::script))
+        .route("/sandbox/clock", post(agenda::move_clock))
         .route("/sandbox", get(page::phone))
         .route("/sandbox/phone.css", get(page::style))
         .route("/sandbox/media/{id}", get(page::media))
@@ -294,6 +223,11 @@ async fn script(State(inner): State<Arc<Inner>>, Json(script): Json<fault::Scrip
     if let Some(callbacks) = script.callbacks {
         world.callbacks = callbacks;
     }
+    let now = inner.now();
+    world.agenda.post_now(now);
+    drop(world);
+    inner.alarm.notify_one();
+    inner.hooks.ring();
     StatusCode::NO_CONTENT
 }
 
@@ -309,7 +243,12 @@ async fn set_callback(State(inner): State<Arc<Inner>>, Json(callback): Json<Call
         reqwest::Url::parse(url).is_ok_and(|url| matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]")))
     });
     if loopback {
-        inner.world().callback_url = callback.url;
+        let now = inner.now();
+        let mut world = inner.world();
+        world.callback_url = callback.url;
+        world.agenda.post_now(now);
+        drop(world);
+        inner.alarm.notify_one();
         StatusCode::NO_CONTENT
     } else {
         StatusCode::UNPROCESSABLE_ENTITY
@@ -318,6 +257,7 @@ async fn set_callback(State(inner): State<Arc<Inner>>, Json(callback): Json<Call
 
 /// `GET /sandbox/oracle`: what each phone has shown, in order, and how often each reference was posted.
 async fn oracle(State(inner): State<Arc<Inner>>) -> Json<serde_json::Value> {
+    let (waiting, lost) = inner.hooks.counts();
     let world = inner.world();
     let mut recipients = serde_json::Map::new();
     for message in world.messages.values() {
@@ -338,7 +278,15 @@ async fn oracle(State(inner): State<Arc<Inner>>) -> Json<serde_json::Value> {
     }
     Json(json!({
         "recipients": recipients,
-        "posts": { "messages": world.posts, "media": world.uploads, "by_ref": world.posts_by_reference },
-        "webhooks": { "taken": world.webhooks_taken, "refused": world.webhooks_refused },
+        "posts": { "messages": world.posts, "media": world.uploaded, "by_ref": world.posts_by_reference },
+        "webhooks": {
+            "taken": world.webhooks_taken,
+            "refused": world.webhooks_refused,
+            "given_up": world.webhooks_given_up,
+            "unsubscribed": world.webhooks_unsubscribed,
+            "waiting": waiting,
+            "lost": lost,
+        },
+        "agenda": world.agenda.len(),
     }))
 }

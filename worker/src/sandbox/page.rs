@@ -227,15 +227,17 @@ pub(super) struct Seen {
 
 /// `POST /sandbox/read`: the person looks at the chat.
 pub(super) async fn mark_read(State(inner): State<Arc<Inner>>, Form(seen): Form<Seen>) -> Response {
-    let unread: Vec<_> = inner
-        .world()
-        .messages
-        .values()
-        .filter(|message| message.to == seen.phone && message.progress == Progress::Delivered)
-        .map(|message| message.wamid.clone())
-        .collect();
-    for wamid in unread {
-        inner.advance(&wamid, Progress::Read, None, true);
+    {
+        let mut world = inner.world();
+        let unread: Vec<_> = world
+            .messages
+            .values()
+            .filter(|message| message.to == seen.phone && message.progress == Progress::Delivered)
+            .map(|message| message.sequence)
+            .collect();
+        for sequence in unread {
+            inner.advance(&mut world, sequence, Progress::Read);
+        }
     }
     // Digits only: it becomes part of a header.
     let phone: String = seen.phone.chars().filter(char::is_ascii_digit).take(15).collect();

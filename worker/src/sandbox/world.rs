@@ -1,5 +1,5 @@
-//! What the stand-in knows: files, chats, what was posted and what is scripted. In memory and bounded; gone with the
-//! process.
+//! What the stand-in knows: apps, accounts, numbers, templates, files, chats, what was posted and what is scripted. In
+//! memory and bounded; gone with the process.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,7 +8,14 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Serialize;
 
-use super::fault::{Callbacks, Fault};
+use super::{
+    Number, Options,
+    agenda::Agenda,
+    door::{App, LastHour},
+    fault::{Callbacks, Fault},
+    limits::Limits,
+    templates::{Store, Uploads},
+};
 
 /// Messages kept; the oldest go first.
 const MESSAGES_KEPT: usize = 20_000;
@@ -30,16 +37,36 @@ pub(super) enum Progress {
     Read,
 }
 
+/// How a message goes on after it was accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    /// Sent, delivered, read.
+    Usual,
+    /// Told as failed.
+    Fails { code: i64 },
+    /// Never heard of again.
+    Vanishes,
+    /// `read` is told, `delivered` is not.
+    ReadOnly,
+    /// Waits for a verdict on its template.
+    Held,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Message {
+    pub(super) sequence: u64,
     pub(super) wamid: String,
-    pub(super) number: String,
+    /// Of the sender: an index.
+    pub(super) number: usize,
     /// Digits without plus.
     pub(super) to: String,
     pub(super) reference: Option<String>,
+    /// The template that it is of.
+    pub(super) template: Option<u64>,
     pub(super) text: String,
     pub(super) document: Option<(String, String)>,
     pub(super) progress: Progress,
+    pub(super) fate: Fate,
     pub(super) accepted_at: DateTime<Utc>,
     /// When the phone showed it.
     pub(super) displayed_at: Option<DateTime<Utc>>,
@@ -48,41 +75,48 @@ pub(super) struct Message {
 
 #[derive(Clone, Debug)]
 pub(super) struct Media {
-    pub(super) number: String,
+    /// Of the number that it belongs to: an index.
+    pub(super) number: usize,
     pub(super) mime_type: String,
     pub(super) content: Bytes,
     pub(super) uploaded_at: DateTime<Utc>,
 }
 
-/// A bucket that refills.
-#[derive(Debug)]
-struct Bucket {
-    left: f64,
-    filled_at: DateTime<Utc>,
+/// A business's number, as it is now.
+pub(super) struct Line {
+    pub(super) number: Number,
+    /// Whose token sends from it: an index.
+    pub(super) app: usize,
+    pub(super) registered: bool,
+    /// Its own, before the account's and the app's.
+    pub(super) callback_url: Option<String>,
 }
 
-impl Bucket {
-    fn take(&mut self, now: DateTime<Utc>, size: f64, per_second: f64) -> bool {
-        let passed = (now - self.filled_at).num_microseconds().unwrap_or(0).max(0);
-        #[expect(clippy::cast_precision_loss, reason = "a bucket is not that exact")]
-        let refill = passed as f64 / 1e6 * per_second;
-        self.left = (self.left + refill).min(size);
-        self.filled_at = now;
-        let enough = self.left >= 1.0;
-        if enough {
-            self.left -= 1.0;
-        }
-        enough
-    }
+/// A WhatsApp Business Account.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    pub(super) app: usize,
+    /// Its app gets webhooks.
+    pub(super) subscribed: bool,
+    pub(super) callback_url: Option<String>,
+    pub(super) calls: LastHour,
+    pub(super) made: LastHour,
 }
 
-#[derive(Debug)]
 pub(super) struct World {
     random: u64,
     next: u64,
+    pub(super) apps: Vec<App>,
+    pub(super) numbers: Vec<Line>,
+    by_number: HashMap<String, usize>,
+    accounts: BTreeMap<String, Account>,
+    pub(super) templates: Store,
+    pub(super) uploads: Uploads,
+    pub(super) agenda: Agenda,
+    pub(super) limits: Limits,
     pub(super) posts: u64,
     pub(super) posts_by_reference: HashMap<String, u32>,
-    pub(super) uploads: u64,
+    pub(super) uploaded: u64,
     pub(super) messages: BTreeMap<u64, Message>,
     by_wamid: HashMap<String, u64>,
     pub(super) media: BTreeMap<String, Media>,
@@ -92,28 +126,92 @@ pub(super) struct World {
     pub(super) callback_url: Option<String>,
     pub(super) webhooks_taken: u64,
     pub(super) webhooks_refused: u64,
-    buckets: HashMap<String, Bucket>,
+    pub(super) webhooks_given_up: u64,
+    pub(super) webhooks_unsubscribed: u64,
 }
 
 impl World {
-    pub(super) fn new(seed: u64, callback_url: Option<String>) -> Self {
-        Self {
-            random: seed,
+    pub(super) fn new(options: &Options, now: DateTime<Utc>) -> Self {
+        let mut world = Self {
+            random: options.seed,
             next: 1,
+            apps: vec![App::new("670843887433847".to_owned(), &options.credentials)],
+            numbers: Vec::new(),
+            by_number: HashMap::new(),
+            accounts: BTreeMap::new(),
+            templates: Store::default(),
+            uploads: Uploads::default(),
+            agenda: Agenda::default(),
+            limits: Limits::default(),
             posts: 0,
             posts_by_reference: HashMap::new(),
-            uploads: 0,
+            uploaded: 0,
             messages: BTreeMap::new(),
             by_wamid: HashMap::new(),
             media: BTreeMap::new(),
             media_bytes: 0,
             faults: Vec::new(),
             callbacks: Callbacks::default(),
-            callback_url,
+            callback_url: options.callback_url.clone(),
             webhooks_taken: 0,
             webhooks_refused: 0,
-            buckets: HashMap::new(),
+            webhooks_given_up: 0,
+            webhooks_unsubscribed: 0,
+        };
+        for number in &options.numbers {
+            world.add_number(number.clone());
         }
+        if options.seed_templates {
+            for waba in world.accounts.keys().cloned().collect::<Vec<_>>() {
+                world.templates.seed(&waba, now);
+            }
+        }
+        world
+    }
+
+    fn add_number(&mut self, number: Number) {
+        let app = match &number.credentials {
+            None => 0,
+            Some(credentials) => {
+                self.apps.push(App::new(format!("{}", 670_843_887_433_847 + self.apps.len()), credentials));
+                self.apps.len() - 1
+            }
+        };
+        // Numbers of one account share its app.
+        let account = self.accounts.entry(number.waba_id.clone()).or_insert_with(|| Account {
+            app,
+            subscribed: true,
+            ..Account::default()
+        });
+        let app = account.app;
+        self.by_number.insert(number.id.clone(), self.numbers.len());
+        let callback_url = number.callback_url.clone();
+        self.numbers.push(Line { number, app, registered: true, callback_url });
+    }
+
+    /// The index of a number by its id.
+    pub(super) fn number(&self, id: &str) -> Option<usize> {
+        self.by_number.get(id).copied()
+    }
+
+    pub(super) fn accounts(&self) -> impl Iterator<Item = &str> {
+        self.accounts.keys().map(String::as_str)
+    }
+
+    pub(super) fn account(&self, waba: &str) -> Option<&Account> {
+        self.accounts.get(waba)
+    }
+
+    pub(super) fn account_mut(&mut self, waba: &str) -> Option<&mut Account> {
+        self.accounts.get_mut(waba)
+    }
+
+    /// Where webhooks of a number, or of an account as a whole, go.
+    pub(super) fn callback(&self, waba: &str, number: Option<usize>) -> Option<&str> {
+        let line = number.and_then(|number| self.numbers.get(number));
+        let of_line = line.and_then(|line| line.callback_url.as_deref());
+        let of_account = || self.accounts.get(waba).and_then(|account| account.callback_url.as_deref());
+        of_line.or_else(of_account).or(self.callback_url.as_deref())
     }
 
     /// The next number of the seed's sequence (splitmix64).
@@ -129,28 +227,12 @@ impl World {
         f64::from(u32::try_from(self.random() >> 32).unwrap_or(0)) / (f64::from(u32::MAX) + 1.0)
     }
 
-    /// The number's limit, then the pair's: 45 at once, one in six seconds.
-    pub(super) fn admit(&mut self, number: &str, to: &str, per_second: u32, now: DateTime<Utc>) -> Result<(), i64> {
-        if self.buckets.len() > 100_000 {
-            self.buckets.clear();
-        }
-        let rate = f64::from(per_second);
-        let full = |left| move || Bucket { left, filled_at: now };
-        if !self.buckets.entry(number.to_owned()).or_insert_with(full(rate)).take(now, rate, rate) {
-            return Err(130_429);
-        }
-        let pair = format!("{number}>{to}");
-        if !self.buckets.entry(pair).or_insert_with(full(45.0)).take(now, 45.0, 1.0 / 6.0) {
-            return Err(131_056);
-        }
-        Ok(())
-    }
-
     /// Takes a message in. Like the carrier, it takes an equal one again. Its id spells the recipient, as theirs do.
     pub(super) fn accept(&mut self, mut message: Message) -> Message {
         let (sequence, salt) = (self.next, self.random());
         self.next += 1;
         let inside = format!("\u{1e}\u{4}{}\u{15}\u{2}{salt:016X}{sequence:08X}", message.to);
+        message.sequence = sequence;
         message.wamid = format!("wamid.{}", STANDARD.encode(inside));
         self.by_wamid.insert(message.wamid.clone(), sequence);
         self.messages.insert(sequence, message.clone());
@@ -173,8 +255,8 @@ impl World {
     }
 
     /// Moves a message on; never backwards. Says whether it moved.
-    pub(super) fn advance(&mut self, wamid: &str, to: Progress, now: DateTime<Utc>) -> Option<Message> {
-        let message = self.messages.get_mut(self.by_wamid.get(wamid)?)?;
+    pub(super) fn advance(&mut self, sequence: u64, to: Progress, now: DateTime<Utc>) -> Option<&Message> {
+        let message = self.messages.get_mut(&sequence)?;
         if message.progress >= to {
             return None;
         }
@@ -183,12 +265,12 @@ impl World {
         if matches!(to, Progress::Delivered | Progress::Read) && message.displayed_at.is_none() {
             message.displayed_at = Some(now);
         }
-        Some(message.clone())
+        Some(message)
     }
 
     pub(super) fn keep_media(&mut self, media: Media) -> String {
         let id = format!("{}", 1_000_000_000_000_000 + self.random() % 8_999_999_999_999_999);
-        self.uploads += 1;
+        self.uploaded += 1;
         self.media_bytes += media.content.len();
         self.media.insert(id.clone(), media);
         while self.media_bytes > MEDIA_BYTES_KEPT && self.media.len() > 1 {
@@ -208,7 +290,7 @@ impl World {
     }
 
     /// A file that a number may send.
-    pub(super) fn media_of(&self, id: &str, number: &str, now: DateTime<Utc>) -> Option<&Media> {
+    pub(super) fn media_of(&self, id: &str, number: usize, now: DateTime<Utc>) -> Option<&Media> {
         self.media.get(id).filter(|media| media.number == number && now - media.uploaded_at < MEDIA_LIFE)
     }
 }

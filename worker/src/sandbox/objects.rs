@@ -1,0 +1,117 @@
+//! `/{version}/{id}`: the carrier has one path for everything that has an id.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{Path, Query, State},
+    http::HeaderMap,
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{
+    Inner,
+    door::Caller,
+    media,
+    refused::{Refused, no_such, refuse},
+    templates,
+};
+
+#[derive(Deserialize)]
+pub(super) struct Fields {
+    fields: Option<String>,
+}
+
+fn template(inner: &Inner, id: &str) -> Option<u64> {
+    id.parse().ok().filter(|id| inner.world().templates.get(*id).is_some())
+}
+
+/// `GET /{version}/{id}`: a file, a template, an upload or a number.
+pub(super) async fn show(
+    State(inner): State<Arc<Inner>>,
+    caller: Caller,
+    Path((_, id)): Path<(String, String)>,
+    Query(query): Query<Fields>,
+) -> Result<Response, Refused> {
+    if let Some(file) = media::show(&inner, caller, &id) {
+        return Ok(Json(file).into_response());
+    }
+    if let Some(template) = template(&inner, &id) {
+        return templates::show(&inner, &caller, template, query.fields.as_deref());
+    }
+    if id.starts_with("upload:") {
+        return Ok(templates::upload_progress(&inner, &caller, &id));
+    }
+    let world = inner.world();
+    let number = &world.numbers[caller.number(&world, &id)?].number;
+    Ok(Json(json!({
+        "id": number.id,
+        "display_phone_number": number.display_phone.as_e164(),
+        "verified_name": number.business_name,
+        "quality_rating": "GREEN",
+        "status": "CONNECTED",
+        "throughput": { "level": "STANDARD" },
+    }))
+    .into_response())
+}
+
+/// `POST /{version}/{id}`: a template or the bytes of an upload.
+pub(super) async fn change(
+    State(inner): State<Arc<Inner>>,
+    caller: Caller,
+    Path((_, id)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Refused> {
+    if id.starts_with("upload:") {
+        return Ok(templates::take_upload(&inner, &caller, &id, &headers, &body));
+    }
+    if let Some(template) = template(&inner, &id) {
+        return templates::edit(&inner, &caller, template, &body);
+    }
+    Err(no_such(&id))
+}
+
+#[derive(Deserialize)]
+pub(super) struct HistoryQuery {
+    limit: Option<usize>,
+    message_id: Option<String>,
+}
+
+/// `GET /{version}/{number}/message_history`: wamids and events; neither recipients nor references, like the carrier.
+pub(super) async fn history(
+    State(inner): State<Arc<Inner>>,
+    caller: Caller,
+    Path((_, id)): Path<(String, String)>,
+    Query(query): Query<HistoryQuery>,
+) -> Result<Response, Refused> {
+    let world = inner.world();
+    let number = caller.number(&world, &id)?;
+    let limit = query.limit.unwrap_or(25);
+    if limit > 100 {
+        return Err(refuse(100, "Param limit must be at most 100."));
+    }
+    let data: Vec<_> = world
+        .messages
+        .values()
+        .rev()
+        .filter(|message| message.number == number)
+        .filter(|message| query.message_id.as_ref().is_none_or(|wanted| *wanted == message.wamid))
+        .take(limit)
+        .map(|message| {
+            let events: Vec<_> = message
+                .events
+                .iter()
+                .map(|(progress, at)| {
+                    let status = json!(progress).as_str().unwrap_or_default().to_uppercase();
+                    json!({ "delivery_status": status, "timestamp": at.timestamp() })
+                })
+                .collect();
+            json!({ "message_id": message.wamid, "events": events })
+        })
+        .collect();
+    Ok(Json(json!({ "data": data })).into_response())
+}
