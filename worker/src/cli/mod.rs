@@ -20,6 +20,7 @@ mod sandbox;
 mod schedule;
 mod senders;
 mod serve;
+mod templates;
 
 use std::{io::Write, path::PathBuf, process::ExitCode};
 
