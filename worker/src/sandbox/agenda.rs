@@ -41,6 +41,8 @@ pub(super) enum Due {
     Post(Arc<Body>),
     /// Events are told that the stand-in was told to keep back.
     Tell(Vec<super::callback::Event>),
+    /// A message that was held back for a while goes out.
+    Release { sequence: u64 },
     /// A maintenance ends: the number has its new throughput.
     Upgraded { number: usize },
 }

@@ -21,7 +21,8 @@ use super::{
     Inner,
     agenda::Due,
     fault::Callbacks,
-    world::{Message, Progress, World},
+    handset, inbound,
+    world::{Fate, Message, Progress, World},
 };
 
 /// Bodies under way at once.
@@ -205,6 +206,7 @@ async fn post(inner: &Arc<Inner>, body: Arc<Body>) {
         let mut world = inner.world();
         if taken {
             world.webhooks_taken += 1;
+            world.remember(body);
             return;
         }
         world.webhooks_refused += 1;
@@ -220,10 +222,13 @@ async fn post(inner: &Arc<Inner>, body: Arc<Body>) {
     inner.later(&mut world, now + gap, Due::Post(body));
 }
 
+/// Whose secret signs, and where it goes.
+type Destination = (usize, Option<String>);
+
 /// Events as bodies: of one app and callback each, at most `batch` updates and not too long.
 fn bodies(world: &mut World, events: &[Event], batch: usize, apart: bool) -> Vec<Arc<Body>> {
     let mut made = Vec::new();
-    let mut groups: Vec<((usize, Option<String>), Vec<&Event>)> = Vec::new();
+    let mut groups: Vec<(Destination, Vec<&Event>)> = Vec::new();
     for event in events {
         let Some(account) = world.account(&event.waba) else { continue };
         if !account.subscribed {
@@ -340,27 +345,43 @@ pub(super) fn status(world: &World, message: &Message, progress: Progress, now: 
         Progress::Read => "read",
         Progress::Failed => "failed",
     };
+    let hidden = world.handsets.get(&message.to).is_some_and(|handset| handset.hidden) || message.to.contains('.');
     let mut told = json!({
         "id": message.wamid,
-        "status": status,
+        "status": if message.odd { "teleported" } else { status },
         "timestamp": now.timestamp().to_string(),
-        "recipient_id": message.to,
         "recipient_type": "individual",
     });
+    if !hidden {
+        told["recipient_id"] = json!(message.to);
+    }
+    if hidden || world.behaviour.user_ids {
+        told["recipient_user_id"] = json!(handset::user_id(&message.to));
+    }
     if let Some(reference) = &message.reference {
         told["biz_opaque_callback_data"] = json!(reference);
     }
-    if matches!(progress, Progress::Sent | Progress::Delivered) {
-        told["pricing"] = json!({ "billable": true, "pricing_model": "PMP", "type": "regular", "category": "utility" });
+    let category = message.content.category.as_deref().unwrap_or("SERVICE").to_lowercase();
+    if world.behaviour.pricing_on.iter().any(|one| one == status) {
+        let kind = if message.odd { "free_on_tuesdays" } else { "regular" };
+        told["pricing"] = json!({ "billable": true, "pricing_model": "PMP", "type": kind, "category": category });
     }
-    if let super::world::Fate::Fails { code } = message.fate
+    if world.behaviour.conversation && progress == Progress::Sent {
+        let until = (now + TimeDelta::hours(24)).timestamp().to_string();
+        told["conversation"] = json!({ "id": format!("{:032x}", message.sequence), "expiration_timestamp": until,
+            "origin": { "type": category } });
+    }
+    if message.odd {
+        told["gravity"] = json!({ "unit": "g", "value": [1.0, null] });
+    }
+    if let Fate::Fails { code, why, .. } = message.fate
         && progress == Progress::Failed
     {
         told["errors"] = json!([{
             "code": code,
             "title": "Message undeliverable",
             "message": "Message undeliverable",
-            "error_data": { "details": "The stand-in was told to fail this message" },
+            "error_data": { "details": why },
             "href": "https://developers.facebook.com/docs/whatsapp/cloud-api/support/error-codes/",
         }]);
     }
@@ -375,10 +396,31 @@ pub(super) fn status(world: &World, message: &Message, progress: Progress, now: 
                 "display_phone_number": line.number.display_phone.digits(),
                 "phone_number_id": line.number.id,
             },
-            "contacts": [{ "profile": { "name": "ग्राहक" }, "wa_id": message.to }],
+            "contacts": [inbound::contact(world, &message.to)],
             "statuses": [told],
         }),
     }
+}
+
+/// Asks an address whether it wants webhooks, as the carrier does when it is registered.
+pub(super) async fn shake_hands(inner: &Inner, url: &str, token: &str) -> Result<(), String> {
+    let url = loopback(url).ok_or("the stand-in calls loopback only")?;
+    let challenge = (1_000_000_000 + inner.world().random() % 1_000_000_000).to_string();
+    let query = [("hub.mode", "subscribe"), ("hub.verify_token", token), ("hub.challenge", &challenge)];
+    let answer = inner.client.get(url).query(&query).send().await.map_err(|_| "no answer".to_owned())?;
+    let status = answer.status().as_u16();
+    let text = answer.text().await.unwrap_or_default();
+    match (status, text == challenge) {
+        (200, true) => Ok(()),
+        (200, false) => Err("the challenge did not come back".to_owned()),
+        (status, _) => Err(format!("HTTP Status Code = {status}")),
+    }
+}
+
+/// An address on this machine: the stand-in posts to no other.
+pub(super) fn loopback(url: &str) -> Option<reqwest::Url> {
+    let url = reqwest::Url::parse(url).ok()?;
+    matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]")).then_some(url)
 }
 
 #[cfg(test)]

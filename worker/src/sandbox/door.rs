@@ -128,6 +128,24 @@ impl Caller {
         if !VERSIONS.contains(&version) {
             return Err(refuse(2635, "You are calling a version of the Cloud API that is not alive"));
         }
+        let caller = Self::by_token(inner, headers)?;
+        let world = inner.world();
+        let app = &world.apps[caller.app];
+        let query = uri.query().unwrap_or_default();
+        let proof = query.split('&').find_map(|pair| pair.strip_prefix("appsecret_proof="));
+        match proof {
+            Some(proof) if app.proofs.iter().any(|good| bool::from(good.as_bytes().ct_eq(proof.as_bytes()))) => {}
+            Some(_) => return Err(refuse(100, "Invalid appsecret_proof provided in the API argument")),
+            None if app.proof_needed => {
+                return Err(refuse(104, "API calls from the server require an appsecret_proof argument"));
+            }
+            None => {}
+        }
+        Ok(caller)
+    }
+
+    /// Reads whose token it is.
+    pub(super) fn by_token(inner: &Inner, headers: &HeaderMap) -> Result<Self, Refused> {
         let token = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = token.and_then(|value| value.strip_prefix("Bearer ").or_else(|| value.strip_prefix("OAuth ")));
         let Some(token) = token else { return Err(refuse(200, "Provide valid app ID")) };
@@ -140,16 +158,6 @@ impl Caller {
         if app.expired {
             let over = refuse(190, "Error validating access token: Session has expired");
             return Err(Refused { subcode: Some(463), ..over });
-        }
-        let query = uri.query().unwrap_or_default();
-        let proof = query.split('&').find_map(|pair| pair.strip_prefix("appsecret_proof="));
-        match proof {
-            Some(proof) if app.proofs.iter().any(|good| bool::from(good.as_bytes().ct_eq(proof.as_bytes()))) => {}
-            Some(_) => return Err(refuse(100, "Invalid appsecret_proof provided in the API argument")),
-            None if app.proof_needed => {
-                return Err(refuse(104, "API calls from the server require an appsecret_proof argument"));
-            }
-            None => {}
         }
         Ok(Self { app: index })
     }

@@ -14,6 +14,9 @@ pub struct Fault {
     /// Only messages to this number, digits without plus.
     #[serde(default)]
     pub to: Option<String>,
+    /// Only messages from this number: its `phone_number_id`.
+    #[serde(default)]
+    pub from: Option<String>,
     /// Only this share of the requests, by the seed.
     #[serde(default)]
     pub chance: Option<f64>,
@@ -52,6 +55,11 @@ pub enum What {
         /// By so much.
         millis: u64,
     },
+    /// Takes the message and delivers it; the answer comes late.
+    AnswerLate {
+        /// By so much.
+        millis: u64,
+    },
     /// Refuses with this code.
     Refuse {
         /// The code.
@@ -59,11 +67,38 @@ pub enum What {
         /// The subcode.
         #[serde(default)]
         subcode: Option<i64>,
+        /// `is_transient`.
+        #[serde(default)]
+        transient: Option<bool>,
+        /// `error_data` as a string, or none at all.
+        #[serde(default)]
+        data: Option<ErrorData>,
+        /// Another HTTP status than the code's.
+        #[serde(default)]
+        status: Option<u16>,
+        /// Minutes in the usage header after which it is worth another try.
+        #[serde(default)]
+        regain_minutes: Option<u64>,
     },
     /// Takes the message; later it is reported as failed with this code.
     FailLater {
         /// The code.
         code: i64,
+        /// First it is reported as sent.
+        #[serde(default)]
+        after_sent: bool,
+    },
+    /// Takes the message; receipt and statuses have values and fields that nobody knows.
+    Odd,
+    /// Takes the message as held for a quality assessment, and lets it go after so many seconds of its own clock.
+    Hold {
+        /// Seconds.
+        secs: u32,
+    },
+    /// Takes the message; its statuses are told so many seconds late.
+    TellLate {
+        /// Seconds of the stand-in's own clock.
+        secs: u32,
     },
     /// Reports `read` and never `delivered`.
     ReadOnly,
@@ -71,6 +106,16 @@ pub enum What {
     Vanish,
     /// Reports `sent` and `delivered` before it answers.
     ReportFirst,
+}
+
+/// How `error_data` is written where it is not as documented.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorData {
+    /// A string.
+    Text,
+    /// Not at all.
+    Absent,
 }
 
 /// A body that is no answer.
@@ -136,17 +181,32 @@ pub(super) struct Script {
     pub(super) reset: bool,
     pub(super) faults: Vec<Fault>,
     pub(super) callbacks: Option<Callbacks>,
+    /// For so long nobody listens: connections are refused.
+    pub(super) closed_millis: Option<u64>,
 }
 
-/// Takes the first fault that fits, and uses it up once. `to` is not known before the body is read: only faults that do
-/// not ask for it fit then.
-pub(super) fn take(faults: &mut Vec<Fault>, request: u64, to: Option<&str>, chance: impl Fn() -> f64) -> Option<What> {
-    let early = to.is_none();
+/// What is known of a request when a fault is looked for.
+#[derive(Clone, Copy)]
+pub(super) struct Met<'a> {
+    /// Counted from 1.
+    pub(super) request: u64,
+    /// The sender's id.
+    pub(super) from: &'a str,
+    /// Not known before the body is read: only faults that do not ask for it fit then.
+    pub(super) to: Option<&'a str>,
+    /// Where the seed's chance fell, from 0 to 1.
+    pub(super) chance: f64,
+}
+
+/// Takes the first fault that fits, and uses it up once.
+pub(super) fn take(faults: &mut Vec<Fault>, met: Met<'_>) -> Option<What> {
+    let early = met.to.is_none();
     let index = faults.iter().position(|fault| {
         matches!(fault.what, What::Cut) == early
-            && fault.request.is_none_or(|wanted| wanted == request)
-            && fault.to.as_deref().is_none_or(|wanted| Some(wanted) == to)
-            && fault.chance.is_none_or(|share| chance() < share)
+            && fault.request.is_none_or(|wanted| wanted == met.request)
+            && fault.from.as_deref().is_none_or(|wanted| wanted == met.from)
+            && fault.to.as_deref().is_none_or(|wanted| Some(wanted) == met.to)
+            && fault.chance.is_none_or(|share| met.chance < share)
     })?;
     let what = faults[index].what.clone();
     faults[index].times = faults[index].times.saturating_sub(1);
@@ -154,6 +214,52 @@ pub(super) fn take(faults: &mut Vec<Fault>, request: u64, to: Option<&str>, chan
         faults.remove(index);
     }
     Some(what)
+}
+
+/// What the carrier does where it is not the same for everybody, or has changed with time.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Behaviour {
+    /// How a message outside the window is refused.
+    pub window: WindowRule,
+    /// The code with which a portfolio's limit is told; none is documented.
+    pub portfolio_code: i64,
+    /// Marketing messages that one person gets in 24 hours.
+    pub marketing_cap: Option<u32>,
+    /// So many in vain lock her for another 24 hours.
+    pub marketing_lock_after: u32,
+    /// The statuses that come with `pricing`.
+    pub pricing_on: Vec<String>,
+    /// `conversation` stands beside it, as up to v23.0.
+    pub conversation: bool,
+    /// Webhooks name people by their business-scoped ids too.
+    pub user_ids: bool,
+}
+
+/// What becomes of a message that is no template when nobody wrote within 24 hours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WindowRule {
+    /// Refused at once.
+    Refused,
+    /// Taken, and told as failed.
+    Failed,
+    /// It goes out.
+    Open,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Self {
+            window: WindowRule::Refused,
+            portfolio_code: 131_049,
+            marketing_cap: None,
+            marketing_lock_after: 3,
+            pricing_on: vec!["sent".to_owned(), "delivered".to_owned()],
+            conversation: false,
+            user_ids: false,
+        }
+    }
 }
 
 /// How quickly a message gets on, when nothing is scripted.
@@ -190,18 +296,19 @@ mod tests {
             {"chance":0.5,"what":"silence"}]}"#;
         let script: Script = serde_json::from_str(script).expect("a script");
         let mut faults = script.faults;
-        assert!(take(&mut faults, 1, None, || 0.9).is_none());
-        assert!(matches!(take(&mut faults, 3, None, || 0.9), Some(What::Cut)));
-        assert!(take(&mut faults, 3, None, || 0.9).is_none());
-        assert!(take(&mut faults, 4, Some("919800000000"), || 0.9).is_none());
+        let met = |request, to, chance| Met { request, from: "1065", to, chance };
+        assert!(take(&mut faults, met(1, None, 0.9)).is_none());
+        assert!(matches!(take(&mut faults, met(3, None, 0.9)), Some(What::Cut)));
+        assert!(take(&mut faults, met(3, None, 0.9)).is_none());
+        assert!(take(&mut faults, met(4, Some("919800000000"), 0.9)).is_none());
         for _ in 0..2 {
-            assert!(matches!(
-                take(&mut faults, 4, Some("919812345678"), || 0.9),
-                Some(What::Refuse { code: 131_056, .. })
-            ));
+            let taken = take(&mut faults, met(4, Some("919812345678"), 0.9));
+            assert!(matches!(taken, Some(What::Refuse { code: 131_056, .. })));
         }
-        assert!(take(&mut faults, 4, Some("919812345678"), || 0.9).is_none());
-        assert!(matches!(take(&mut faults, 5, Some("919812345678"), || 0.1), Some(What::Silence)));
+        assert!(take(&mut faults, met(4, Some("919812345678"), 0.9)).is_none());
+        assert!(matches!(take(&mut faults, met(5, Some("919812345678"), 0.1)), Some(What::Silence)));
         assert!(faults.is_empty());
+        let other: Fault = serde_json::from_str(r#"{"from":"7","what":"odd"}"#).expect("a fault");
+        assert!(take(&mut vec![other], met(6, Some("9"), 0.0)).is_none());
     }
 }

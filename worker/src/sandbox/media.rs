@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Multipart, Path, State},
+    extract::{Multipart, Path, Query, State},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use chrono::TimeDelta;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -14,9 +17,11 @@ use super::{
     Inner,
     door::Caller,
     refused::{Refused, no_such, refuse},
-    world::Media,
+    world::{MEDIA_LIFE, Media},
 };
 
+/// Life of a file's url.
+const URL_LIFE: TimeDelta = TimeDelta::minutes(5);
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
 
@@ -87,23 +92,54 @@ pub(super) async fn upload(
         return Err(refuse(100, format!("The file is empty, or larger than the {largest} bytes of a {kind}")));
     }
     let uploaded_at = inner.now();
-    let id = inner.world().keep_media(Media { number, mime_type, content, uploaded_at });
+    let mut world = inner.world();
+    world.uploaded += 1;
+    let id = world.keep_media(Media { number, mime_type, content, uploaded_at });
     Ok(Json(json!({ "id": id })).into_response())
 }
 
 /// What is told of a file, if there is one of this id.
-pub(super) fn show(inner: &Inner, caller: Caller, id: &str) -> Option<Value> {
+pub(super) fn show(inner: &Inner, caller: Caller, id: &str, of_number: Option<&str>) -> Option<Value> {
+    let now = inner.now();
     let world = inner.world();
-    let media = world.media.get(id).filter(|media| world.numbers[media.number].app == caller.app)?.clone();
+    let media = world.media.get(id).filter(|media| {
+        let line = &world.numbers[media.number];
+        line.app == caller.app
+            && of_number.is_none_or(|id| line.number.id == id)
+            && now - media.uploaded_at < MEDIA_LIFE
+    });
+    let media = media?.clone();
     drop(world);
     Some(json!({
         "messaging_product": "whatsapp",
-        "url": format!("http://{}/sandbox/media/{id}", inner.address),
+        "url": format!("http://{}/attachments/{id}?ext={}", inner.address, (now + URL_LIFE).timestamp()),
         "mime_type": media.mime_type,
         "sha256": hex::encode(Sha256::digest(&media.content)),
         "file_size": media.content.len().to_string(),
         "id": id,
     }))
+}
+
+#[derive(Deserialize)]
+pub(super) struct Until {
+    ext: i64,
+}
+
+/// `GET` of a file's url: with the same token, for five minutes.
+pub(super) async fn download(
+    State(inner): State<Arc<Inner>>,
+    headers: HeaderMap,
+    Path(id): Path<String>,
+    Query(until): Query<Until>,
+) -> Result<Response, Refused> {
+    let caller = Caller::by_token(&inner, &headers)?;
+    let now = inner.now();
+    let world = inner.world();
+    let media = world.media.get(&id).filter(|media| world.numbers[media.number].app == caller.app);
+    match media.filter(|_| now.timestamp() <= until.ext) {
+        Some(media) => Ok(([(header::CONTENT_TYPE, media.mime_type.clone())], media.content.clone()).into_response()),
+        None => Ok(StatusCode::NOT_FOUND.into_response()),
+    }
 }
 
 /// `DELETE /{version}/{media}`

@@ -10,11 +10,16 @@ mod callback;
 mod delivery;
 mod door;
 mod fault;
+mod handset;
+mod hooks;
+mod inbound;
 mod limits;
 mod mail;
 mod media;
+mod numbers;
 mod objects;
 mod options;
+mod oracle;
 mod page;
 mod refused;
 mod send;
@@ -26,28 +31,28 @@ use std::{
     io,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, atomic::AtomicI64},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
     Json, Router,
     extract::{DefaultBodyLimit, Request, State},
-    http::{StatusCode, header},
+    http::{HeaderName, HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use chrono::{DateTime, Utc};
 use muneem_jobs::outbound::Clock;
+use secrecy::ExposeSecret;
 use serde::Deserialize;
-use serde_json::json;
 use tokio::{
     net::TcpListener,
     sync::{Notify, mpsc},
 };
 use tokio_util::sync::CancellationToken;
 
-pub use fault::{Callbacks, Fault, Garbage, Pace, What};
+pub use fault::{Behaviour, Callbacks, ErrorData, Fault, Garbage, Pace, What, WindowRule};
 pub use options::{Number, Options};
 
 use crate::outbound::http::{self, Timeouts};
@@ -65,6 +70,8 @@ struct Inner {
     alarm: Notify,
     /// How far its own endpoint has moved the clock, in microseconds.
     moved: AtomicI64,
+    began: Instant,
+    door: wire::Door,
     client: reqwest::Client,
     ended: CancellationToken,
 }
@@ -77,6 +84,11 @@ impl Inner {
 
     fn mail(&self) -> MutexGuard<'_, mail::Room> {
         self.mail.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Microseconds since the stand-in began: never moved, never set back.
+    fn micros(&self) -> i64 {
+        i64::try_from(self.began.elapsed().as_micros()).unwrap_or(i64::MAX)
     }
 
     fn now(&self) -> DateTime<Utc> {
@@ -118,6 +130,8 @@ impl Sandbox {
             again: sender,
             alarm: Notify::new(),
             moved: AtomicI64::new(0),
+            began: Instant::now(),
+            door: wire::Door::default(),
             client: http::client(timeouts).map_err(io::Error::other)?,
             ended: CancellationToken::new(),
             options,
@@ -149,10 +163,11 @@ impl Sandbox {
         if let Some(listener) = mail {
             tokio::spawn(mail::serve(Arc::clone(&inner), listener, ended.clone()));
         }
-        let serving = axum::serve(wire::Wire(listener), service).with_graceful_shutdown(async move {
-            end.cancelled().await;
-            ended.cancel();
-        });
+        let serving = axum::serve(wire::Wire::new(listener, inner.address, inner.door.clone()), service)
+            .with_graceful_shutdown(async move {
+                end.cancelled().await;
+                ended.cancel();
+            });
         let served = serving.await;
         telling.abort();
         repeating.abort();
@@ -189,16 +204,42 @@ fn router(inner: Arc<Inner>) -> Router {
         )
         .route("/sandbox/templates", get(templates::listed).post(templates::script))
         .route("/sandbox/clock", post(agenda::move_clock))
-        .route("/sandbox", get(page::phone))
-        .route("/sandbox/phone.css", get(page::style))
-        .route("/sandbox/media/{id}", get(page::media))
-        .route("/sandbox/read", post(page::mark_read))
+        .route("/{version}/{id}/phone_numbers", get(numbers::list))
+        .route("/{version}/{id}/register", post(numbers::register))
+        .route("/{version}/{id}/deregister", post(numbers::deregister))
+        .route("/{version}/{id}/request_code", post(numbers::request_code))
+        .route("/{version}/{id}/verify_code", post(numbers::verify_code))
+        .route(
+            "/{version}/{id}/subscribed_apps",
+            get(numbers::subscribed).post(numbers::subscribe).delete(numbers::unsubscribe),
+        )
+        .route("/{version}/{id}/block_users", get(numbers::blocked).post(numbers::block).delete(numbers::unblock))
+        .route("/attachments/{id}", get(media::download))
         .route("/sandbox/faults", post(script))
+        .route("/sandbox/behaviour", get(behaviour).post(behave))
         .route("/sandbox/callback", post(set_callback))
-        .route("/sandbox/oracle", get(oracle))
+        .route("/sandbox/webhooks", post(hooks::tell))
+        .route("/sandbox/inbound", post(inbound::write))
+        .route("/sandbox/numbers", post(numbers::script))
+        .route("/sandbox/credentials", post(numbers::credentials))
+        .route("/sandbox/phones", post(numbers::phones))
+        .route("/sandbox/oracle", get(oracle::oracle))
+        .merge(page::routes())
         .merge(mail::routes())
+        .layer(middleware::from_fn(trace))
         .layer(middleware::from_fn(only_from_here))
         .with_state(inner)
+}
+
+/// Every answer of the carrier has a trace that its support asks for.
+async fn trace(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let trace = response.headers().get(refused::TRACE).cloned();
+    if let Some(trace) = trace.or_else(|| HeaderValue::from_str(&refused::trace()).ok()) {
+        response.headers_mut().insert(HeaderName::from_static("x-fb-request-id"), trace.clone());
+        response.headers_mut().insert(refused::TRACE, trace);
+    }
+    response
 }
 
 /// A page elsewhere must not reach this by a name that it points at loopback.
@@ -226,8 +267,22 @@ async fn script(State(inner): State<Arc<Inner>>, Json(script): Json<fault::Scrip
     let now = inner.now();
     world.agenda.post_now(now);
     drop(world);
+    if let Some(millis) = script.closed_millis {
+        inner.door.close(Duration::from_millis(millis.min(60_000)));
+    }
     inner.alarm.notify_one();
     inner.hooks.ring();
+    StatusCode::NO_CONTENT
+}
+
+/// `GET /sandbox/behaviour`
+async fn behaviour(State(inner): State<Arc<Inner>>) -> Json<Behaviour> {
+    Json(inner.world().behaviour.clone())
+}
+
+/// `POST /sandbox/behaviour`: what is left out is as it is at the beginning.
+async fn behave(State(inner): State<Arc<Inner>>, Json(behaviour): Json<Behaviour>) -> StatusCode {
+    inner.world().behaviour = behaviour;
     StatusCode::NO_CONTENT
 }
 
@@ -235,58 +290,45 @@ async fn script(State(inner): State<Arc<Inner>>, Json(script): Json<fault::Scrip
 #[serde(deny_unknown_fields)]
 struct CallbackUrl {
     url: Option<String>,
+    /// Only for this number: its `phone_number_id`.
+    #[serde(default)]
+    number: Option<String>,
+    /// First ask the address whether it wants webhooks, as the carrier does; true: with the app's verify token, or with
+    /// this one.
+    #[serde(default)]
+    handshake: bool,
+    #[serde(default)]
+    verify_token: Option<String>,
 }
 
 /// `POST /sandbox/callback`
-async fn set_callback(State(inner): State<Arc<Inner>>, Json(callback): Json<CallbackUrl>) -> StatusCode {
-    let loopback = callback.url.as_ref().is_none_or(|url| {
-        reqwest::Url::parse(url).is_ok_and(|url| matches!(url.host_str(), Some("127.0.0.1" | "localhost" | "[::1]")))
-    });
-    if loopback {
-        let now = inner.now();
-        let mut world = inner.world();
-        world.callback_url = callback.url;
-        world.agenda.post_now(now);
-        drop(world);
-        inner.alarm.notify_one();
-        StatusCode::NO_CONTENT
-    } else {
-        StatusCode::UNPROCESSABLE_ENTITY
+async fn set_callback(State(inner): State<Arc<Inner>>, Json(callback): Json<CallbackUrl>) -> Response {
+    if callback.url.as_ref().is_some_and(|url| callback::loopback(url).is_none()) {
+        return StatusCode::UNPROCESSABLE_ENTITY.into_response();
     }
-}
-
-/// `GET /sandbox/oracle`: what each phone has shown, in order, and how often each reference was posted.
-async fn oracle(State(inner): State<Arc<Inner>>) -> Json<serde_json::Value> {
-    let (waiting, lost) = inner.hooks.counts();
-    let world = inner.world();
-    let mut recipients = serde_json::Map::new();
-    for message in world.messages.values() {
-        let shown = json!({
-            "wamid": message.wamid,
-            "ref": message.reference,
-            "text": message.text,
-            "filename": message.document.as_ref().map(|(_, filename)| filename),
-            "media_id": message.document.as_ref().map(|(id, _)| id),
-            "progress": message.progress,
-            "accepted_at": message.accepted_at,
-            "displayed_at": message.displayed_at,
+    let index = callback.number.as_deref().map(|id| inner.world().number(id));
+    if index == Some(None) {
+        return (StatusCode::NOT_FOUND, "no such number\n").into_response();
+    }
+    let index = index.flatten();
+    if let Some(url) = callback.url.as_deref().filter(|_| callback.handshake) {
+        let token = callback.verify_token.unwrap_or_else(|| {
+            let world = inner.world();
+            let app = index.and_then(|index| world.numbers.get(index)).map_or(0, |line| line.app);
+            world.apps[app].verify_token.expose_secret().to_owned()
         });
-        let chat = recipients.entry(message.to.clone()).or_insert_with(|| json!([]));
-        if let Some(chat) = chat.as_array_mut() {
-            chat.push(shown);
+        if let Err(why) = callback::shake_hands(&inner, url, &token).await {
+            return (StatusCode::CONFLICT, format!("{why}\n")).into_response();
         }
     }
-    Json(json!({
-        "recipients": recipients,
-        "posts": { "messages": world.posts, "media": world.uploaded, "by_ref": world.posts_by_reference },
-        "webhooks": {
-            "taken": world.webhooks_taken,
-            "refused": world.webhooks_refused,
-            "given_up": world.webhooks_given_up,
-            "unsubscribed": world.webhooks_unsubscribed,
-            "waiting": waiting,
-            "lost": lost,
-        },
-        "agenda": world.agenda.len(),
-    }))
+    let now = inner.now();
+    let mut world = inner.world();
+    match index {
+        Some(index) => world.numbers[index].callback_url = callback.url,
+        None => world.callback_url = callback.url,
+    }
+    world.agenda.post_now(now);
+    drop(world);
+    inner.alarm.notify_one();
+    StatusCode::NO_CONTENT.into_response()
 }

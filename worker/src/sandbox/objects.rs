@@ -15,14 +15,16 @@ use serde_json::json;
 use super::{
     Inner,
     door::Caller,
-    media,
-    refused::{Refused, no_such, refuse},
+    media, numbers,
+    refused::{Refused, refuse},
     templates,
 };
 
 #[derive(Deserialize)]
 pub(super) struct Fields {
     fields: Option<String>,
+    /// A file is looked up only if it is this number's.
+    phone_number_id: Option<String>,
 }
 
 fn template(inner: &Inner, id: &str) -> Option<u64> {
@@ -36,7 +38,7 @@ pub(super) async fn show(
     Path((_, id)): Path<(String, String)>,
     Query(query): Query<Fields>,
 ) -> Result<Response, Refused> {
-    if let Some(file) = media::show(&inner, caller, &id) {
+    if let Some(file) = media::show(&inner, caller, &id, query.phone_number_id.as_deref()) {
         return Ok(Json(file).into_response());
     }
     if let Some(template) = template(&inner, &id) {
@@ -45,17 +47,11 @@ pub(super) async fn show(
     if id.starts_with("upload:") {
         return Ok(templates::upload_progress(&inner, &caller, &id));
     }
-    let world = inner.world();
-    let number = &world.numbers[caller.number(&world, &id)?].number;
-    Ok(Json(json!({
-        "id": number.id,
-        "display_phone_number": number.display_phone.as_e164(),
-        "verified_name": number.business_name,
-        "quality_rating": "GREEN",
-        "status": "CONNECTED",
-        "throughput": { "level": "STANDARD" },
-    }))
-    .into_response())
+    let is_account = inner.world().account(&id).is_some();
+    if is_account {
+        return numbers::show_account(&inner, caller, &id);
+    }
+    numbers::line(&inner, caller, &id, query.fields.as_deref())
 }
 
 /// `POST /{version}/{id}`: a template or the bytes of an upload.
@@ -72,7 +68,7 @@ pub(super) async fn change(
     if let Some(template) = template(&inner, &id) {
         return templates::edit(&inner, &caller, template, &body);
     }
-    Err(no_such(&id))
+    numbers::set(&inner, caller, &id, &body).await
 }
 
 #[derive(Deserialize)]

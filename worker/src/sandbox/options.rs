@@ -53,6 +53,12 @@ pub struct Number {
     pub callback_url: Option<String>,
 }
 
+impl std::fmt::Debug for Number {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Number").field("id", &self.id).field("waba_id", &self.waba_id).finish_non_exhaustive()
+    }
+}
+
 impl Number {
     /// An Indian number of the stand-in's own app, with the throughput that every number begins with.
     pub fn new(id: &str, waba_id: &str, business_name: &str, display_phone: Phone) -> Self {

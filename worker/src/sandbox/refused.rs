@@ -4,6 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::{
     Json,
+    body::Bytes,
+    extract::{FromRequest, Request},
     http::{HeaderName, HeaderValue, StatusCode},
     response::{IntoResponse, Response},
 };
@@ -123,5 +125,19 @@ impl IntoResponse for Refused {
             response.headers_mut().insert(USAGE, usage);
         }
         response
+    }
+}
+
+/// A body of JSON that the carrier can read, or its refusal.
+pub(super) struct Given<T>(pub(super) T);
+
+impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequest<S> for Given<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
+        let unreadable = || refuse(100, "The parameters cannot be read as JSON.");
+        let body = Bytes::from_request(request, state).await.map_err(|_| unreadable())?;
+        let body = if body.is_empty() { &b"{}"[..] } else { &body };
+        serde_json::from_slice(body).map(Self).map_err(|_| unreadable())
     }
 }

@@ -5,10 +5,11 @@ use std::{
     net::SocketAddr,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{
@@ -18,10 +19,67 @@ use axum::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
+    sync::Notify,
 };
 
 /// Accepts connections that can be cut.
-pub(super) struct Wire(pub(super) TcpListener);
+pub(super) struct Wire {
+    /// None while nobody listens.
+    listener: Option<TcpListener>,
+    address: SocketAddr,
+    door: Door,
+}
+
+/// Closes the address for a while: who calls then is refused, as when a machine is gone.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Door(Arc<(Mutex<Option<Duration>>, Notify)>);
+
+impl Door {
+    pub(super) fn close(&self, time: Duration) {
+        *self.wish() = Some(time);
+        self.0.1.notify_one();
+    }
+
+    fn wish(&self) -> MutexGuard<'_, Option<Duration>> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn closing(&self) -> Duration {
+        loop {
+            let rung = self.0.1.notified();
+            if let Some(time) = self.wish().take() {
+                return time;
+            }
+            rung.await;
+        }
+    }
+}
+
+impl Wire {
+    pub(super) fn new(listener: TcpListener, address: SocketAddr, door: Door) -> Self {
+        Self { listener: Some(listener), address, door }
+    }
+
+    /// The next connection; none when the door was closed meanwhile, and opened again.
+    async fn next(&mut self) -> Option<(TcpStream, SocketAddr)> {
+        let Some(listener) = &mut self.listener else {
+            match TcpListener::bind(self.address).await {
+                Ok(listener) => self.listener = Some(listener),
+                // Somebody else has the address for a moment.
+                Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+            return None;
+        };
+        tokio::select! {
+            accepted = Listener::accept(listener) => Some(accepted),
+            time = self.door.closing() => {
+                self.listener = None;
+                tokio::time::sleep(time).await;
+                None
+            }
+        }
+    }
+}
 
 /// One connection.
 pub(super) struct Line {
@@ -54,14 +112,17 @@ impl Listener for Wire {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Line, SocketAddr) {
-        let (stream, from) = Listener::accept(&mut self.0).await;
-        // Answers are small and single; waiting to fill a packet only delays them.
-        let _ = stream.set_nodelay(true);
-        (Line { stream, cut: Scissors::default() }, from)
+        loop {
+            if let Some((stream, from)) = self.next().await {
+                // Answers are small and single; waiting to fill a packet only delays them.
+                let _ = stream.set_nodelay(true);
+                return (Line { stream, cut: Scissors::default() }, from);
+            }
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        Ok(self.address)
     }
 }
 

@@ -1,7 +1,11 @@
 //! What the stand-in knows: apps, accounts, numbers, templates, files, chats, what was posted and what is scripted. In
 //! memory and bounded; gone with the process.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
@@ -11,9 +15,14 @@ use serde::Serialize;
 use super::{
     Number, Options,
     agenda::Agenda,
+    callback::Body,
     door::{App, LastHour},
-    fault::{Callbacks, Fault},
+    fault::{Behaviour, Callbacks, Fault},
+    handset::Handsets,
     limits::Limits,
+    numbers::State,
+    refused::{Refused, refuse},
+    send::Filled,
     templates::{Store, Uploads},
 };
 
@@ -21,10 +30,14 @@ use super::{
 const MESSAGES_KEPT: usize = 20_000;
 /// Bytes of files kept; the oldest go first.
 const MEDIA_BYTES_KEPT: usize = 256 * 1024 * 1024;
+/// Bodies of webhooks that can be replayed.
+const BODIES_KEPT: usize = 50;
 /// References counted; then counting begins anew.
-const REFERENCES_COUNTED: usize = 1_000_000;
+const REFERENCES_COUNTED: usize = 4_000_000;
+/// References whose names the oracle tells; beyond, only those that were posted again.
+const REFERENCES_NAMED: usize = 100_000;
 /// Life of an uploaded file.
-const MEDIA_LIFE: TimeDelta = TimeDelta::days(30);
+pub(super) const MEDIA_LIFE: TimeDelta = TimeDelta::days(30);
 
 /// How far a message has come on the recipient's phone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -43,13 +56,15 @@ pub(super) enum Fate {
     /// Sent, delivered, read.
     Usual,
     /// Told as failed.
-    Fails { code: i64 },
+    Fails { code: i64, why: &'static str, after_sent: bool },
     /// Never heard of again.
     Vanishes,
     /// `read` is told, `delivered` is not.
     ReadOnly,
-    /// Waits for a verdict on its template.
+    /// Waits for a verdict on its template, or for its time.
     Held,
+    /// Waits for its file to be fetched.
+    Fetching,
 }
 
 #[derive(Clone, Debug)]
@@ -60,14 +75,19 @@ pub(super) struct Message {
     pub(super) number: usize,
     /// Digits without plus.
     pub(super) to: String,
+    /// It was sent to her business-scoped id.
+    pub(super) by_user_id: bool,
     pub(super) reference: Option<String>,
-    /// The template that it is of.
-    pub(super) template: Option<u64>,
-    pub(super) text: String,
-    pub(super) document: Option<(String, String)>,
+    pub(super) content: Filled,
     pub(super) progress: Progress,
     pub(super) fate: Fate,
+    /// What is told of it has values that nobody knows.
+    pub(super) odd: bool,
+    /// What is told of it comes so many seconds late.
+    pub(super) late_secs: u32,
     pub(super) accepted_at: DateTime<Utc>,
+    /// After that it is not delivered any more.
+    pub(super) dies_at: DateTime<Utc>,
     /// When the phone showed it.
     pub(super) displayed_at: Option<DateTime<Utc>>,
     pub(super) events: Vec<(Progress, DateTime<Utc>)>,
@@ -88,6 +108,7 @@ pub(super) struct Line {
     /// Whose token sends from it: an index.
     pub(super) app: usize,
     pub(super) registered: bool,
+    pub(super) state: State,
     /// Its own, before the account's and the app's.
     pub(super) callback_url: Option<String>,
 }
@@ -98,6 +119,8 @@ pub(super) struct Account {
     pub(super) app: usize,
     /// Its app gets webhooks.
     pub(super) subscribed: bool,
+    /// Its restriction, with the code that messages are refused with.
+    pub(super) blocked: Option<(i64, &'static str)>,
     pub(super) callback_url: Option<String>,
     pub(super) calls: LastHour,
     pub(super) made: LastHour,
@@ -123,7 +146,14 @@ pub(super) struct World {
     media_bytes: usize,
     pub(super) faults: Vec<Fault>,
     pub(super) callbacks: Callbacks,
+    pub(super) behaviour: Behaviour,
+    pub(super) handsets: Handsets,
+    /// Files that were fetched by their links, by the exact link.
+    pub(super) fetched: HashMap<String, (String, DateTime<Utc>)>,
+    pub(super) references: HashMap<u64, u32>,
     pub(super) callback_url: Option<String>,
+    /// The last bodies that were taken.
+    pub(super) posted: VecDeque<Arc<Body>>,
     pub(super) webhooks_taken: u64,
     pub(super) webhooks_refused: u64,
     pub(super) webhooks_given_up: u64,
@@ -152,7 +182,12 @@ impl World {
             media_bytes: 0,
             faults: Vec::new(),
             callbacks: Callbacks::default(),
+            behaviour: Behaviour::default(),
+            handsets: Handsets::default(),
+            fetched: HashMap::new(),
+            references: HashMap::new(),
             callback_url: options.callback_url.clone(),
+            posted: VecDeque::new(),
             webhooks_taken: 0,
             webhooks_refused: 0,
             webhooks_given_up: 0,
@@ -186,7 +221,8 @@ impl World {
         let app = account.app;
         self.by_number.insert(number.id.clone(), self.numbers.len());
         let callback_url = number.callback_url.clone();
-        self.numbers.push(Line { number, app, registered: true, callback_url });
+        let state = State::default();
+        self.numbers.push(Line { number, app, registered: true, state, callback_url });
     }
 
     /// The index of a number by its id.
@@ -204,6 +240,24 @@ impl World {
 
     pub(super) fn account_mut(&mut self, waba: &str) -> Option<&mut Account> {
         self.accounts.get_mut(waba)
+    }
+
+    /// Whether a number may send at all now.
+    pub(super) fn may_send(&self, number: usize) -> Result<(), Refused> {
+        let line = &self.numbers[number];
+        if line.state.deleted {
+            return Err(refuse(33, "The business phone number has been deleted."));
+        }
+        if !line.registered {
+            return Err(refuse(133_010, "The phone number is not registered."));
+        }
+        if let Some((code, details)) = line.state.refuses() {
+            return Err(refuse(code, details));
+        }
+        match self.account(&line.number.waba_id).and_then(|account| account.blocked) {
+            Some((code, details)) => Err(refuse(code, details)),
+            None => Ok(()),
+        }
     }
 
     /// Where webhooks of a number, or of an account as a whole, go.
@@ -227,37 +281,60 @@ impl World {
         f64::from(u32::try_from(self.random() >> 32).unwrap_or(0)) / (f64::from(u32::MAX) + 1.0)
     }
 
-    /// Takes a message in. Like the carrier, it takes an equal one again. Its id spells the recipient, as theirs do.
-    pub(super) fn accept(&mut self, mut message: Message) -> Message {
+    /// A fresh place in the order of all messages, and its id, which spells the person's number as the carrier's do.
+    pub(super) fn wamid(&mut self, phone: &str) -> (u64, String) {
         let (sequence, salt) = (self.next, self.random());
         self.next += 1;
-        let inside = format!("\u{1e}\u{4}{}\u{15}\u{2}{salt:016X}{sequence:08X}", message.to);
-        message.sequence = sequence;
-        message.wamid = format!("wamid.{}", STANDARD.encode(inside));
-        self.by_wamid.insert(message.wamid.clone(), sequence);
-        self.messages.insert(sequence, message.clone());
+        let inside = format!("\u{1e}\u{4}{phone}\u{15}\u{2}{salt:016X}{sequence:08X}");
+        (sequence, format!("wamid.{}", STANDARD.encode(inside)))
+    }
+
+    /// Takes a message in. Like the carrier, it takes an equal one again.
+    pub(super) fn accept(&mut self, message: Message) {
+        self.by_wamid.insert(message.wamid.clone(), message.sequence);
+        self.messages.insert(message.sequence, message);
         while self.messages.len() > MESSAGES_KEPT {
             if let Some((_, oldest)) = self.messages.pop_first() {
                 self.by_wamid.remove(&oldest.wamid);
             }
         }
-        message
     }
 
-    /// Counts a POST by what it was posted under.
+    /// The message of an id, while it is kept.
+    pub(super) fn message(&self, wamid: &str) -> Option<&Message> {
+        self.messages.get(self.by_wamid.get(wamid)?)
+    }
+
+    /// Counts a POST by what it was posted under: every reference for a while by its name, all of them by their hash.
     pub(super) fn count(&mut self, reference: Option<&str>) {
-        if self.posts_by_reference.len() >= REFERENCES_COUNTED {
-            self.posts_by_reference.clear();
+        let Some(reference) = reference else { return };
+        if self.references.len() >= REFERENCES_COUNTED {
+            self.references.clear();
         }
-        if let Some(reference) = reference {
-            *self.posts_by_reference.entry(reference.to_owned()).or_default() += 1;
+        let mut hasher = std::hash::DefaultHasher::new();
+        reference.hash(&mut hasher);
+        let times = self.references.entry(hasher.finish()).or_default();
+        *times += 1;
+        let times = *times;
+        if times > 1 || self.posts_by_reference.len() < REFERENCES_NAMED {
+            self.posts_by_reference.insert(reference.to_owned(), times);
         }
+    }
+
+    /// Keeps a body that was taken, so that somebody may replay it.
+    pub(super) fn remember(&mut self, body: Arc<Body>) {
+        if self.posted.len() >= BODIES_KEPT {
+            self.posted.pop_front();
+        }
+        self.posted.push_back(body);
     }
 
     /// Moves a message on; never backwards. Says whether it moved.
     pub(super) fn advance(&mut self, sequence: u64, to: Progress, now: DateTime<Utc>) -> Option<&Message> {
         let message = self.messages.get_mut(&sequence)?;
-        if message.progress >= to {
+        // What was sent can still fail; what a phone has shown cannot.
+        let fails = to == Progress::Failed && message.progress == Progress::Sent;
+        if message.progress >= to && !fails {
             return None;
         }
         message.progress = to;
@@ -270,7 +347,6 @@ impl World {
 
     pub(super) fn keep_media(&mut self, media: Media) -> String {
         let id = format!("{}", 1_000_000_000_000_000 + self.random() % 8_999_999_999_999_999);
-        self.uploaded += 1;
         self.media_bytes += media.content.len();
         self.media.insert(id.clone(), media);
         while self.media_bytes > MEDIA_BYTES_KEPT && self.media.len() > 1 {

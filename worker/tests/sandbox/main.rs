@@ -1,6 +1,12 @@
 //! The stand-in itself, driven over HTTP as a client of the carrier would: every refusal, every limit, every webhook.
 
+mod faults;
+mod limits;
+mod messages;
+mod numbers;
+mod page;
 mod templates;
+mod webhooks;
 
 use std::{
     net::SocketAddr,
@@ -80,6 +86,15 @@ impl Ears {
         let all =
             self.of("messages").into_iter().flat_map(|value| value["statuses"].as_array().cloned().unwrap_or_default());
         all.map(|one| (one["status"].as_str().unwrap_or_default().to_owned(), one)).collect()
+    }
+
+    fn of_status(&self, status: &str) -> Vec<Value> {
+        self.statuses().into_iter().filter(|(is, _)| is == status).map(|(_, one)| one).collect()
+    }
+
+    /// Messages that people wrote.
+    fn inbound(&self) -> usize {
+        self.of("messages").iter().map(|value| value["messages"].as_array().map_or(0, Vec::len)).sum()
     }
 
     /// Waits until what was heard is as wished.
@@ -206,6 +221,15 @@ impl Stand {
     async fn oracle(&self) -> Value {
         let answer = self.http.get(format!("http://{}/sandbox/oracle", self.at)).send().await;
         answer.expect("the stand-in answers").json().await.expect("JSON")
+    }
+
+    /// Somebody writes to the first number; says the id.
+    async fn hear_from(&self, phone: &str, text: &str) -> String {
+        let writing = json!({ "from": phone, "text": text });
+        let request = self.http.post(format!("http://{}/sandbox/inbound", self.at)).json(&writing);
+        let (status, answer) = Self::answer(request).await;
+        assert_eq!(status, 200, "{answer}");
+        answer["wamid"].as_str().expect("an id").to_owned()
     }
 
     async fn send(&self, body: &Value) -> (u16, Value) {

@@ -33,7 +33,9 @@ fn with(components: &[Value]) -> Value {
 }
 
 fn buttons(list: Value) -> Value {
-    with(&[json!({ "type": "BUTTONS", "buttons": list })])
+    let mut part = json!({ "type": "BUTTONS" });
+    part["buttons"] = list;
+    with(&[part])
 }
 
 #[tokio::test]
@@ -43,7 +45,10 @@ async fn what_the_carrier_refuses_of_a_template_is_refused_with_its_code() {
     let header = |text: &str| with(&[json!({ "type": "HEADER", "format": "TEXT", "text": text })]);
     let reply = json!({ "type": "QUICK_REPLY", "text": "Stop" });
     let web = json!({ "type": "URL", "text": "Open", "url": "https://shop.example/b" });
-    let auth = |components: Value| json!({ "name": "code", "language": "en", "category": "AUTHENTICATION", "components": components });
+    let auth = |components: Value| {
+        json!({ "name": "code", "language": "en", "category": "AUTHENTICATION",
+        "components": components })
+    };
     let otp = json!({ "type": "BUTTONS", "buttons": [{ "type": "OTP", "otp_type": "COPY_CODE", "text": "Copy" }] });
     let cases = [
         (json!([]), 100, None),
@@ -108,9 +113,8 @@ async fn what_the_carrier_refuses_of_a_template_is_refused_with_its_code() {
         (auth(json!([{ "type": "BODY" }])), 100, None),
         (auth(json!([{ "type": "BODY" }, { "type": "FOOTER", "code_expiration_minutes": 91 }, otp])), 100, None),
         (
-            auth(
-                json!([{ "type": "BODY" }, { "type": "BUTTONS", "buttons": [{ "type": "OTP", "otp_type": "ONE_TAP" }] }]),
-            ),
+            auth(json!([{ "type": "BODY" }, { "type": "BUTTONS", "buttons": [{ "type": "OTP",
+                    "otp_type": "ONE_TAP" }] }])),
             100,
             None,
         ),

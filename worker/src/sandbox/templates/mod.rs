@@ -338,6 +338,15 @@ impl Stored {
         Some(self.set_status("APPROVED", None, Some("UNPAUSE"), now))
     }
 
+    /// How long the carrier goes on trying to deliver a message of it.
+    pub(super) fn life(&self) -> TimeDelta {
+        match self.ttl {
+            Some(seconds) if seconds > 0 => TimeDelta::seconds(seconds),
+            None if self.category == "AUTHENTICATION" => TimeDelta::minutes(10),
+            _ => TimeDelta::days(30),
+        }
+    }
+
     /// Whether one more message of it has to wait for the verdict; `sequence` is the message.
     pub(super) fn holds(&mut self, sequence: u64) -> bool {
         let Some(pacing) = &mut self.pacing else { return false };
