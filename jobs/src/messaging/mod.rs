@@ -181,7 +181,11 @@ fn check_document(new: &NewMessage) -> Result<(), Error> {
             if plain && (5..=200).contains(&name.len()) && fits {
                 return Ok(());
             }
-            if endings == [".pdf"] { "needs a document named like INV-1042.pdf" } else { "needs a picture named like a.png or a.jpg" }
+            if endings == [".pdf"] {
+                "needs a document named like INV-1042.pdf"
+            } else {
+                "needs a picture named like a.png or a.jpg"
+            }
         }
     };
     Err(Error::BadDocument { template: new.content.template().to_owned(), mend })

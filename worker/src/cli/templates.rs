@@ -112,27 +112,31 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
 
 fn list(library: &Library, output: Output) -> anyhow::Result<()> {
     let rows: Vec<_> = library.iter().map(|(folder, language, entry)| shown(folder, language, entry)).collect();
-    output.table(&["template", "language", "name", "category", "class", "header", "parameters", "words"], &rows, |row| {
-        let of = |field: &str| row[field].as_str().unwrap_or_default().to_owned();
-        let parameters = row["parameters"].as_array().into_iter().flatten();
-        let parameters: Vec<_> = parameters
-            .map(|one| {
-                let of = |field: &str| one[field].as_str().unwrap_or_default();
-                format!("{}:{}", of("name"), of("type"))
-            })
-            .collect();
-        let own = if row["own"] == true { "your own" } else { "shipped" };
-        vec![
-            of("template"),
-            of("language"),
-            of("name"),
-            of("category"),
-            of("class"),
-            of("header"),
-            parameters.join(" "),
-            own.to_owned(),
-        ]
-    })
+    output.table(
+        &["template", "language", "name", "category", "class", "header", "parameters", "words"],
+        &rows,
+        |row| {
+            let of = |field: &str| row[field].as_str().unwrap_or_default().to_owned();
+            let parameters = row["parameters"].as_array().into_iter().flatten();
+            let parameters: Vec<_> = parameters
+                .map(|one| {
+                    let of = |field: &str| one[field].as_str().unwrap_or_default();
+                    format!("{}:{}", of("name"), of("type"))
+                })
+                .collect();
+            let own = if row["own"] == true { "your own" } else { "shipped" };
+            vec![
+                of("template"),
+                of("language"),
+                of("name"),
+                of("category"),
+                of("class"),
+                of("header"),
+                parameters.join(" "),
+                own.to_owned(),
+            ]
+        },
+    )
 }
 
 fn shown(folder: &str, language: Language, entry: &Entry) -> Value {
@@ -218,8 +222,12 @@ fn in_words(row: &Compared) -> String {
         Verdict::Differs => format!("differs: {}", parts()),
         Verdict::CategoryChanged => {
             let category = row.carrier_category.as_deref().unwrap_or_default();
-            let others: Vec<_> =
-                row.differs.iter().filter(|part| **part != template::Part::Category).map(|part| part.as_str()).collect();
+            let others: Vec<_> = row
+                .differs
+                .iter()
+                .filter(|part| **part != template::Part::Category)
+                .map(|part| part.as_str())
+                .collect();
             let also = if others.is_empty() { String::new() } else { format!("; differs: {}", others.join(", ")) };
             format!("the carrier takes it for {category}{also}")
         }
@@ -295,13 +303,7 @@ impl Done {
     }
 }
 
-async fn push(
-    app: &App,
-    whose: &Whose,
-    only: Option<&str>,
-    dry_run: bool,
-    output: Output,
-) -> anyhow::Result<ExitCode> {
+async fn push(app: &App, whose: &Whose, only: Option<&str>, dry_run: bool, output: Output) -> anyhow::Result<ExitCode> {
     if let Some(only) = only {
         ensure!(
             template::library().of_folder(only).next().is_some(),
@@ -424,21 +426,25 @@ async fn pull(app: &App, whose: &Whose, output: Output) -> anyhow::Result<()> {
             rows.push(row);
         }
     }
-    output.table(&["business", "account", "name", "language", "status", "category", "quality", "rejected because"], &rows, |row| {
-        let of = |field: &str| word(&row[field]);
-        let category = match row["correct_category"].as_str() {
-            Some(correct) => format!("{}, will be {correct}", of("category")),
-            None => of("category"),
-        };
-        vec![
-            of("business"),
-            of("waba_id"),
-            of("name"),
-            of("language"),
-            of("status"),
-            category,
-            of("quality"),
-            of("rejected_reason"),
-        ]
-    })
+    output.table(
+        &["business", "account", "name", "language", "status", "category", "quality", "rejected because"],
+        &rows,
+        |row| {
+            let of = |field: &str| word(&row[field]);
+            let category = match row["correct_category"].as_str() {
+                Some(correct) => format!("{}, will be {correct}", of("category")),
+                None => of("category"),
+            };
+            vec![
+                of("business"),
+                of("waba_id"),
+                of("name"),
+                of("language"),
+                of("status"),
+                category,
+                of("quality"),
+                of("rejected_reason"),
+            ]
+        },
+    )
 }

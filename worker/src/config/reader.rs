@@ -368,7 +368,8 @@ impl Reader {
         let app_id = lookup(&self.merged, "messaging.whatsapp.app_id").and_then(Value::as_str).unwrap_or_default();
         if app_id.len() > 32 || !app_id.bytes().all(|byte| byte.is_ascii_digit()) {
             problems.push(
-                "`messaging.whatsapp.app_id` must be the digits of an app's id: copy it from the app's dashboard".to_owned(),
+                "`messaging.whatsapp.app_id` must be the digits of an app's id: copy it from the app's dashboard"
+                    .to_owned(),
             );
         }
         self.problems.append(&mut problems);

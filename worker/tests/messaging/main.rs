@@ -4,6 +4,7 @@
 mod receiving;
 mod senders;
 mod sending;
+mod templates;
 
 use std::{
     collections::{BTreeMap, HashMap},

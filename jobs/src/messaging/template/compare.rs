@@ -93,7 +93,9 @@ pub fn compare(library: &Library, remote: &[RemoteTemplate]) -> Vec<Compared> {
     let key = |form: &TemplateForm| (form.name.clone(), form.language.replace('-', "_"));
     let mut seen = BTreeSet::new();
     let mut rows = Vec::new();
-    let ours = library.iter().map(|(folder, language, entry): (&str, Language, _)| (folder, language, form_of(&entry.template)));
+    let ours = library
+        .iter()
+        .map(|(folder, language, entry): (&str, Language, _)| (folder, language, form_of(&entry.template)));
     for (folder, _, form) in ours {
         let found = remote.iter().find(|there| key(&there.form) == key(&form));
         seen.insert(key(&form));
@@ -248,8 +250,14 @@ mod tests {
         stranger.form.name = "hello_world".to_owned();
         there.push(stranger);
         let rows = compare(&library, &there);
-        assert_eq!((rows[0].verdict, rows[0].carrier_category.as_deref()), (Verdict::CategoryChanged, Some("MARKETING")));
+        assert_eq!(
+            (rows[0].verdict, rows[0].carrier_category.as_deref()),
+            (Verdict::CategoryChanged, Some("MARKETING"))
+        );
         let last = rows.last().expect("a row");
-        assert_eq!((last.verdict, last.template.as_deref(), last.name.as_str()), (Verdict::OnlyThere, None, "hello_world"));
+        assert_eq!(
+            (last.verdict, last.template.as_deref(), last.name.as_str()),
+            (Verdict::OnlyThere, None, "hello_world")
+        );
     }
 }

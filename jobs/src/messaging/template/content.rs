@@ -174,7 +174,8 @@ impl Content {
             found.map_or_else(String::new, |(name, _)| name.clone())
         };
         for template in library().of_folder(self.template()) {
-            if template.category != Category::Authentication && template.render(&values).chars().count() > LONGEST_BODY {
+            if template.category != Category::Authentication && template.render(&values).chars().count() > LONGEST_BODY
+            {
                 let mend = format!("makes the message longer than {LONGEST_BODY} characters: shorten it");
                 return Err((longest(variables(&template.body)).into(), mend.into()));
             }
@@ -206,9 +207,9 @@ impl Content {
         };
         let (name, language) = (words.name.clone(), words.language.clone());
         if words.category == Category::Authentication {
-            let code = values.into_iter().find(|(name, _)| {
-                words.parameter(name).is_some_and(|parameter| parameter.kind == Kind::Code)
-            });
+            let code = values
+                .into_iter()
+                .find(|(name, _)| words.parameter(name).is_some_and(|parameter| parameter.kind == Kind::Code));
             let code = code.map(|(_, code)| code);
             return FilledTemplate { name, language, header: None, body: Vec::new(), code, buttons: Vec::new() };
         }
@@ -237,5 +238,9 @@ impl Content {
 fn name_of(text: &str) -> String {
     let plain: String = text.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '_').take(64).collect();
     // What is no name may be anything, a phone number even.
-    if plain.is_empty() || plain.bytes().filter(u8::is_ascii_digit).count() > 6 { "parameters".to_owned() } else { plain }
+    if plain.is_empty() || plain.bytes().filter(u8::is_ascii_digit).count() > 6 {
+        "parameters".to_owned()
+    } else {
+        plain
+    }
 }

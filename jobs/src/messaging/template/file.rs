@@ -258,7 +258,9 @@ impl Template {
             let more = match button {
                 Button::QuickReply { .. } => String::new(),
                 Button::Url { url, .. } => format!(" → {}", fill(url, &values)),
-                Button::CopyCode { parameter } => format!(" {}", values.iter().find(|(name, _)| name == parameter).map_or("", |(_, value)| value)),
+                Button::CopyCode { parameter } => {
+                    format!(" {}", values.iter().find(|(name, _)| name == parameter).map_or("", |(_, value)| value))
+                }
                 Button::Phone { phone, .. } => format!(" → {phone}"),
             };
             text.push_str(&format!("\n[{}{more}]", button.text().unwrap_or("Copy code")));

@@ -2,10 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{
-    Button, Category, Header, Template,
-    file::variables,
-};
+use super::{Button, Category, Header, Template, file::variables};
 use crate::outbound::carrier::{ButtonForm, CodeForm, HeaderForm, Media, TemplateForm};
 
 /// What the carrier's reviewers see at the head of a template with a document: a page that says that it is one.

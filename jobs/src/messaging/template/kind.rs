@@ -186,7 +186,9 @@ fn link(value: &str) -> Result<(), Mend> {
 }
 
 fn characters(value: &str) -> Result<(), Mend> {
-    let fits = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b'"' | b'\\' | b'^' | b'`' | b'{' | b'}' | b'|');
+    let fits = |byte: u8| {
+        byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b'"' | b'\\' | b'^' | b'`' | b'{' | b'}' | b'|')
+    };
     if value.bytes().all(fits) {
         Ok(())
     } else {
@@ -239,9 +241,29 @@ mod tests {
             (Kind::Person, &["Asha Verma", "आशा वर्मा", "O'Neil Jr. 2"]),
             (Kind::Business, &["Sharma Mobiles", "24x7 & Sons"]),
             (Kind::Amount, &["₹0", "₹0.00", "₹9.50", "₹999", "₹1,180.00", "₹12,34,567", "₹1,00,00,000.05"]),
-            (Kind::Date, &["23-11-2026", "29-02-2028", "5 March 2026", "05 March 2026", "23 November 2026, 14:05", "26-11-2026 18:30 IST", "23 November 2026, 14:05 IST"]),
+            (
+                Kind::Date,
+                &[
+                    "23-11-2026",
+                    "29-02-2028",
+                    "5 March 2026",
+                    "05 March 2026",
+                    "23 November 2026, 14:05",
+                    "26-11-2026 18:30 IST",
+                    "23 November 2026, 14:05 IST",
+                ],
+            ),
             (Kind::Reference, &["INV-1042", "SM/26-27/0042", "R-2026-000123"]),
-            (Kind::Link, &["https://shop.example/b/1?t=a#x", "https://shop.example", "https://shop.example:8443/x", "http://localhost:8787/r/1", "http://127.0.0.1:1/"]),
+            (
+                Kind::Link,
+                &[
+                    "https://shop.example/b/1?t=a#x",
+                    "https://shop.example",
+                    "https://shop.example:8443/x",
+                    "http://localhost:8787/r/1",
+                    "http://127.0.0.1:1/",
+                ],
+            ),
             (Kind::Path, &["1042?t=abc", "b/1042", "%E0%A4%86"]),
             (Kind::Code, &["012345", "DIWALI25", "A"]),
         ];
@@ -253,10 +275,54 @@ mod tests {
         let bad: &[(Kind, &[&str])] = &[
             (Kind::Person, &["https://evil.example", "Visit WWW.evil.example", "--"]),
             (Kind::Business, &["...", "http://x"]),
-            (Kind::Amount, &["1,180.00", "₹", "₹1180", "₹1,18,0", "₹12,345,678", "₹01", "₹1,180.0", "₹-5.00", "₹ 5", "₹,180", "₹1,180.", "₹१"]),
-            (Kind::Date, &["2026-11-23", "31-02-2026", "29-02-2027", "5-3-2026", "23 Nov 2026", "23-11-2026 25:00", "23-11-2026 9:05", "tomorrow", "23-11-2026 IST 10:00"]),
+            (
+                Kind::Amount,
+                &[
+                    "1,180.00",
+                    "₹",
+                    "₹1180",
+                    "₹1,18,0",
+                    "₹12,345,678",
+                    "₹01",
+                    "₹1,180.0",
+                    "₹-5.00",
+                    "₹ 5",
+                    "₹,180",
+                    "₹1,180.",
+                    "₹१",
+                ],
+            ),
+            (
+                Kind::Date,
+                &[
+                    "2026-11-23",
+                    "31-02-2026",
+                    "29-02-2027",
+                    "5-3-2026",
+                    "23 Nov 2026",
+                    "23-11-2026 25:00",
+                    "23-11-2026 9:05",
+                    "tomorrow",
+                    "23-11-2026 IST 10:00",
+                ],
+            ),
             (Kind::Reference, &["INV 1042", "आ-1", "a@b", "x?y"]),
-            (Kind::Link, &["http://shop.example", "ftp://x", "https://", "https:///x", "https://a@b.example", "javascript:alert(1)", "https://shop.example/a b", "https://shop.example/आ", "http://localhost.evil.example/", "https://.example", "https://shop.example/{{1}}"]),
+            (
+                Kind::Link,
+                &[
+                    "http://shop.example",
+                    "ftp://x",
+                    "https://",
+                    "https:///x",
+                    "https://a@b.example",
+                    "javascript:alert(1)",
+                    "https://shop.example/a b",
+                    "https://shop.example/आ",
+                    "http://localhost.evil.example/",
+                    "https://.example",
+                    "https://shop.example/{{1}}",
+                ],
+            ),
             (Kind::Path, &["/x", "a//b", "a/../b", "@evil.example", "a b", "{{1}}"]),
             (Kind::Code, &["12 34", "12-34", "1234567890123456"]),
         ];

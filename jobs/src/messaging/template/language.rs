@@ -4,9 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 /// A language that words may be in. Adding words in one is adding a folder named by its code.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Language {
     /// English.
@@ -173,7 +171,8 @@ mod tests {
 
     #[test]
     fn the_carrier_lacks_some_and_both_spellings_are_understood() {
-        let lacking: Vec<_> = Language::all().filter(|one| one.carrier_code().is_none()).map(Language::as_str).collect();
+        let lacking: Vec<_> =
+            Language::all().filter(|one| one.carrier_code().is_none()).map(Language::as_str).collect();
         assert_eq!(lacking, ["as", "brx", "doi", "kok", "ks", "mai", "mni", "ne", "or", "sa", "sat", "sd"]);
         assert_eq!(Language::find("en_US"), Some(Language::En));
         assert_eq!((Language::find("pt_BR"), Language::of("pt-BR")), (None, Language::En));

@@ -103,9 +103,9 @@ impl Library {
 
     /// Every template with its folder and language, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, Language, &Entry)> {
-        self.entries
-            .iter()
-            .flat_map(|(folder, languages)| languages.iter().map(|(language, entry)| (folder.as_str(), *language, entry)))
+        self.entries.iter().flat_map(|(folder, languages)| {
+            languages.iter().map(|(language, entry)| (folder.as_str(), *language, entry))
+        })
     }
 
     /// The words of a folder for somebody of this language: in hers, or in the next that she reads
@@ -136,7 +136,10 @@ impl Library {
             problems.push(Problem { file: found.shown.clone(), line, what });
         };
         let Ok(language) = found.language.parse::<Language>() else {
-            return tell(None, format!("`{}` is no language that words may be in: name the folder en, hi, ta …", found.language));
+            return tell(
+                None,
+                format!("`{}` is no language that words may be in: name the folder en, hi, ta …", found.language),
+            );
         };
         let template: Template = match toml::from_str(&found.text) {
             Ok(template) => template,
@@ -146,13 +149,17 @@ impl Library {
             }
         };
         for (at, what) in limits::faults_of(&template, language) {
-            tell(line_of(&found.text, at), format!("{at}: {what}"));
+            let line = parameter_line(&found.text, at, &what).or_else(|| line_of(&found.text, at));
+            tell(line, format!("{at}: {what}"));
         }
         let line = |key: &str| line_of(&found.text, key);
         let before = self.exact(&found.folder, language).map(|entry| entry.template.name.clone());
         match (&before, &template.replaces) {
             (None, Some(_)) => {
-                return tell(line("replaces"), "replaces: there is no shipped template in this folder and language".to_owned());
+                return tell(
+                    line("replaces"),
+                    "replaces: there is no shipped template in this folder and language".to_owned(),
+                );
             }
             (Some(shipped), replaces) if replaces.as_ref() != Some(shipped) => {
                 let what = format!(
@@ -187,7 +194,11 @@ impl Library {
             }
             let first_shape = shape(&first.template);
             for (language, entry) in languages.iter().skip(1) {
-                let differing = shape(&entry.template).iter().zip(&first_shape).find(|(one, other)| one != other).map(|(one, _)| one.0);
+                let differing = shape(&entry.template)
+                    .iter()
+                    .zip(&first_shape)
+                    .find(|(one, other)| one != other)
+                    .map(|(one, _)| one.0);
                 if let Some(part) = differing {
                     problems.push(Problem {
                         file: format!("{folder}/{}", language.as_str()),
@@ -204,9 +215,10 @@ impl Library {
             let path = format!("sign_in_warning/{}/events.toml", language.as_str());
             let Some(file) = Words::get(&path) else { continue };
             let shown = format!("{SHIPPED_AT}/{path}");
-            match std::str::from_utf8(&file.data).map_err(|error| error.to_string()).and_then(|text| {
-                toml::from_str(text).map_err(|error| error.message().to_owned())
-            }) {
+            match std::str::from_utf8(&file.data)
+                .map_err(|error| error.to_string())
+                .and_then(|text| toml::from_str(text).map_err(|error| error.message().to_owned()))
+            {
                 Ok(events) => {
                     self.events.insert(language, events);
                 }
@@ -218,11 +230,8 @@ impl Library {
 
 /// What must be the same in all languages of a folder.
 fn shape(template: &Template) -> [(&'static str, String); 5] {
-    let mut parameters: Vec<_> = template
-        .parameters
-        .iter()
-        .map(|one| format!("{} {} {}", one.name, one.kind.as_str(), one.longest()))
-        .collect();
+    let mut parameters: Vec<_> =
+        template.parameters.iter().map(|one| format!("{} {} {}", one.name, one.kind.as_str(), one.longest())).collect();
     parameters.sort();
     let buttons: Vec<_> =
         template.buttons.iter().map(|one| format!("{} {}", one.kind(), one.parameter().unwrap_or_default())).collect();
@@ -261,7 +270,8 @@ fn own_files(dir: &Path, problems: &mut Vec<Problem>) -> Vec<Found> {
         problems.push(Problem { file: path.display().to_string(), line: None, what });
     };
     let list = |path: &Path| -> std::io::Result<Vec<PathBuf>> {
-        let mut paths: Vec<_> = std::fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+        let mut paths: Vec<_> =
+            std::fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
         paths.retain(|path| !name_of(path).starts_with('.'));
         paths.sort();
         Ok(paths)
@@ -277,7 +287,10 @@ fn own_files(dir: &Path, problems: &mut Vec<Problem>) -> Vec<Found> {
         let name = name_of(&folder);
         let plain = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_')) && name.len() <= 64;
         if !folder.is_dir() || !plain {
-            tell(&folder, "is no folder of a template: name it in lower-case letters, digits and underscores".to_owned());
+            tell(
+                &folder,
+                "is no folder of a template: name it in lower-case letters, digits and underscores".to_owned(),
+            );
             continue;
         }
         for language in list(&folder).unwrap_or_default() {
@@ -324,6 +337,13 @@ fn read(path: &Path) -> Result<String, String> {
 
 fn line_at(text: &str, place: usize) -> usize {
     text.get(..place).map_or(1, |before| before.matches('\n').count() + 1)
+}
+
+/// The line that declares the parameter which a fault names.
+fn parameter_line(text: &str, at: &str, what: &str) -> Option<usize> {
+    let name = what.split('`').nth(1).filter(|_| at == "parameters")?;
+    let declared = format!("name = \"{name}\"");
+    text.lines().position(|line| line.contains(&declared)).map(|place| place + 1)
 }
 
 /// The line on which a key is set.
@@ -376,9 +396,8 @@ mod tests {
             std::fs::write(path, text).expect("written");
         }
         let root = format!("{}/", dir.path().display());
-        Library::load(Some(dir.path())).map_err(|problems| {
-            problems.0.iter().map(|one| one.to_string().replace(&root, "") + "\n").collect()
-        })
+        Library::load(Some(dir.path()))
+            .map_err(|problems| problems.0.iter().map(|one| one.to_string().replace(&root, "") + "\n").collect())
     }
 
     const FESTIVAL: &str = r#"
@@ -420,9 +439,11 @@ payload = "OPTOUT:mk"
 
     #[test]
     fn an_installation_adds_templates_and_languages_of_its_own() {
-        let invoice = shipped(&mut Vec::new()).into_iter().find(|one| one.shown.contains("tax_invoice/en")).expect("shipped");
+        let invoice =
+            shipped(&mut Vec::new()).into_iter().find(|one| one.shown.contains("tax_invoice/en")).expect("shipped");
         let tamil = invoice.text.replace("language = \"en\"", "language = \"ta\"");
-        let library = with(&[("festival/en/whatsapp.toml", FESTIVAL), ("tax_invoice/ta/whatsapp.toml", &tamil)]).expect("good");
+        let library =
+            with(&[("festival/en/whatsapp.toml", FESTIVAL), ("tax_invoice/ta/whatsapp.toml", &tamil)]).expect("good");
         assert!(library.exact("festival", Language::En).is_some_and(|entry| entry.own));
         assert_eq!(library.find("tax_invoice", Language::Ta).expect("Tamil").language, "ta");
         assert_eq!(library.find("tax_invoice", Language::Te).expect("a fallback").language, "en");
@@ -432,7 +453,8 @@ payload = "OPTOUT:mk"
 
     #[test]
     fn a_shipped_template_is_replaced_only_by_one_that_says_so() {
-        let invoice = shipped(&mut Vec::new()).into_iter().find(|one| one.shown.contains("tax_invoice/en")).expect("shipped");
+        let invoice =
+            shipped(&mut Vec::new()).into_iter().find(|one| one.shown.contains("tax_invoice/en")).expect("shipped");
         let own = invoice.text.replace("tax_invoice_v1", "our_invoice_v1");
         let silent = with(&[("tax_invoice/en/whatsapp.toml", &own)]).expect_err("silent");
         assert!(silent.contains("replaces = \"tax_invoice_v1\""), "{silent}");
@@ -469,8 +491,14 @@ payload = "OPTOUT:mk"
             ("reviewed_on = 2026-11-23", "reviewed_on = 2026-11-23\ncolour = \"red\"".to_owned()),
             ("text = \"Stop\"", format!("text = \"{long}\"")),
             ("payload = \"OPTOUT:mk\"", "payload = \"\"".to_owned()),
-            ("type = \"quick_reply\"\ntext = \"Stop\"\npayload = \"OPTOUT:mk\"", "type = \"url\"\ntext = \"Open\"\nurl = \"http://shop.example\"".to_owned()),
-            ("type = \"quick_reply\"\ntext = \"Stop\"\npayload = \"OPTOUT:mk\"", "type = \"phone\"\ntext = \"Call\"\nphone = \"98765\"".to_owned()),
+            (
+                "type = \"quick_reply\"\ntext = \"Stop\"\npayload = \"OPTOUT:mk\"",
+                "type = \"url\"\ntext = \"Open\"\nurl = \"http://shop.example\"".to_owned(),
+            ),
+            (
+                "type = \"quick_reply\"\ntext = \"Stop\"\npayload = \"OPTOUT:mk\"",
+                "type = \"phone\"\ntext = \"Call\"\nphone = \"98765\"".to_owned(),
+            ),
         ]
         .iter()
         .map(|(from, to)| (to.clone(), changed(from, to)))
@@ -501,8 +529,10 @@ payload = "OPTOUT:mk"
 
     #[test]
     fn languages_of_one_template_agree_on_what_they_are_given() {
-        let hindi = FESTIVAL.replace("language = \"en\"", "language = \"hi\"").replace("type = \"person\"", "type = \"text\"");
-        let told = with(&[("festival/en/whatsapp.toml", FESTIVAL), ("festival/hi/whatsapp.toml", &hindi)]).expect_err("differ");
+        let hindi =
+            FESTIVAL.replace("language = \"en\"", "language = \"hi\"").replace("type = \"person\"", "type = \"text\"");
+        let told = with(&[("festival/en/whatsapp.toml", FESTIVAL), ("festival/hi/whatsapp.toml", &hindi)])
+            .expect_err("differ");
         assert_eq!(told, "festival/hi: parameters: must be as in en\n");
         let tamil = FESTIVAL.replace("language = \"en\"", "language = \"ta\"");
         let told = with(&[("festival/ta/whatsapp.toml", &tamil)]).expect_err("nobody falls back on Tamil");

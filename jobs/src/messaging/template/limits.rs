@@ -1,10 +1,7 @@
 //! What the carrier takes as a template (Cloud API, message templates: components, character limits, and the error codes
 //! 2388040, 2388047, 2388072, 2388073, 2388293 and 2388299), checked before it is asked.
 
-use super::{
-    Button, Category, Header, Kind, Language, Parameter, Template,
-    file::variables,
-};
+use super::{Button, Category, Header, Kind, Language, Parameter, Template, file::variables};
 
 /// Longest name.
 const LONGEST_NAME: usize = 512;
@@ -99,7 +96,10 @@ impl Faults<'_> {
             let Parameter { name, kind, example, .. } = parameter;
             let letters = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_'));
             if !letters || !name.starts_with(|first: char| first.is_ascii_lowercase()) {
-                self.add("parameters", format!("`{name}` must be lower-case letters, digits and underscores, a letter first"));
+                self.add(
+                    "parameters",
+                    format!("`{name}` must be lower-case letters, digits and underscores, a letter first"),
+                );
             }
             if template.parameters[..place].iter().any(|before| before.name == *name) {
                 self.add("parameters", format!("`{name}` stands twice"));
@@ -187,7 +187,11 @@ impl Faults<'_> {
         if braces != text.matches("}}").count() || braces != names.len() {
             self.add("body", "has a parameter that is not closed");
         }
-        if text.starts_with("{{") || text.ends_with("}}") {
+        // Punctuation alone before or behind it is nothing to the carrier.
+        let mark =
+            |character: char| character == '।' || (character.is_ascii_punctuation() && !"{}".contains(character));
+        let bare = text.trim_matches(mark);
+        if bare.starts_with("{{") || bare.ends_with("}}") {
             self.add("body", "must neither begin nor end with a parameter");
         }
         if text.split_whitespace().collect::<String>().contains("}}{{") {
@@ -247,7 +251,10 @@ impl Faults<'_> {
                 Button::QuickReply { payload, .. } => {
                     let length = payload.chars().count();
                     if length == 0 || length > LONGEST_PAYLOAD || payload.chars().any(char::is_control) {
-                        self.add("buttons", format!("a payload must have 1 to {LONGEST_PAYLOAD} characters, on one line"));
+                        self.add(
+                            "buttons",
+                            format!("a payload must have 1 to {LONGEST_PAYLOAD} characters, on one line"),
+                        );
                     }
                 }
                 Button::Url { url, .. } => self.url(url),
@@ -273,8 +280,15 @@ impl Faults<'_> {
             [] => url,
             [name] => match url.strip_suffix(&format!("{{{{{name}}}}}")) {
                 Some(fixed) => {
-                    if self.template.parameter(name).is_some_and(|one| !matches!(one.kind, Kind::Path | Kind::Reference | Kind::Code)) {
-                        self.add("buttons", format!("`{name}` must be of type path, reference or code to end an address"));
+                    if self
+                        .template
+                        .parameter(name)
+                        .is_some_and(|one| !matches!(one.kind, Kind::Path | Kind::Reference | Kind::Code))
+                    {
+                        self.add(
+                            "buttons",
+                            format!("`{name}` must be of type path, reference or code to end an address"),
+                        );
                     }
                     fixed
                 }

@@ -1,5 +1,7 @@
 //! How templates stand with the carrier, account by account: what it said when it was asked, and what it told since.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use serde_json::json;
@@ -79,19 +81,7 @@ pub struct Known {
 /// # Errors
 /// The database fails.
 pub async fn list_known(conn: &mut PgConnection, business: BusinessId) -> Result<Vec<Known>, Error> {
-    let known = sqlx::query_as!(
-        Known,
-        r#"
-        select waba_id, name, language, status, category, correct_category, quality, rejected_reason, pulled_at
-        from muneem.messaging_templates
-        where business_id = $1
-        order by waba_id, name, language
-        "#,
-        business.0,
-    )
-    .fetch_all(conn)
-    .await?;
-    Ok(known)
+    store::list_templates(conn, business).await
 }
 
 /// Keeps what an account has: all of it, in the caller's transaction. What the carrier no longer has is forgotten.
@@ -105,60 +95,33 @@ pub async fn keep_pulled(
     now: DateTime<Utc>,
 ) -> Result<(), Error> {
     let mut kept = Vec::with_capacity(remote.len());
+    let mut seen = BTreeSet::new();
     for there in remote {
         // What our columns would not hold is no name that anything could be sent by.
         let language = plain_language(&there.form.language);
         if there.form.name.is_empty() || there.form.name.len() > 512 || !(2..=12).contains(&language.len()) {
             continue;
         }
-        kept.push((there, language));
+        // Two spellings of one language are one template to us.
+        if seen.insert((&there.form.name, language.clone())) {
+            kept.push((there, language));
+        }
     }
-    let text = |pick: &dyn Fn(&RemoteTemplate) -> Option<String>| kept.iter().map(|(there, _)| pick(there)).collect::<Vec<_>>();
-    let names: Vec<_> = kept.iter().map(|(there, _)| there.form.name.clone()).collect();
-    let languages: Vec<_> = kept.iter().map(|(_, language)| language.clone()).collect();
-    sqlx::query!(
-        r#"
-        insert into muneem.messaging_templates as known (
-            business_id, waba_id, name, language, carrier_id, status, status_at, category, correct_category, category_at,
-            quality, quality_at, rejected_reason, pulled_at)
-        select $1, $2, t.name, t.language, t.id, t.status, $3, t.category, t.correct, $3, t.quality, $3, t.reason, $3
-        from unnest($4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[])
-            as t (name, language, id, status, category, correct, quality, reason)
-        -- In one order for all, so that two who pull at once do not wait for each other.
-        order by t.name, t.language
-        on conflict (business_id, waba_id, name, language) do update
-        set carrier_id = excluded.carrier_id, status = excluded.status, status_at = excluded.status_at,
-            category = excluded.category, correct_category = excluded.correct_category,
-            category_at = excluded.category_at, quality = excluded.quality, quality_at = excluded.quality_at,
-            rejected_reason = excluded.rejected_reason, pulled_at = excluded.pulled_at
-        "#,
-        business.0,
-        waba_id,
-        now,
-        &names,
-        &languages,
-        &text(&|there| digits(&there.id)) as &[Option<String>],
-        &text(&|there| word(&there.status)) as &[Option<String>],
-        &text(&|there| word(&there.form.category)) as &[Option<String>],
-        &text(&|there| there.correct_category.as_deref().and_then(word)) as &[Option<String>],
-        &text(&|there| there.quality.as_deref().and_then(word)) as &[Option<String>],
-        &text(&|there| there.rejected_reason.as_deref().and_then(reason)) as &[Option<String>],
-    )
-    .execute(&mut *conn)
-    .await?;
-    sqlx::query!(
-        r#"
-        delete from muneem.messaging_templates
-        where business_id = $1 and waba_id = $2 and (pulled_at is null or pulled_at < $3)
-            and status_at <= $3 and category_at <= $3 and quality_at <= $3
-        "#,
-        business.0,
-        waba_id,
-        now,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+    let rows: Vec<_> = kept
+        .into_iter()
+        .map(|(there, language)| store::PulledTemplate {
+            name: &there.form.name,
+            language,
+            id: digits(&there.id),
+            status: word(&there.status),
+            category: word(&there.form.category),
+            correct_category: there.correct_category.as_deref().and_then(word),
+            quality: there.quality.as_deref().and_then(word),
+            rejected_reason: there.rejected_reason.as_deref().and_then(reason),
+        })
+        .collect();
+    store::upsert_templates(conn, (business, waba_id), &rows, now).await?;
+    store::forget_templates(conn, (business, waba_id), now).await
 }
 
 /// What the carrier told of a template by itself; parts that it did not mention are absent.
@@ -199,57 +162,15 @@ pub async fn note_status(
         _ => Some(word),
     });
     if status.as_deref() == Some("DELETED") {
-        sqlx::query!(
-            r#"
-            update muneem.messaging_templates
-            set status = 'DELETED', status_at = $5, carrier_id = null
-            where business_id = $1 and waba_id = $2 and name = $3 and language = $4 and status_at < $5
-            "#,
-            business.0,
-            waba_id,
-            name,
-            language,
-            at,
-        )
-        .execute(conn)
-        .await?;
-        return Ok(());
+        return store::note_template_gone(conn, (business, waba_id), (name, &language), at).await;
     }
-    let category = noted.category.and_then(word);
-    let correct = noted.correct_category.and_then(word);
-    let quality = noted.quality.and_then(word);
-    sqlx::query!(
-        r#"
-        insert into muneem.messaging_templates as known (
-            business_id, waba_id, name, language, status, status_at, category, correct_category, category_at, quality,
-            quality_at)
-        values ($1, $2, $3, $4, $6, case when $6::text is null then '-infinity'::timestamptz else $5 end, $7, $8,
-            case when $7::text is null and $8::text is null then '-infinity'::timestamptz else $5 end, $9,
-            case when $9::text is null then '-infinity'::timestamptz else $5 end)
-        on conflict (business_id, waba_id, name, language) do update
-        set status = case when excluded.status_at > known.status_at then excluded.status else known.status end,
-            status_at = greatest(known.status_at, excluded.status_at),
-            category = case when excluded.category_at > known.category_at
-                then coalesce(excluded.category, known.category) else known.category end,
-            correct_category = case when excluded.category_at > known.category_at
-                then excluded.correct_category else known.correct_category end,
-            category_at = greatest(known.category_at, excluded.category_at),
-            quality = case when excluded.quality_at > known.quality_at then excluded.quality else known.quality end,
-            quality_at = greatest(known.quality_at, excluded.quality_at)
-        "#,
-        business.0,
-        waba_id,
-        name,
-        language,
-        at,
+    let told = store::ToldTemplate {
         status,
-        category,
-        correct,
-        quality,
-    )
-    .execute(conn)
-    .await?;
-    Ok(())
+        category: noted.category.and_then(word),
+        correct_category: noted.correct_category.and_then(word),
+        quality: noted.quality.and_then(word),
+    };
+    store::note_template(conn, (business, waba_id), (name, &language), &told, at).await
 }
 
 /// Whether a template may be used now.
@@ -281,20 +202,8 @@ pub async fn may_send(
     class: MessageClass,
 ) -> Result<May, Error> {
     let Some((name, language)) = names_of(folder, language) else { return Ok(May::Send) };
-    let row = sqlx::query!(
-        r#"
-        select status, category
-        from muneem.messaging_templates
-        where business_id = $1 and waba_id = $2 and name = $3 and language = $4
-        "#,
-        business.0,
-        waba_id,
-        name,
-        language,
-    )
-    .fetch_optional(conn)
-    .await?;
-    Ok(row.map_or(May::Send, |row| judge(row.status, row.category, class)))
+    let row = store::find_template(conn, (business, waba_id), (name, language)).await?;
+    Ok(row.map_or(May::Send, |(status, category)| judge(status, category, class)))
 }
 
 fn judge(status: Option<String>, category: Option<String>, class: MessageClass) -> May {
@@ -408,7 +317,11 @@ mod tests {
     #[test]
     fn only_an_approved_template_goes_out_and_none_that_sells_without_saying_so() {
         let judged = |status: &str, category: &str, class| {
-            judge(Some(status).filter(|s| !s.is_empty()).map(str::to_owned), Some(category).filter(|c| !c.is_empty()).map(str::to_owned), class)
+            judge(
+                Some(status).filter(|s| !s.is_empty()).map(str::to_owned),
+                Some(category).filter(|c| !c.is_empty()).map(str::to_owned),
+                class,
+            )
         };
         let never = May::Never { category: "MARKETING".to_owned() };
         for (status, category, class, expected) in [

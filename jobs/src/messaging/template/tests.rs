@@ -69,7 +69,10 @@ fn typed_parameters_are_those_of_the_template() {
 fn a_code_stands_where_the_carrier_wants_it_and_overtakes_everything() {
     let [bill, code, warning, _] = samples();
     let filled = code.fill(Language::Hi, None);
-    assert_eq!((filled.code.as_deref(), filled.body.len(), filled.name.as_str()), (Some("012345"), 0, "sign_in_code_v1"));
+    assert_eq!(
+        (filled.code.as_deref(), filled.body.len(), filled.name.as_str()),
+        (Some("012345"), 0, "sign_in_code_v1")
+    );
     let lanes = [&bill, &code, &warning].map(|content| content.class().lane());
     assert_eq!(lanes, [Lane::Transactional, Lane::Otp, Lane::Transactional]);
     assert_eq!(bill.fill(Language::En, None).code, None);

@@ -65,7 +65,8 @@ impl CloudApi {
         }
         // The session's address takes its token in another way than everything else.
         let token = self.app_of(of).ok_or_else(|| failed(NO_APP))?.access_token.expose_secret();
-        let mut secret = header::HeaderValue::from_str(&format!("OAuth {token}")).map_err(|_| failed("a token that is none"))?;
+        let mut secret =
+            header::HeaderValue::from_str(&format!("OAuth {token}")).map_err(|_| failed("a token that is none"))?;
         secret.set_sensitive(true);
         let request = self.manage(of, Method::POST, &opened.id)?;
         let (client, request) = request.build_split();
@@ -263,7 +264,8 @@ fn owned(value: &Value, key: &str) -> Option<String> {
 /// A template as it is listed; nothing where it has no id, name or language.
 fn remote_of(shown: &Value) -> Option<RemoteTemplate> {
     // An id becomes part of an address.
-    let id = word(shown, "id").filter(|id| (1..=32).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_digit()))?;
+    let id =
+        word(shown, "id").filter(|id| (1..=32).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_digit()))?;
     let category = owned(shown, "category").unwrap_or_default();
     let empty = Vec::new();
     let components = shown.get("components").and_then(Value::as_array).unwrap_or(&empty);
@@ -358,7 +360,11 @@ mod tests {
             examples: vec![("number".into(), "1".into()), ("name".into(), "Asha".into()), ("end".into(), "x".into())],
             footer: Some("Reply STOP".into()),
             buttons: vec![
-                ButtonForm::Url { text: "Open".into(), url: "https://a.example/{{1}}".into(), example: Some("https://a.example/x".into()) },
+                ButtonForm::Url {
+                    text: "Open".into(),
+                    url: "https://a.example/{{1}}".into(),
+                    example: Some("https://a.example/x".into()),
+                },
                 ButtonForm::Phone { text: "Call".into(), number: "+919876500142".into() },
                 ButtonForm::CopyCode { example: "DIWALI25".into() },
                 ButtonForm::QuickReply { text: "Stop".into() },
