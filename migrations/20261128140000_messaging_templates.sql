@@ -28,4 +28,7 @@ create table muneem.messaging_templates (
     primary key (business_id, waba_id, name, language)
 );
 
+grant select, insert, update, delete on muneem.messaging_templates to muneem_app;
+grant select on muneem.messaging_templates to muneem_auditor;
+
 select muneem.people_build_wall();
