@@ -148,7 +148,7 @@ enum Account {
 
 pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
     if let Command::Templates(args) = args.command {
-        return templates::run(args, config).await;
+        return Box::pin(templates::run(args, config)).await;
     }
     let (_database, app) = super::open(config).await?;
     let mut db = app.deps.db.acquire().await?;

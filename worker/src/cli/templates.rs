@@ -222,6 +222,9 @@ fn in_words(row: &Compared) -> String {
         Verdict::Differs => format!("differs: {}", parts()),
         Verdict::CategoryChanged => {
             let category = row.carrier_category.as_deref().unwrap_or_default();
+            // It announces a change a day before it makes it.
+            let is = row.theirs.as_ref().is_some_and(|theirs| theirs.form.category == category);
+            let takes = if is { "takes" } else { "will take" };
             let others: Vec<_> = row
                 .differs
                 .iter()
@@ -229,7 +232,7 @@ fn in_words(row: &Compared) -> String {
                 .map(|part| part.as_str())
                 .collect();
             let also = if others.is_empty() { String::new() } else { format!("; differs: {}", others.join(", ")) };
-            format!("the carrier takes it for {category}{also}")
+            format!("the carrier {takes} it for {category}{also}")
         }
         Verdict::OnlyThere => "only there".to_owned(),
     }

@@ -170,7 +170,7 @@ async fn what_the_carrier_changed_is_shown_mended_or_left_alone() {
     fresh.review(json!({ "name": "payment_reminder_v1", "category": "MARKETING" })).await;
     fresh.review(json!({ "name": "security_alert_v1", "language": "hi", "status": "DISABLED" })).await;
     fresh.review(json!({ "name": "tax_invoice_v1", "language": "hi", "correct_category": "MARKETING" })).await;
-    fresh.review(json!({ "name": "opt_out_confirmed_v1", "language": "en", "status": "DELETED" })).await;
+    fresh.review(json!({ "name": "opt_out_confirmed_v1", "status": "DELETED" })).await;
 
     let told = fresh.templates(&["diff"]).await;
     assert_eq!(told.code, Some(1), "{}", told.err);
