@@ -204,7 +204,8 @@ mod tests {
     #[test]
     fn each_part_that_differs_is_named() {
         let library = Library::load(None).expect("shipped");
-        let changes: [(Part, fn(&mut TemplateForm)); 7] = [
+        type Change = fn(&mut TemplateForm);
+        let changes: [(Part, Change); 7] = [
             (Part::Category, |form| form.category = "MARKETING".to_owned()),
             (Part::Format, |form| form.named = false),
             (Part::Header, |form| form.header = HeaderForm::Image),
