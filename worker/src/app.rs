@@ -13,7 +13,7 @@ use muneem_jobs::{
     Deps,
     evidence::{Actor, By},
     law,
-    messaging::{self, Credentials},
+    messaging::{self, Credentials, template},
     outbound::{Carrier, Chance, Clock, KeyManager, Mailer},
     people::{
         self,
@@ -316,13 +316,17 @@ impl App {
             }),
             _ => None,
         };
-        let carrier: Arc<dyn Carrier> = Arc::new(CloudApi::new(&whatsapp::Settings {
+        // Before anything is asked for or sent: a fault in the words names its file.
+        let words = template::Library::load(config.messaging.templates_dir.as_deref()).context("the templates")?;
+        template::install(&words)?;
+        let cloud = CloudApi::new(&whatsapp::Settings {
             base_url: settings.base_url.clone(),
             api_version: settings.api_version.clone(),
             credentials: credentials.clone(),
             prove_secret: true,
             timeouts: Timeouts { connect: settings.connect_timeout, total: settings.request_timeout },
-        })?);
+        })?;
+        let carrier: Arc<dyn Carrier> = Arc::new(cloud.of_app(settings.app_id.clone()));
         let mailer: Arc<dyn Mailer> = match config.messaging.mail.settings()? {
             Some(settings) => Arc::new(Smtp::new(settings, Arc::clone(&clock))?),
             None => Arc::new(mail::NotConfigured),

@@ -189,6 +189,9 @@ pub struct Schedule {
 /// Channels to people.
 #[derive(Clone, Debug, Deserialize)]
 pub struct Messaging {
+    /// Templates of the installation's own; `None`: the shipped ones alone.
+    #[serde(deserialize_with = "path_unless_empty")]
+    pub templates_dir: Option<PathBuf>,
     /// The Cloud API.
     pub whatsapp: Whatsapp,
     /// The mail server.
@@ -202,6 +205,9 @@ pub struct Whatsapp {
     pub base_url: String,
     /// `v25.0`
     pub api_version: String,
+    /// The app that the token belongs to, where it is named.
+    #[serde(deserialize_with = "unless_empty")]
+    pub app_id: Option<String>,
     /// Of the system user.
     #[serde(skip)]
     pub access_token: Option<SecretString>,

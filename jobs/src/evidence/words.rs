@@ -67,6 +67,12 @@ words! {
         /// Somebody has seen to it.
         ALERT_ENDED = "messaging.alert_ended",
     }
+    what_is_missing_is_made_and_what_came_of_it_is_told {
+        /// A template is about to be submitted to the carrier.
+        TEMPLATE_SUBMITTED = "messaging.template_submitted",
+        /// What the carrier answered to it.
+        TEMPLATE_ANSWERED = "messaging.template_answered",
+    }
     atk_085_what_cannot_be_recorded_is_not_done {
         /// A document was checked and has its number here.
         INVOICE_REGISTERED = "invoice.document_registered",

@@ -101,17 +101,15 @@ pub(super) async fn now_or_later(
 
 async fn request_message(tx: &mut PgConnection, ctx: &JobContext, outgoing: &Outgoing<'_>) -> Result<(), Error> {
     let Outgoing { invoice, whatsapp, pdf_digest, .. } = outgoing;
-    let language = match whatsapp.language.as_deref() {
-        Some("hi") => messaging::Language::Hi,
-        _ => messaging::Language::En,
-    };
+    let language = messaging::Language::of(whatsapp.language.as_deref().unwrap_or("en"));
     let supplier = &invoice.supplier;
     let one_line = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let nobody = match language {
-        messaging::Language::En => "Customer",
-        messaging::Language::Hi => "ग्राहक",
-    };
-    let customer_name = invoice.buyer.as_ref().and_then(|buyer| buyer.name.as_deref()).unwrap_or(nobody);
+    // In the language that the words around it will be in.
+    let hindi = language.chain().find(|one| matches!(one, messaging::Language::En | messaging::Language::Hi));
+    let nobody = if hindi == Some(messaging::Language::Hi) { "ग्राहक" } else { "Customer" };
+    // Some tills write a dot or a dash where there is no name.
+    let says = |name: &&str| name.chars().any(char::is_alphanumeric);
+    let customer_name = invoice.buyer.as_ref().and_then(|buyer| buyer.name.as_deref()).filter(says).unwrap_or(nobody);
     let total = tax::work_out(invoice).total;
     let message = messaging::NewMessage {
         business: ctx.business,

@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use chrono::{DateTime, Utc};
 
 use super::{MailId, MessageId, WebhookId, campaign::CampaignId, mail, wishes};
@@ -54,15 +56,15 @@ pub enum Error {
     #[error("template parameter {field} {mend}")]
     BadParameter {
         /// The parameter.
-        field: &'static str,
+        field: Cow<'static, str>,
         /// What it must be.
-        mend: &'static str,
+        mend: Cow<'static, str>,
     },
     /// The template wants a file, or wants none.
     #[error("template {template} {mend}")]
     BadDocument {
         /// The template.
-        template: &'static str,
+        template: String,
         /// What it must be.
         mend: &'static str,
     },

@@ -12,6 +12,7 @@ use super::{
     holds::{self, Covers, Strike},
     intake::Owners,
     store::{self, Said},
+    template::{self, Noted},
     webhook::Update,
 };
 use crate::{
@@ -103,6 +104,7 @@ pub(super) async fn apply(
         (Scope::Number, _) => number.clone(),
         _ => None,
     };
+    note_template(conn, ctx, told, &meaning.about).await?;
     for act in &meaning.acts {
         match act {
             Do::Hold(scope, covers, until) => {
@@ -120,7 +122,10 @@ pub(super) async fn apply(
             }
             Do::Release(scope) => {
                 let Some(key) = key(*scope) else { continue };
-                holds::release_key(conn, ctx.business, (*scope, &key), "carrier", by).await?;
+                // Messages may also wait for a template that nothing holds: one that was not approved yet.
+                if holds::release_key(conn, ctx.business, (*scope, &key), "carrier", by).await? == 0 {
+                    holds::wake(conn, ctx.business, scope.as_str(), by.now).await?;
+                }
             }
             Do::People(limit) => {
                 for number in &numbers {
@@ -156,6 +161,21 @@ pub(super) async fn apply(
         at: told.at,
     };
     health::note_alert(conn, ctx.business, &new, by).await
+}
+
+/// Keeps what is told of a template where each send looks.
+async fn note_template(conn: &mut PgConnection, ctx: &JobContext, told: &Told<'_>, about: &About) -> Result<(), Error> {
+    let About::Template(name, language) = about else { return Ok(()) };
+    let said =
+        |field: &str, part: &str| Some(text(told.value, part)).filter(|word| told.field == field && !word.is_empty());
+    let noted = Noted {
+        status: said("message_template_status_update", "event"),
+        category: said("template_category_update", "new_category"),
+        correct_category: said("template_category_update", "correct_category"),
+        quality: said("message_template_quality_update", "new_quality_score"),
+    };
+    let account = (ctx.business, told.update.waba.as_str());
+    template::note_status(conn, account, (name, language), &noted, told.at).await
 }
 
 /// Which of a business's numbers is displayed so; the carrier writes it with and without plus and spaces.

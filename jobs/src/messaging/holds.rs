@@ -296,17 +296,28 @@ pub(super) async fn release(
         details: json!({ "because": because }),
     });
     by.record_all(conn, acts.collect()).await?;
-    let scopes: std::collections::BTreeSet<_> = released.iter().map(|(scope, _)| scope).collect();
+    let scopes: std::collections::BTreeSet<_> = released.iter().map(|(scope, _)| scope.as_str()).collect();
     for scope in scopes {
-        for (id, class) in store::list_held(conn, business, scope, WOKEN).await? {
-            let send = NewJob::of(business, &Send { message_id: id })?.lane(class.lane());
-            queue::enqueue(conn, &send).await?;
-        }
-    }
-    if !released.is_empty() {
-        campaign::wake(conn, business, by.now).await?;
+        wake(conn, business, scope, by.now).await?;
     }
     Ok(released.len())
+}
+
+/// Lets what waits for a scope try at once, and campaigns look again.
+///
+/// # Errors
+/// The database fails.
+pub(super) async fn wake(
+    conn: &mut PgConnection,
+    business: BusinessId,
+    scope: &str,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    for (id, class) in store::list_held(conn, business, scope, WOKEN).await? {
+        let send = NewJob::of(business, &Send { message_id: id })?.lane(class.lane());
+        queue::enqueue(conn, &send).await?;
+    }
+    campaign::wake(conn, business, now).await
 }
 
 /// Releases whatever holds one thing; how many holds that were.

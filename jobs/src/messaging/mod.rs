@@ -42,7 +42,7 @@ mod staff;
 #[cfg(test)]
 mod staff_tests;
 mod store;
-mod template;
+pub mod template;
 mod trail;
 mod warn_staff;
 mod webhook;
@@ -71,7 +71,7 @@ pub use send_link::SendLink;
 pub use send_mail::SendMail;
 pub use staff::{Desk, Way, send_code, way_to};
 pub use template::{
-    ApprovalLink, Category, Content, Header, Language, SignInCode, SignInWarning, TEMPLATES, TaxInvoice, Template,
+    ApprovalLink, Category, Content, Header, Language, Named, SignInCode, SignInWarning, TaxInvoice, Template,
 };
 pub use warn_staff::WarnStaff;
 pub use webhook::{Inbound, Person, Preference, SignatureError, sign, verify_signature, verify_token};
@@ -171,21 +171,31 @@ pub async fn request(
 
 /// The template says whether there is a file; its name must look like a file's on the recipient's phone.
 fn check_document(new: &NewMessage) -> Result<(), Error> {
-    let template = new.content.template();
-    let mend = match (new.content.words(new.language).header, &new.document) {
-        (Header::Document, None) => "needs a document",
-        (Header::None, Some(_)) => "takes no document",
-        (Header::Document, Some(document)) => {
+    let words = new.content.words(new.language);
+    let endings: &[&str] = match words.map(|words| &words.header) {
+        Some(Header::Document) => &[".pdf"],
+        Some(Header::Image) => &[".png", ".jpg", ".jpeg"],
+        Some(Header::None | Header::Text(_)) | None => &[],
+    };
+    let mend = match (endings, &new.document) {
+        ([], None) => return Ok(()),
+        ([], Some(_)) => "takes no document",
+        (_, None) => "needs a document",
+        (endings, Some(document)) => {
             let name = &document.filename;
             let plain = name.chars().all(|character| !character.is_control() && !matches!(character, '/' | '\\' | '"'));
-            if plain && (5..=200).contains(&name.len()) && name.ends_with(".pdf") {
+            let fits = endings.iter().any(|ending| name.ends_with(ending));
+            if plain && (5..=200).contains(&name.len()) && fits {
                 return Ok(());
             }
-            "needs a document named like INV-1042.pdf"
+            if endings == [".pdf"] {
+                "needs a document named like INV-1042.pdf"
+            } else {
+                "needs a picture named like a.png or a.jpg"
+            }
         }
-        (Header::None, None) => return Ok(()),
     };
-    Err(Error::BadDocument { template, mend })
+    Err(Error::BadDocument { template: new.content.template().to_owned(), mend })
 }
 
 /// One message, or nothing: also when it is not of this business. `None` sees those of all.

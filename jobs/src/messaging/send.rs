@@ -16,6 +16,7 @@ use super::{
     rules::{self, Next},
     sealed,
     store::{self, Envelope},
+    template::{self, May},
     trail::Trail,
 };
 use crate::{
@@ -30,6 +31,9 @@ use crate::{
 
 /// The carrier keeps an upload for thirty days; a message may lie in our queue for a day after we looked.
 const MEDIA_LIFE: TimeDelta = TimeDelta::days(30 - 2);
+
+/// A template that is not approved yet is looked at again after this time; the carrier's word wakes its messages before.
+pub(super) const TEMPLATE_LOOK: TimeDelta = TimeDelta::minutes(15);
 
 /// After its attempt was committed. A machine that slept in between comes back when the attempt may long be judged.
 const LATEST_POST: TimeDelta = TimeDelta::seconds(10);
@@ -85,6 +89,19 @@ impl Job for Send {
                 return wait(ctx, id, (&scope, code), until).await;
             }
         };
+        let account = (ctx.business, envelope.waba_id.as_str());
+        let words = (envelope.template.as_str(), envelope.language.as_str());
+        match template::may_send(&mut conn, account, words, envelope.class).await? {
+            May::Send => {}
+            May::NotNow { .. } => {
+                drop(conn);
+                return wait(ctx, id, ("template", None), ctx.now() + TEMPLATE_LOOK).await;
+            }
+            May::Never { .. } => {
+                drop(conn);
+                return leave_out(ctx, id, "template_is_marketing").await;
+            }
+        }
         let (to, content) = sealed::open_message(&mut conn, &ctx.deps.vault, (ctx.business, id), &envelope).await?;
         let person = sealed::person(&mut conn, &ctx.deps.vault, ctx.business, &to).await?;
         let sender = accounts::sender_of(&mut conn, &ctx.deps.vault, ctx.business, &envelope.number).await?;
@@ -323,6 +340,19 @@ async fn follow_the_dead(ctx: &JobContext, id: MessageId) -> Result<Done, Error>
         ledger.write(&mut tx, ctx).await?;
         trail.write(&mut tx).await?;
     }
+    ctx.complete(&mut tx, None).await?;
+    tx.commit().await?;
+    Ok(Done::Acked)
+}
+
+/// Leaves a message out that must not go.
+async fn leave_out(ctx: &JobContext, id: MessageId, because: &'static str) -> Result<Done, Error> {
+    let mut tx = ctx.begin().await?;
+    let mut trail = Trail::of(ctx, Send::KIND);
+    let mut ledger = Ledger::lock(&mut tx, ctx.business, [id], ctx.now()).await?;
+    ledger.skip(id, because, &mut trail);
+    ledger.write(&mut tx, ctx).await?;
+    trail.write(&mut tx).await?;
     ctx.complete(&mut tx, None).await?;
     tx.commit().await?;
     Ok(Done::Acked)

@@ -7,6 +7,7 @@ mod events;
 mod holds;
 mod limits;
 mod messages;
+mod templates;
 mod webhooks;
 
 use chrono::{DateTime, Utc};
@@ -32,6 +33,10 @@ pub(super) use limits::{
 pub(super) use messages::{
     Envelope, MessageRow, NewRow, find_message, insert_message, insert_messages, list_held, list_messages,
     list_queued_for, load_envelopes, lock_messages, update_messages,
+};
+pub(super) use templates::{
+    PulledTemplate, ToldTemplate, find_template, forget_templates, list_templates, note_template, note_template_gone,
+    upsert_templates,
 };
 pub(super) use webhooks::{NewWebhook, StoredWebhook, insert_webhooks, list_webhooks};
 

@@ -5,6 +5,7 @@
 //! message may or may not be on its way and only a status webhook can tell.
 
 mod code;
+mod form;
 mod phone;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use secrecy::SecretString;
 
 pub use code::{CODES, Class, CodeRow, Scope, Via, class_of, meaning_of};
+pub use form::{ButtonForm, CodeForm, HeaderForm, RemoteTemplate, SampleHandle, Submitted, TemplateForm};
 pub use phone::{Phone, PhoneError};
 
 /// Sends on behalf of one of a business's WhatsApp numbers.
@@ -42,6 +44,51 @@ pub trait Carrier: Send + Sync + 'static {
     /// # Errors
     /// [`LookUpError`]
     async fn look_up_account(&self, _of: &Sender, _waba_id: &str) -> Result<AccountFacts, LookUpError> {
+        Err(LookUpError::Failed(Failure::new("nobody to ask")))
+    }
+
+    /// Every template of an account, all pages.
+    ///
+    /// # Errors
+    /// [`LookUpError`]
+    async fn list_templates(&self, _of: &Sender, _waba_id: &str) -> Result<Vec<RemoteTemplate>, LookUpError> {
+        Err(LookUpError::Failed(Failure::new("nobody to ask")))
+    }
+
+    /// Hands over a file that shows the carrier's reviewers what stands at a template's head.
+    ///
+    /// # Errors
+    /// [`LookUpError`]; repeating it does no harm.
+    async fn upload_sample(&self, _of: &Sender, _sample: &Media) -> Result<SampleHandle, LookUpError> {
+        Err(LookUpError::Failed(Failure::new("nobody to ask")))
+    }
+
+    /// Submits a new template. The carrier refuses a name and language that it has already, so that one that was asked
+    /// for twice is there once.
+    ///
+    /// # Errors
+    /// [`LookUpError`]; where it failed, the template may be there all the same.
+    async fn create_template(
+        &self,
+        _of: &Sender,
+        _waba_id: &str,
+        _form: &TemplateForm,
+        _sample: Option<&SampleHandle>,
+    ) -> Result<Submitted, LookUpError> {
+        Err(LookUpError::Failed(Failure::new("nobody to ask")))
+    }
+
+    /// Puts other words and parts into a template that the carrier has. The category of an approved one stays.
+    ///
+    /// # Errors
+    /// [`LookUpError`]; where it failed, it may be changed all the same.
+    async fn edit_template(
+        &self,
+        _of: &Sender,
+        _known: &RemoteTemplate,
+        _form: &TemplateForm,
+        _sample: Option<&SampleHandle>,
+    ) -> Result<(), LookUpError> {
         Err(LookUpError::Failed(Failure::new("nobody to ask")))
     }
 }
@@ -183,12 +230,56 @@ pub struct FilledTemplate {
     pub name: String,
     /// The carrier's language code: `en`, `hi`.
     pub language: String,
-    /// The file in the header, if the template has one.
-    pub header: Option<DocumentHeader>,
+    /// What the header is filled with, if it takes something.
+    pub header: Option<FilledHeader>,
     /// Values of the named body parameters.
     pub body: Vec<(String, String)>,
     /// The code of an authentication template: its only parameter, which has no name, and what its button copies.
     pub code: Option<String>,
+    /// What its buttons are filled with, those that take something.
+    pub buttons: Vec<FilledButton>,
+}
+
+/// What a header is filled with.
+#[derive(Clone)]
+pub enum FilledHeader {
+    /// A PDF.
+    Document(DocumentHeader),
+    /// A picture.
+    Image(MediaId),
+    /// The parameter of its line.
+    Text {
+        /// Its name.
+        name: String,
+        /// Its value.
+        text: String,
+    },
+}
+
+/// What a button is filled with; `index` is its place in the template, from 0.
+#[derive(Clone)]
+pub enum FilledButton {
+    /// What comes back when it is tapped.
+    QuickReply {
+        /// Its place.
+        index: usize,
+        /// At most 256 characters.
+        payload: String,
+    },
+    /// The end of the address.
+    Url {
+        /// Its place.
+        index: usize,
+        /// What stands in the place of the variable.
+        suffix: String,
+    },
+    /// The code that is copied.
+    CopyCode {
+        /// Its place.
+        index: usize,
+        /// At most 15 letters and digits.
+        code: String,
+    },
 }
 
 /// A file at the head of a message.

@@ -1,6 +1,7 @@
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use muneem_jobs::messaging::template::{self, Library};
 
 use super::output::{self, Output};
 use crate::config::{Config, DEFAULTS, Problems};
@@ -36,6 +37,12 @@ pub(crate) fn run(args: &Args, load: impl FnOnce() -> Result<Config, Problems>) 
             })?;
             for warning in &config.warnings {
                 super::complain(&format!("config: {warning}"));
+            }
+            if let Err(template::Problems(problems)) = Library::load(config.messaging.templates_dir.as_deref()) {
+                for problem in problems {
+                    super::complain(&format!("templates: {problem}"));
+                }
+                return Ok(ExitCode::FAILURE);
             }
         }
     }

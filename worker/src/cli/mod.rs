@@ -21,6 +21,7 @@ mod sandbox;
 mod schedule;
 mod senders;
 mod serve;
+mod templates;
 mod webhooks;
 
 use std::{io::Write, path::PathBuf, process::ExitCode};

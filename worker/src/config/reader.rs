@@ -273,6 +273,7 @@ impl Reader {
                 vault: Box::new(Vault { host_url, ..vault }),
                 schedule,
                 messaging: Messaging {
+                    templates_dir: messaging.templates_dir,
                     whatsapp: Whatsapp {
                         base_url: messaging.whatsapp.base_url.trim_end_matches('/').to_owned(),
                         access_token,
@@ -376,6 +377,13 @@ impl Reader {
         if !(base_url.starts_with("https://") || is_loopback(base_url)) {
             problems.push(
                 "`messaging.whatsapp.base_url` must begin with https:// (plain http is for loopback alone)".to_owned(),
+            );
+        }
+        let app_id = lookup(&self.merged, "messaging.whatsapp.app_id").and_then(Value::as_str).unwrap_or_default();
+        if app_id.len() > 32 || !app_id.bytes().all(|byte| byte.is_ascii_digit()) {
+            problems.push(
+                "`messaging.whatsapp.app_id` must be the digits of an app's id: copy it from the app's dashboard"
+                    .to_owned(),
             );
         }
         self.problems.append(&mut problems);

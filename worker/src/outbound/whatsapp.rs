@@ -1,5 +1,7 @@
 //! Meta's Cloud API over HTTP.
 
+mod templates;
+
 use std::{fmt::Write, time::Duration};
 
 use async_trait::async_trait;
@@ -9,8 +11,9 @@ use muneem_jobs::{
     outbound::{
         Carrier, Wamid,
         carrier::{
-            Accepted, AccountFacts, AppAccess, Class, Failure, LookUpError, Media, MediaId, NumberFacts,
-            OutgoingMessage, Refusal, SendOutcome, Sender, UploadError, Via, class_of, without_numbers,
+            Accepted, AccountFacts, AppAccess, Class, Failure, FilledButton, FilledHeader, LookUpError, Media, MediaId,
+            NumberFacts, OutgoingMessage, Refusal, RemoteTemplate, SampleHandle, SendOutcome, Sender, Submitted,
+            TemplateForm, UploadError, Via, class_of, without_numbers,
         },
     },
 };
@@ -19,6 +22,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 use sha2::Sha256;
+
+pub(crate) use templates::{components_of, format_of};
 
 use super::http::{self, Timeouts};
 
@@ -48,6 +53,8 @@ pub struct CloudApi {
     prove_secret: bool,
     /// The installation's.
     app: Option<AppAccess>,
+    /// Its id, where sample files are uploaded to.
+    app_id: Option<String>,
 }
 
 impl CloudApi {
@@ -67,12 +74,26 @@ impl CloudApi {
             api_version: settings.api_version.clone(),
             prove_secret: settings.prove_secret,
             app,
+            app_id: None,
         })
+    }
+
+    /// With the id of the installation's app, to which sample files of templates are uploaded; without, the carrier
+    /// finds the app by its token.
+    #[must_use]
+    pub fn of_app(mut self, app_id: Option<String>) -> Self {
+        self.app_id = app_id;
+        self
+    }
+
+    /// The app that may act for this number.
+    fn app_of<'a>(&'a self, from: &'a Sender) -> Option<&'a AppAccess> {
+        from.app.as_deref().or(self.app.as_ref())
     }
 
     /// A request of the app that may send from this number; nothing when there is no such app.
     fn request(&self, from: &Sender, method: Method, path: &str) -> Option<reqwest::RequestBuilder> {
-        let app = from.app.as_deref().or(self.app.as_ref())?;
+        let app = self.app_of(from)?;
         let version = app.api_version.as_deref().unwrap_or(&self.api_version);
         let request = self
             .client
@@ -173,6 +194,34 @@ impl Carrier for CloudApi {
         let told: AccountAnswer = self.ask(of, waba_id, "currency,primary_business_location").await?;
         Ok(AccountFacts { currency: word(told.currency), country: word(told.primary_business_location) })
     }
+
+    async fn list_templates(&self, of: &Sender, waba_id: &str) -> Result<Vec<RemoteTemplate>, LookUpError> {
+        self.templates(of, waba_id).await
+    }
+
+    async fn upload_sample(&self, of: &Sender, sample: &Media) -> Result<SampleHandle, LookUpError> {
+        self.sample(of, sample).await
+    }
+
+    async fn create_template(
+        &self,
+        of: &Sender,
+        waba_id: &str,
+        form: &TemplateForm,
+        sample: Option<&SampleHandle>,
+    ) -> Result<Submitted, LookUpError> {
+        self.submit(of, waba_id, form, sample).await
+    }
+
+    async fn edit_template(
+        &self,
+        of: &Sender,
+        known: &RemoteTemplate,
+        form: &TemplateForm,
+        sample: Option<&SampleHandle>,
+    ) -> Result<(), LookUpError> {
+        self.edit(of, known, form, sample).await
+    }
 }
 
 /// The message in the carrier's JSON.
@@ -180,11 +229,14 @@ fn body_of(message: &OutgoingMessage) -> serde_json::Value {
     let template = &message.template;
     let mut components = Vec::with_capacity(2);
     if let Some(header) = &template.header {
-        let document = json!({ "id": header.media.0, "filename": header.filename });
-        components.push(json!({
-            "type": "header",
-            "parameters": [{ "type": "document", "document": document }],
-        }));
+        let parameter = match header {
+            FilledHeader::Document(file) => {
+                json!({ "type": "document", "document": { "id": file.media.0, "filename": file.filename } })
+            }
+            FilledHeader::Image(media) => json!({ "type": "image", "image": { "id": media.0 } }),
+            FilledHeader::Text { name, text } => json!({ "type": "text", "parameter_name": name, "text": text }),
+        };
+        components.push(json!({ "type": "header", "parameters": [parameter] }));
     }
     let parameters: Vec<_> = template
         .body
@@ -200,6 +252,18 @@ fn body_of(message: &OutgoingMessage) -> serde_json::Value {
         components.push(json!({ "type": "body", "parameters": parameters }));
         components.push(json!({ "type": "button", "sub_type": "url", "index": "0", "parameters": parameters }));
     }
+    components.extend(template.buttons.iter().map(|button| {
+        let (index, sub_type, parameter) = match button {
+            FilledButton::QuickReply { index, payload } => {
+                (index, "quick_reply", json!({ "type": "payload", "payload": payload }))
+            }
+            FilledButton::Url { index, suffix } => (index, "url", json!({ "type": "text", "text": suffix })),
+            FilledButton::CopyCode { index, code } => {
+                (index, "copy_code", json!({ "type": "coupon_code", "coupon_code": code }))
+            }
+        };
+        json!({ "type": "button", "sub_type": sub_type, "index": index.to_string(), "parameters": [parameter] })
+    }));
     json!({
         "messaging_product": "whatsapp",
         "recipient_type": "individual",
@@ -413,6 +477,8 @@ struct ErrorBody {
     error_subcode: Option<i64>,
     is_transient: Option<bool>,
     error_data: Option<ErrorData>,
+    error_user_title: Option<String>,
+    error_user_msg: Option<String>,
     fbtrace_id: Option<String>,
 }
 
@@ -431,7 +497,12 @@ impl ErrorBody {
             Some(ErrorData::Text(details) | ErrorData::Object { details: Some(details) }) => Some(details),
             _ => None,
         };
-        let text = details.or(self.message.as_ref()).map_or("", String::as_str);
+        let told = match (&self.error_user_title, &self.error_user_msg) {
+            // Both say the same in some errors, and only the second says what to do.
+            (Some(title), Some(message)) if !message.starts_with(title.as_str()) => Some(format!("{title}: {message}")),
+            (title, message) => message.as_ref().or(title.as_ref()).cloned(),
+        };
+        let text = details.or(told.as_ref()).or(self.message.as_ref()).map_or("", String::as_str);
         without_numbers(text).chars().take(500).collect()
     }
 }

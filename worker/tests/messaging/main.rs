@@ -5,6 +5,7 @@ mod campaigns;
 mod receiving;
 mod senders;
 mod sending;
+mod templates;
 
 use std::{
     collections::{BTreeMap, HashMap},

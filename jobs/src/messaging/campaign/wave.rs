@@ -19,6 +19,7 @@ use crate::{
         limits::{self, Place},
         reconcile, rules, sealed, send,
         store::{Envelope, load_envelopes},
+        template::{self, May},
         trail::Trail,
     },
     outbound::{
@@ -152,6 +153,24 @@ async fn wave(ctx: &JobContext, id: CampaignId) -> Result<Wave, Error> {
             return Ok(Wave::Wait((until - now).to_std().unwrap_or_default().max(Duration::from_secs(1))));
         }
     };
+    let account = (ctx.business, first.waba_id.as_str());
+    let folder = (campaign.template.as_str(), first.language.as_str());
+    match template::may_send(&mut tx, account, folder, campaign.class).await? {
+        May::Send => {}
+        May::NotNow { .. } => {
+            tx.commit().await?;
+            return Ok(Wave::Wait(send::TEMPLATE_LOOK.to_std().unwrap_or_default()));
+        }
+        // What sells needs another consent than this campaign asked for: a person decides.
+        May::Never { .. } => {
+            let by = ctx.by(SendWave::KIND);
+            store::set_state(&mut tx, id, CampaignState::Paused, Some("template_is_marketing"), by.now).await?;
+            let details = json!({ "because": "template_is_marketing" });
+            super::record(&mut tx, words::CAMPAIGN_PAUSED, (ctx.business, id), details, &by).await?;
+            tx.commit().await?;
+            return Ok(Wave::Over);
+        }
+    }
     let mut people = Vec::with_capacity(taken.len());
     for (message, envelope) in taken.iter().zip(&envelopes) {
         let (to, content) = sealed::open_message(&mut tx, &ctx.deps.vault, (ctx.business, *message), envelope).await?;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::{
     mail,
     output::{Output, word},
-    senders,
+    senders, templates,
 };
 use crate::{app::App, config::Config};
 
@@ -66,6 +66,8 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// The words of messages: what there is, and how it stands with the carrier
+    Templates(templates::Args),
     /// Release a hold: what waits behind it goes out
     #[command(after_help = "Example:\n  muneem messaging release 019ab0c2-6f3e-7c1d-9d53-2f6b8c1e4a70")]
     Release {
@@ -172,9 +174,13 @@ enum Account {
 }
 
 pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> {
+    if let Command::Templates(args) = args.command {
+        return Box::pin(templates::run(args, config)).await;
+    }
     let (_database, app) = super::open(config).await?;
     let mut db = app.deps.db.acquire().await?;
     match args.command {
+        Command::Templates(_) => {}
         Command::List { business, limit, before, output } => {
             let business = match business {
                 Some(handle) => Some(people::load_business(&mut db, &handle).await?.business_id),

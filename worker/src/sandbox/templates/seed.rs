@@ -1,23 +1,27 @@
-//! The templates that the stand-in has from the beginning: ours, as if they had been approved.
+//! Our own templates, in the account from the beginning.
 
 use chrono::{DateTime, Utc};
-use muneem_jobs::messaging::{Category, Header, TEMPLATES, Template};
-use serde_json::{Value, json};
+use muneem_jobs::messaging::template::{form_of, library};
 
 use super::{New, Store};
+use crate::outbound::whatsapp::{components_of, format_of};
+
+/// A sample file that every app of the stand-in knows.
+const SAMPLE: &str = "4::sample";
 
 impl Store {
     /// Takes our own templates in for an account, as approved.
     pub(in super::super) fn seed(&mut self, waba: &str, now: DateTime<Utc>) {
-        for template in TEMPLATES.values() {
+        for (_, _, entry) in library().iter() {
+            let form = form_of(&entry.template);
             let new = New {
                 waba: waba.to_owned(),
-                name: template.name.clone(),
-                language: template.language.clone(),
-                category: category(template).to_owned(),
-                named: template.category != Category::Authentication,
-                components: components(template),
-                ttl: None,
+                components: components_of(&form, Some(SAMPLE)),
+                named: format_of(&form).is_some(),
+                name: form.name,
+                language: form.language,
+                category: form.category,
+                ttl: form.ttl_secs,
             };
             // Two that say the same name and language are one.
             if let Ok(id) = self.make(new, now)
@@ -30,49 +34,23 @@ impl Store {
     }
 }
 
-fn category(template: &Template) -> &'static str {
-    match template.category {
-        Category::Authentication => "AUTHENTICATION",
-        Category::Marketing => "MARKETING",
-        Category::Utility => "UTILITY",
-    }
-}
-
-fn components(template: &Template) -> Vec<Value> {
-    if template.category == Category::Authentication {
-        return vec![
-            json!({ "type": "BODY", "add_security_recommendation": true }),
-            json!({ "type": "BUTTONS", "buttons": [{ "type": "OTP", "otp_type": "COPY_CODE", "text": "Copy code" }] }),
-        ];
-    }
-    let header = match template.header {
-        Header::Document => {
-            Some(json!({ "type": "HEADER", "format": "DOCUMENT", "example": { "header_handle": ["4::sample"] } }))
-        }
-        Header::None => None,
-    };
-    let examples: Vec<_> =
-        template.parameters.iter().map(|name| json!({ "param_name": name, "example": name })).collect();
-    let mut body = json!({ "type": "BODY", "text": template.body.trim() });
-    if !examples.is_empty() {
-        body["example"] = json!({ "body_text_named_params": examples });
-    }
-    header.into_iter().chain([body]).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::{super::check, *};
 
     #[test]
     fn our_own_templates_would_be_taken_as_they_are() {
-        for template in TEMPLATES.values() {
-            let components = components(template);
-            let named = template.category != Category::Authentication;
+        assert!(library().iter().count() > 10);
+        for (folder, _, entry) in library().iter() {
+            let form = form_of(&entry.template);
+            let components = components_of(&form, Some(SAMPLE));
             let pdf = |_: &str| Some("application/pdf".to_owned());
-            if let Err(refused) = check::components(&components, category(template), named, &pdf) {
-                panic!("{} {}: {} {}", template.name, template.language, refused.code, refused.details);
+            let taken = check::components(&components, &form.category, form.named, &pdf)
+                .and_then(|()| check::ttl(form.ttl_secs, &form.category));
+            if let Err(refused) = taken {
+                panic!("{folder} {}: {} {}", form.language, refused.code, refused.details);
             }
+            assert!(!check::sells(&components), "{folder} {} would be taken for marketing", form.language);
         }
     }
 }
