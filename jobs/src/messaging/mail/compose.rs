@@ -148,7 +148,12 @@ mod tests {
             "mail_identity" => {
                 json!({ "business_name": SHARMA, "code": "abcd-efgh-ijkl", "until": "24-11-2026 12:00 IST" })
             }
-            other => panic!("give the words `{other}` a sample"),
+            // What has a template is filled with its own examples.
+            other => {
+                let template = crate::messaging::template::library().find(other, language);
+                let template = template.unwrap_or_else(|| panic!("give the words `{other}` a sample"));
+                template.parameters.iter().map(|one| (one.name.clone(), json!(one.example))).collect()
+            }
         }
     }
 
@@ -163,7 +168,8 @@ mod tests {
                 let draft = Draft { unsubscribe, ..draft(&words, language, &sample) };
                 let mail = compose(&identity(), draft).unwrap_or_else(|error| panic!("{words}: {error:?}"));
                 assert_eq!(mail.language(), Some(language.as_str()), "{words}");
-                let html = mail.html().unwrap_or_else(|| panic!("{words} has no HTML"));
+                // Words without HTML of their own go as plain text.
+                let html = mail.html().unwrap_or_default();
                 for remote in ["<img", "src=", "http://", "@import", "url("] {
                     assert!(!html.contains(remote), "{words}: {remote} asks somebody else for something");
                 }

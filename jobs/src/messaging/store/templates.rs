@@ -115,7 +115,7 @@ pub(in crate::messaging) async fn note_template_gone(
         r#"
             update muneem.messaging_templates
             set status = 'DELETED', status_at = $5, carrier_id = null
-            where business_id = $1 and waba_id = $2 and name = $3 and language = $4 and status_at < $5
+            where business_id = $1 and waba_id = $2 and name = $3 and language = $4 and status_at <= $5
             "#,
         business.0,
         waba_id,
@@ -136,7 +136,8 @@ pub(in crate::messaging) struct ToldTemplate {
     pub(in crate::messaging) quality: Option<String>,
 }
 
-/// Notes what was told at `at`, each part unless something newer is known of it.
+/// Notes what was told at `at`, each part unless something newer is known of it. The carrier tells whole seconds: of two
+/// words within one, the later told counts.
 pub(in crate::messaging) async fn note_template(
     conn: &mut PgConnection,
     (business, waba_id): (BusinessId, &str),
@@ -153,14 +154,14 @@ pub(in crate::messaging) async fn note_template(
             case when $7::text is null and $8::text is null then '-infinity'::timestamptz else $5 end, $9,
             case when $9::text is null then '-infinity'::timestamptz else $5 end)
         on conflict (business_id, waba_id, name, language) do update
-        set status = case when excluded.status_at > known.status_at then excluded.status else known.status end,
+        set status = case when excluded.status_at >= known.status_at then excluded.status else known.status end,
             status_at = greatest(known.status_at, excluded.status_at),
-            category = case when excluded.category_at > known.category_at
+            category = case when excluded.category_at >= known.category_at
                 then coalesce(excluded.category, known.category) else known.category end,
-            correct_category = case when excluded.category_at > known.category_at
+            correct_category = case when excluded.category_at >= known.category_at
                 then excluded.correct_category else known.correct_category end,
             category_at = greatest(known.category_at, excluded.category_at),
-            quality = case when excluded.quality_at > known.quality_at then excluded.quality else known.quality end,
+            quality = case when excluded.quality_at >= known.quality_at then excluded.quality else known.quality end,
             quality_at = greatest(known.quality_at, excluded.quality_at)
         "#,
         business.0,
