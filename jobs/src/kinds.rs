@@ -18,6 +18,8 @@ pub fn kinds() -> Vec<Kind> {
         Kind::of::<messaging::campaign::ReconcileWaves>(),
         Kind::of::<messaging::CheckSenders>(),
         Kind::of::<messaging::ForgetPairs>(),
+        Kind::of::<messaging::FallBack>(),
+        Kind::of::<messaging::FallBackDue>(),
         Kind::of::<messaging::SendMail>(),
         Kind::of::<messaging::SendLink>(),
         Kind::of::<messaging::mail::ApplyMailReport>(),

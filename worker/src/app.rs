@@ -350,6 +350,8 @@ impl App {
             vault: Arc::new(vault),
             messaging: messaging::Settings {
                 unknown_window: settings.reconcile_window,
+                quiet_hours: config.messaging.quiet_hours.clone(),
+                public_url: config.console.origin.clone().filter(|origin| origin.starts_with("https://")),
                 ..messaging::Settings::DEFAULT
             },
             webhooks: webhooks::Sending::new(Arc::new(receivers), sending),

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use muneem_jobs::{outbound::Email, queue::Lane};
+use muneem_jobs::{messaging::QuietHours, outbound::Email, queue::Lane};
 use secrecy::SecretString;
 use serde::Deserialize;
 
@@ -192,6 +192,9 @@ pub struct Messaging {
     /// Templates of the installation's own; `None`: the shipped ones alone.
     #[serde(deserialize_with = "path_unless_empty")]
     pub templates_dir: Option<PathBuf>,
+    /// When nothing is sent.
+    #[serde(deserialize_with = "quiet_hours")]
+    pub quiet_hours: QuietHours,
     /// The Cloud API.
     pub whatsapp: Whatsapp,
     /// The mail server.
@@ -381,6 +384,11 @@ fn millis<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration,
 
 fn unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     String::deserialize(deserializer).map(|text| Some(text).filter(|text| !text.is_empty()))
+}
+
+fn quiet_hours<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<QuietHours, D::Error> {
+    let lines = Vec::<String>::deserialize(deserializer)?;
+    QuietHours::parse(lines.iter().map(String::as_str)).map_err(serde::de::Error::custom)
 }
 
 fn email_unless_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Email>, D::Error> {

@@ -39,6 +39,14 @@ macro_rules! words {
 }
 
 words! {
+    a_frontend_sends_words_by_the_ways_it_names {
+        /// Somebody asked for a message by hand or by the API.
+        MESSAGE_ASKED = "messaging.message_asked",
+    }
+    what_does_not_reach_her_by_one_way_goes_by_the_next {
+        /// It did not reach its recipient, and goes by the next way.
+        MESSAGE_FELL_BACK = "messaging.message_fell_back",
+    }
     stop_stops_what_is_queued_and_what_comes {
         /// It was never to be sent: the recipient does not want it, or a rule forbids it.
         MESSAGE_SKIPPED = "messaging.message_skipped",

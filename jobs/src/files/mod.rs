@@ -11,7 +11,7 @@ mod sealed;
 mod store;
 
 use bytes::Bytes;
-use chrono::NaiveDate;
+use chrono::{DateTime, NaiveDate, Utc};
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use zeroize::Zeroizing;
@@ -59,14 +59,30 @@ pub struct Stored {
 /// When the store, the vault or the database fails.
 pub async fn put(deps: &Deps, business: BusinessId, media_type: &'static str, content: Bytes) -> Result<Stored, Error> {
     let mut conn = deps.db.acquire().await?;
-    let key = key_of(&mut conn, &deps.vault, business, &content).await?;
+    let (stored, sealed) = seal(&mut conn, &deps.vault, business, media_type, content).await?;
+    drop(conn);
+    deps.objects.put_if_absent(&stored.digest, sealed).await?;
+    Ok(stored)
+}
+
+/// The sealed bytes of a file, to be put into the object store under its digest before the transaction that
+/// [`record`]s it commits. For whoever has a connection already and must not wait for a second one.
+///
+/// # Errors
+/// When the vault or the database fails.
+pub async fn seal(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    business: BusinessId,
+    media_type: &'static str,
+    content: Bytes,
+) -> Result<(Stored, Bytes), Error> {
+    let key = key_of(conn, vault, business, &content).await?;
     let size_bytes = i64::try_from(content.len()).unwrap_or(i64::MAX);
     let sealed = Bytes::from(sealed::seal(&key, &content));
     let digest = digest_of(&sealed);
-    let key_sealed = deps.vault.seal(&mut conn, Class::Document, &cell(business, &digest), &key[..]).await?;
-    drop(conn);
-    deps.objects.put_if_absent(&digest, sealed).await?;
-    Ok(Stored { digest, business, size_bytes, media_type, key_sealed })
+    let key_sealed = vault.seal(conn, Class::Document, &cell(business, &digest), &key[..]).await?;
+    Ok((Stored { digest, business, size_bytes, media_type, key_sealed }, sealed))
 }
 
 /// The key for a content: the same for the same bytes of a business, as long as its index key lasts. Whoever knows the
@@ -103,7 +119,20 @@ pub async fn record(
     stored: &Stored,
     keep_until: Option<NaiveDate>,
 ) -> Result<(), Error> {
-    store::upsert(conn, stored, keep_until, deps.clock.now()).await
+    record_at(conn, stored, keep_until, deps.clock.now()).await
+}
+
+/// [`record`], for whoever has no jobs to run.
+///
+/// # Errors
+/// The database fails.
+pub async fn record_at(
+    conn: &mut PgConnection,
+    stored: &Stored,
+    keep_until: Option<NaiveDate>,
+    now: DateTime<Utc>,
+) -> Result<(), Error> {
+    store::upsert(conn, stored, keep_until, now).await
 }
 
 /// A file whose row was found and whose key is at hand.

@@ -111,26 +111,24 @@ async fn request_message(tx: &mut PgConnection, ctx: &JobContext, outgoing: &Out
     let says = |name: &&str| name.chars().any(char::is_alphanumeric);
     let customer_name = invoice.buyer.as_ref().and_then(|buyer| buyer.name.as_deref()).filter(says).unwrap_or(nobody);
     let total = tax::work_out(invoice).total;
+    let content = messaging::Content::TaxInvoice(messaging::TaxInvoice {
+        customer_name: one_line(customer_name),
+        business_name: one_line(supplier.trade_name.as_ref().unwrap_or(&supplier.legal_name)),
+        invoice_number: invoice.number.clone(),
+        amount: format!("₹{}", grouped(total)),
+    });
+    let purpose = match invoice.kind {
+        Kind::CreditNote => "invoice.credited",
+        Kind::TaxInvoice | Kind::BillOfSupply => "invoice.issued",
+    };
+    let to = Phone::parse(&whatsapp.to).map_err(|_| Error::BadPhone)?;
+    let why = (messaging::Policy::AtLeastOnce, purpose);
     let message = messaging::NewMessage {
-        business: ctx.business,
-        to: Phone::parse(&whatsapp.to).map_err(|_| Error::BadPhone)?,
-        content: messaging::Content::TaxInvoice(messaging::TaxInvoice {
-            customer_name: one_line(customer_name),
-            business_name: one_line(supplier.trade_name.as_ref().unwrap_or(&supplier.legal_name)),
-            invoice_number: invoice.number.clone(),
-            amount: format!("₹{}", grouped(total)),
-        }),
-        language,
         document: Some(messaging::Document {
             digest: (*pdf_digest).to_owned(),
             filename: super::file_name(&invoice.number),
         }),
-        policy: messaging::Policy::AtLeastOnce,
-        purpose: match invoice.kind {
-            Kind::CreditNote => "invoice.credited",
-            Kind::TaxInvoice | Kind::BillOfSupply => "invoice.issued",
-        },
-        expires_at: None,
+        ..messaging::NewMessage::new(ctx.business, to, (content, language), why)
     };
     let deps = &ctx.deps;
     messaging::request(tx, &deps.vault, deps.clock.as_ref(), deps.chance.as_ref(), &message).await?;

@@ -151,7 +151,7 @@ async fn apply_statuses(
     for ((body, update), attempt) in told.iter().zip(attempts) {
         let (What::Status { wamid, status, failure, .. }, Some(attempt)) = (&update.what, attempt) else { continue };
         let told = Told {
-            mark: &sealed::mark(conn, &ctx.deps.vault, ctx.business, wamid).await?,
+            mark: Some(&sealed::mark(conn, &ctx.deps.vault, ctx.business, wamid).await?),
             status: &ledger::parse(status),
             code: failure.as_ref().map(|(code, _)| *code),
             details: failure.as_ref().map(|(_, details)| details.as_str()),

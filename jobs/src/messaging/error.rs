@@ -68,6 +68,17 @@ pub enum Error {
         /// What it must be.
         mend: &'static str,
     },
+    /// What stands around the words does not fit.
+    #[error("{field} {mend}")]
+    BadMessage {
+        /// The field.
+        field: &'static str,
+        /// What it must be.
+        mend: &'static str,
+    },
+    /// Words of one's own are for answers: the person has not written within 24 hours (Cloud API error 131047).
+    #[error("she has not written within 24 hours, so only a template may be sent: send one")]
+    WindowClosed,
     /// The row that a job names is not there.
     #[error("message {0} does not exist")]
     NoMessage(MessageId),
@@ -111,6 +122,9 @@ pub enum Error {
     /// The words of a mail could not be filled, or its parts cannot be sent.
     #[error("mail {0}: its words")]
     MailWords(MailId, #[source] Box<mail::ComposeError>),
+    /// The words of a message by mail could not be filled, or its parts cannot be sent.
+    #[error("message {0}: its mail")]
+    MessageMail(MessageId, #[source] Box<mail::ComposeError>),
     /// What is stored of a report no longer reads.
     #[error("mail report {0}: its stored body does not read")]
     ReportUnreadable(uuid::Uuid),
@@ -176,11 +190,14 @@ impl JobError for Error {
             | Self::AppUnreadable
             | Self::BadParameter { .. }
             | Self::BadDocument { .. }
+            | Self::BadMessage { .. }
+            | Self::WindowClosed
             | Self::NoMessage(_)
             | Self::NoWebhook(_)
             | Self::NoMail(_)
             | Self::MailUnreadable(..)
             | Self::MailWords(..)
+            | Self::MessageMail(..)
             | Self::ReportUnreadable(_)
             | Self::MailIdentity(_)
             | Self::Unreadable(..) => Disposition::Fail,
@@ -216,12 +233,15 @@ impl JobError for Error {
             Self::AppUnreadable => "messaging.app_unreadable",
             Self::BadParameter { .. } => "messaging.bad_parameter",
             Self::BadDocument { .. } => "messaging.bad_document",
+            Self::BadMessage { .. } => "messaging.bad_message",
+            Self::WindowClosed => "messaging.window_closed",
             Self::NoMessage(_) => "messaging.no_message",
             Self::NoWebhook(_) => "messaging.no_webhook",
             Self::NoMail(_) => "messaging.no_mail",
             Self::MailUnreadable(..) => "messaging.mail_unreadable",
             Self::MailNotSent(..) => "messaging.mail_not_sent",
             Self::MailWords(..) => "messaging.mail_words",
+            Self::MessageMail(..) => "messaging.message_mail",
             Self::ReportUnreadable(_) => "messaging.report_unreadable",
             Self::MailIdentity(_) => "messaging.mail_identity",
             Self::Staff(_) => "messaging.staff",

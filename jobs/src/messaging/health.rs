@@ -7,7 +7,7 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
-use super::{Error, accounts, fields, holds, store};
+use super::{Error, FallBackDue, accounts, fields, holds, store};
 use crate::{
     evidence::{Act, By, Object, words},
     outbound::carrier::{AccountFacts, LookUpError, NumberFacts, NumberId},
@@ -407,6 +407,7 @@ impl Job for ForgetPairs {
 pub fn schedules() -> Result<Vec<Declaration>, schedule::Error> {
     Ok(vec![
         Declaration::of("messaging.check-senders", "23 * * * *", &CheckSenders {})?.missed(Missed::Skip),
+        Declaration::of("messaging.fall-back-due", "* * * * *", &FallBackDue {})?.missed(Missed::Skip),
         Declaration::of("messaging.forget-pairs", "41 2 * * *", &ForgetPairs {})?.missed(Missed::Skip),
     ])
 }

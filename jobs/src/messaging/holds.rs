@@ -53,9 +53,13 @@ impl Covers {
         }
     }
 
-    fn concerns(held: &str, class: MessageClass) -> bool {
-        // Templates begin conversations; answers within one are not sent through here yet.
-        held != Self::Marketing.as_str() || class == MessageClass::Marketing
+    /// Templates begin conversations; words of one's own answer within one.
+    fn concerns(held: &str, class: MessageClass, begins: bool) -> bool {
+        match held {
+            "marketing" => class == MessageClass::Marketing,
+            "begun" => begins,
+            _ => true,
+        }
     }
 }
 
@@ -64,6 +68,7 @@ impl Covers {
 pub(super) struct Line {
     scopes: Vec<String>,
     keys: Vec<String>,
+    begins: bool,
 }
 
 impl Line {
@@ -80,11 +85,13 @@ impl Line {
             (Scope::Template, template),
         ];
         let (scopes, keys) = all.into_iter().filter_map(|(scope, key)| Some((scope.as_str().to_owned(), key?))).unzip();
-        Self { scopes, keys }
+        Self { scopes, keys, begins: !words.0.starts_with(FREE) }
     }
 
-    fn of(row: &MessageRow) -> Self {
-        Self::new(&row.number, &row.waba_id, row.own_app, (&row.template, &row.language))
+    /// Of a message by WhatsApp; a mail has none.
+    fn of(row: &MessageRow) -> Option<Self> {
+        let (number, waba_id) = (row.number.as_ref()?, row.waba_id.as_deref()?);
+        Some(Self::new(number, waba_id, row.own_app, (&row.template, &row.language)))
     }
 
     fn key(&self, scope: Scope) -> Option<&str> {
@@ -92,6 +99,9 @@ impl Line {
         self.keys.get(place).map(String::as_str)
     }
 }
+
+/// How the names of words of one's own begin in a message's row.
+pub(super) const FREE: &str = "free_";
 
 /// The key of what the installation's configuration names.
 const INSTALLATION: &str = "installation";
@@ -128,7 +138,7 @@ pub(super) async fn gate(
     now: DateTime<Utc>,
 ) -> Result<Gate, Error> {
     let mut holds = store::find_holds(conn, business, (&line.scopes, &line.keys)).await?;
-    holds.retain(|hold| Covers::concerns(&hold.covers, class));
+    holds.retain(|hold| Covers::concerns(&hold.covers, class, line.begins));
     if let Some(hold) = holds.iter().filter(|hold| hold.until > now).max_by_key(|hold| hold.until) {
         return Ok(Gate::Held { scope: hold.scope.clone(), code: hold.code, until: hold.until });
     }
@@ -240,7 +250,7 @@ pub(super) async fn react(
     let mut struck: BTreeMap<(Scope, String, &'static str), DateTime<Utc>> = BTreeMap::new();
     for (sign, row) in signs {
         let Class::Hold(scope, seconds) = sign.class else { continue };
-        let line = Line::of(row);
+        let Some(line) = Line::of(row) else { continue };
         let mut strikes = vec![(scope, Covers::All, None)];
         match sign.code {
             131_048 => strikes.push((scope, Covers::Marketing, Some(by.now + AFTER_REPORTS))),
@@ -268,7 +278,7 @@ pub(super) async fn react(
                     until
                 }
             };
-            if Covers::concerns(covers.as_str(), row.class) {
+            if Covers::concerns(covers.as_str(), row.class, line.begins) {
                 let wait = waits.entry(row.message_id).or_insert(until);
                 *wait = until.max(*wait);
             }

@@ -8,7 +8,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{
-    Error, MessageClass, MessageId, State,
+    Error, MessageClass, MessageId, Recipient, State, answer,
     ledger::{Ledger, Sign},
     sealed,
     store::{self, MessageRow, StoredWebhook},
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     evidence::By,
-    outbound::Phone,
+    outbound::{Phone, carrier::NumberId},
     queue::JobContext,
     vault::Vault,
     webhooks::{self, Emission},
@@ -57,7 +57,8 @@ pub(super) async fn hear_all(
         match &update.what {
             What::Inbound(inbound) => {
                 let at = inbound.at.unwrap_or(body.received_at).min(body.received_at);
-                if let Some(event) = hear(tx, ctx, (inbound, at), by).await? {
+                let number = update.number.as_deref().and_then(|number| NumberId::parse(number).ok());
+                if let Some(event) = hear(tx, ctx, (inbound, at, number.as_ref()), by).await? {
                     events.push(event);
                 }
             }
@@ -75,7 +76,7 @@ pub(super) async fn hear_all(
 async fn hear(
     tx: &mut PgConnection,
     ctx: &JobContext,
-    (inbound, at): (&Inbound, DateTime<Utc>),
+    (inbound, at, number): (&Inbound, DateTime<Utc>, Option<&NumberId>),
     by: &By<'_>,
 ) -> Result<Option<webhooks::Event>, Error> {
     let vault = &*ctx.deps.vault;
@@ -118,6 +119,9 @@ async fn hear(
     }
     if let (true, Some(phone)) = (heard.stops, &inbound.from.phone) {
         stop_queued(tx, ctx, phone).await?;
+    }
+    if let Some(phone) = &inbound.from.phone {
+        answer::answer(tx, ctx, (phone, number), &heard).await?;
     }
     let answers = match &inbound.answers {
         Some(wamid) => {
@@ -172,23 +176,57 @@ fn user_id_of(person: &Person) -> Option<UserId> {
     person.user_id.as_deref().and_then(|id| UserId::parse(id).ok())
 }
 
-/// Whether a message may go to this person, asked in the transaction that begins its attempt; why not.
+/// One message to be judged.
+pub(super) struct Asked<'a> {
+    /// Where it would go.
+    pub(super) to: Contact,
+    /// Who else she is.
+    pub(super) others: Vec<Contact>,
+    pub(super) channel: Channel,
+    pub(super) class: MessageClass,
+    pub(super) purpose: &'a str,
+    /// No other way follows.
+    pub(super) last_way: bool,
+}
+
+impl<'a> Asked<'a> {
+    /// A message by WhatsApp; `ways` are all that lead to her, where there are several.
+    pub(super) fn by_whatsapp(
+        to: &Phone,
+        (class, purpose): (MessageClass, &'a str),
+        (ways, has_more): (Option<&Recipient>, bool),
+    ) -> Self {
+        Self {
+            to: Contact::Phone(to.clone()),
+            others: ways.map(|ways| ways.others(Channel::Whatsapp)).unwrap_or_default(),
+            channel: Channel::Whatsapp,
+            class,
+            purpose,
+            last_way: !has_more,
+        }
+    }
+}
+
+/// Whether messages may go to these people, asked in the transaction that begins their attempts; why not.
 ///
 /// # Errors
 /// The vault is sealed, or the database fails.
 pub(super) async fn judge(
     tx: &mut PgConnection,
     ctx: &JobContext,
-    people: &[(&Phone, MessageClass, &str)],
+    people: &[Asked<'_>],
 ) -> Result<Vec<Option<&'static str>>, Error> {
-    let contacts: Vec<_> = people.iter().map(|(phone, ..)| Contact::Phone((*phone).clone())).collect();
-    let items: Vec<_> = contacts
+    let items: Vec<_> = people
         .iter()
-        .zip(people)
-        .map(|(to, (_, class, purpose))| Item {
-            to,
-            others: &[],
-            question: Question { class: (*class).into(), purpose, channel: Channel::Whatsapp, last_way: true },
+        .map(|asked| Item {
+            to: &asked.to,
+            others: &asked.others,
+            question: Question {
+                class: asked.class.into(),
+                purpose: asked.purpose,
+                channel: asked.channel,
+                last_way: asked.last_way,
+            },
         })
         .collect();
     let verdicts = wishes::judge_each(tx, &ctx.deps.vault, ctx.business, &items, ctx.now()).await?;
@@ -208,7 +246,10 @@ async fn stop_queued(tx: &mut PgConnection, ctx: &JobContext, phone: &Phone) -> 
     if queued.is_empty() {
         return Ok(());
     }
-    let asked: Vec<_> = queued.iter().map(|(_, class, purpose)| (phone, *class, purpose.as_str())).collect();
+    let asked: Vec<_> = queued
+        .iter()
+        .map(|(_, class, purpose, has_more)| Asked::by_whatsapp(phone, (*class, purpose), (None, *has_more)))
+        .collect();
     let verdicts = judge(tx, ctx, &asked).await?;
     let mut trail = Trail::of(ctx, "messaging.apply_webhook");
     let ids = queued.iter().map(|(id, ..)| *id);

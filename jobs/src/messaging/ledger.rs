@@ -9,23 +9,26 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{
-    AttemptOutcome, CampaignId, Error, MessageClass, MessageId, Reference, Send, State, Status, campaign, inbound, otp,
+    AttemptOutcome, CampaignId, Error, FallBack, MessageClass, MessageId, Policy, Reference, Send, State, Status,
+    campaign, inbound, otp,
     rules::{self, Next},
     sealed,
     store::{self, AttemptRow, MessageRow},
     trail::Trail,
+    wishes::Channel,
 };
 use crate::{
     evidence::words,
     id::JobId,
     outbound::{
-        Wamid,
+        MailOutcome, Wamid,
         carrier::{self, Class, Failure, Refusal, SendOutcome, Via},
+        mailer::MailFailure,
     },
     people::BusinessId,
     queue::{self, JobContext, NewJob},
@@ -41,6 +44,8 @@ pub(super) struct Entry {
     moved: bool,
     /// The state that its campaign's counts know it in.
     counted: State,
+    /// The next way is taken, or is not to be.
+    settled: bool,
 }
 
 /// A carrier's no, for whatever else it means beside this message.
@@ -57,8 +62,8 @@ pub(super) struct Sign {
 
 /// A status as told by a webhook.
 pub(super) struct Told<'a> {
-    /// The mark of the carrier's id.
-    pub(super) mark: &'a [u8],
+    /// The mark of the carrier's id; none of a mail.
+    pub(super) mark: Option<&'a [u8]>,
     pub(super) status: &'a Status,
     pub(super) code: Option<i64>,
     pub(super) details: Option<&'a str>,
@@ -90,7 +95,7 @@ impl Ledger {
             .into_iter()
             .map(|message| {
                 let counted = message.state;
-                (message.message_id, Entry { message, attempts: Vec::new(), moved: false, counted })
+                (message.message_id, Entry { message, attempts: Vec::new(), moved: false, counted, settled: false })
             })
             .collect();
         for (id, attempt) in store::list_attempt_rows(conn, &ids).await? {
@@ -168,6 +173,87 @@ impl Ledger {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.message.not_before = Some(until);
             entry.moved = true;
+        }
+    }
+
+    /// It rests by our own rule: the time that it may take begins anew.
+    pub(super) fn rest(&mut self, id: MessageId, until: DateTime<Utc>) {
+        if let Some(entry) = self.entries.get_mut(&id)
+            && let (Some(_), Some(secs)) = (entry.message.fall_back_at, entry.message.fall_back_secs)
+        {
+            entry.message.fall_back_at = Some(until + TimeDelta::seconds(i64::from(secs)));
+            entry.moved = true;
+        }
+    }
+
+    /// The next way was taken, or is not to be.
+    pub(super) fn settle(&mut self, id: MessageId) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.message.fall_back_at = None;
+            entry.settled = true;
+            entry.moved = true;
+        }
+    }
+
+    /// Whether the next way is to be taken is looked at then.
+    pub(super) fn look_again(&mut self, id: MessageId, at: DateTime<Utc>) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.message.fall_back_at = Some(at);
+            entry.moved = true;
+        }
+    }
+
+    /// Writes down what the mail server said; what is to become of the message when another attempt may follow.
+    pub(super) fn answer_mail(
+        &mut self,
+        (id, number): (MessageId, i32),
+        outcome: &MailOutcome,
+        trail: &mut Trail<'_>,
+    ) -> Option<Next> {
+        let now = self.now;
+        let entry = self.entries.get_mut(&id)?;
+        let state = entry.message.state;
+        let attempt = entry.attempt(number)?;
+        // A report was faster than the answer and knows better.
+        if attempt.outcome != AttemptOutcome::Posting {
+            return None;
+        }
+        match outcome {
+            MailOutcome::Accepted => {
+                attempt.end(AttemptOutcome::Accepted, now);
+                trail.note(words::MESSAGE_SENT, id, json!({ "attempt": number, "told_by": "answer" }));
+                if matches!(state, State::Queued | State::Posting | State::Unknown | State::UnknownFinal) {
+                    entry.move_to(State::Accepted);
+                }
+                entry.note_duplicate(now);
+                None
+            }
+            MailOutcome::Unknown(failure) => {
+                self.leave_unknown((id, number), &said(failure), trail);
+                None
+            }
+            MailOutcome::NotSent(failure) => {
+                attempt.note_failure(&said(failure));
+                attempt.end(AttemptOutcome::NotSent, now);
+                trail.note(words::ATTEMPT_FAILED, id, came_to(number, AttemptOutcome::NotSent, None));
+                if state != State::Posting {
+                    return None;
+                }
+                entry.move_to(State::Queued);
+                entry.message.error_details = Some(failure.to_string());
+                Some(Next::Again(rules::after_not_sent(entry.count(&[AttemptOutcome::NotSent]))))
+            }
+            MailOutcome::Refused(failure) => {
+                attempt.note_failure(&said(failure));
+                attempt.end(AttemptOutcome::Refused, now);
+                trail.note(words::ATTEMPT_FAILED, id, came_to(number, AttemptOutcome::Refused, None));
+                if state != State::Posting {
+                    return None;
+                }
+                entry.follow(Next::Never, (None, Some(&failure.to_string())));
+                trail.note(words::MESSAGE_FAILED, id, json!({ "why": "refused", "status": failure.status }));
+                Some(Next::Never)
+            }
         }
     }
 
@@ -313,7 +399,7 @@ impl Ledger {
             _ => AttemptOutcome::Accepted,
         };
         if adopted || outcome != before {
-            attempt.mark = attempt.mark.take().or_else(|| Some(told.mark.to_vec()));
+            attempt.mark = attempt.mark.take().or_else(|| told.mark.map(<[u8]>::to_vec));
             if adopted {
                 attempt.adopted_at = attempt.adopted_at.or(Some(now));
             }
@@ -389,6 +475,9 @@ impl Ledger {
         for (campaign, (at, class)) in streams {
             campaign::come_again(conn, (self.business, campaign, class), at).await?;
         }
+        for entry in self.entries.values_mut() {
+            entry.aim(self.now);
+        }
         let moved: Vec<_> = self.entries.values().filter(|entry| entry.moved).map(|entry| &entry.message).collect();
         store::update_messages(conn, &moved, self.now).await?;
         let changed: Vec<_> = self
@@ -421,6 +510,12 @@ impl Ledger {
                 otp::message_failed(conn, self.business, row.message_id).await.map_err(Box::new)?;
             }
         }
+        for (row, _) in &moves {
+            if row.fall_back_at.is_some_and(|at| at <= self.now) {
+                let next = NewJob::of(self.business, &FallBack { message_id: row.message_id })?;
+                queue::enqueue(conn, &next.lane(row.class.lane())).await?;
+            }
+        }
         campaign::count_moves(conn, (self.business, &*ctx.deps.chance), &counted).await?;
         webhooks::emit_all(conn, Emission::of(ctx), self.business, events).await?;
         for (id, at) in again {
@@ -448,6 +543,29 @@ impl Entry {
         self.message.held_scope = None;
         self.message.error_code = None;
         self.message.error_details = None;
+        self.moved = true;
+    }
+
+    /// Sets when the next way is looked at, by where the message has come to.
+    fn aim(&mut self, now: DateTime<Utc>) {
+        let row = &mut self.message;
+        if self.settled || self.counted == row.state || !row.has_more() {
+            return;
+        }
+        let under_way = |state| matches!(state, State::Accepted | State::Held | State::Sent);
+        row.fall_back_at = match row.state {
+            State::Delivered | State::Read => None,
+            State::Failed | State::Skipped => Some(now),
+            // She may have it: twice rather than never, or never rather than twice.
+            State::UnknownFinal => (row.policy == Policy::AtLeastOnce).then_some(now),
+            // What the mail server took is with her server: only a report says otherwise.
+            _ if under_way(row.state) && row.channel == Channel::Mail => None,
+            _ if under_way(row.state) && !under_way(self.counted) => {
+                let wait = TimeDelta::seconds(i64::from(row.fall_back_secs.unwrap_or(1)));
+                Some(row.fall_back_at.map_or(now + wait, |known| known.min(now + wait)))
+            }
+            _ => row.fall_back_at,
+        };
         self.moved = true;
     }
 
@@ -495,7 +613,7 @@ pub(super) async fn apply_early(
         let Some(attempt) = whose.get(&early.mark) else { continue };
         let status = parse(&early.status);
         let told = Told {
-            mark: &early.mark,
+            mark: Some(&early.mark),
             status: &status,
             code: early.error_code,
             details: early.error_details.as_deref(),
@@ -529,6 +647,8 @@ fn event_of(row: &MessageRow, now: DateTime<Utc>) -> webhooks::Event {
             "message_id": row.message_id,
             "state": row.state,
             "class": row.class,
+            "channel": row.channel,
+            "delivery_id": row.delivery.unwrap_or(row.message_id),
             "template": row.template,
             "language": row.language,
             "campaign_id": row.campaign,
@@ -537,6 +657,11 @@ fn event_of(row: &MessageRow, now: DateTime<Utc>) -> webhooks::Event {
             "skipped_because": row.skipped_because,
         }),
     }
+}
+
+/// What a mail server said, as an attempt keeps it.
+fn said(failure: &MailFailure) -> Failure {
+    Failure::new(failure.to_string())
 }
 
 /// What an attempt came to, for the evidence.

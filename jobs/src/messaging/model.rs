@@ -1,9 +1,14 @@
-use std::str::FromStr;
+use std::{borrow::Cow, str::FromStr};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use secrecy::SecretString;
 
-use super::template::{Content, Language};
+use super::{
+    quiet::QuietHours,
+    recipient::Recipient,
+    template::{Content, Language},
+    wishes::Channel,
+};
 use crate::{
     outbound::{Phone, carrier::NumberId},
     people::BusinessId,
@@ -24,8 +29,8 @@ crate::id_type! {
     MailId
 }
 
-/// A PDF to stand at the head of a message.
-#[derive(Clone, Debug)]
+/// A file that goes with a message: at the head of a template, as a file of its own, or attached to a mail.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
     /// Its name in the file store (`files::Stored::digest`).
     pub digest: String,
@@ -36,10 +41,12 @@ pub struct Document {
 /// What to send, to whom, and what to do when nobody can tell whether it went out.
 #[derive(Clone)]
 pub struct NewMessage {
-    /// Whose message it is; it goes out from that business's number.
+    /// Whose message it is; it goes out from that business's number and mail address.
     pub business: BusinessId,
-    /// The recipient.
-    pub to: Phone,
+    /// The recipient, by which ways and in which order.
+    pub to: Recipient,
+    /// Which of the business's numbers it goes out from; its first if absent.
+    pub from: Option<NumberId>,
     /// Which template, with its typed parameters.
     pub content: Content,
     /// The recipient's language; a template that does not speak it falls back to English.
@@ -48,11 +55,42 @@ pub struct NewMessage {
     pub document: Option<Document>,
     /// Better twice than never, or better never than twice.
     pub policy: Policy,
-    /// Why it is said: `invoice.issued`.
-    pub purpose: &'static str,
-    /// After this instant no further attempt starts. [`DEFAULT_LIFE`] after now if absent.
+    /// Why it is said: `invoice.issued`. For what sells it is the word under which consent is kept.
+    pub purpose: Cow<'static, str>,
+    /// No attempt starts before this instant.
+    pub not_before: Option<DateTime<Utc>>,
+    /// After this instant no further attempt starts, on any way. [`DEFAULT_LIFE`] after now if absent.
     pub expires_at: Option<DateTime<Utc>>,
+    /// How long a way may take before the next one is taken. [`FALLS_BACK_AFTER`] if absent.
+    pub falls_back_after: Option<TimeDelta>,
 }
+
+impl NewMessage {
+    /// A message that goes now, lives [`DEFAULT_LIFE`] and has no file.
+    pub fn new(
+        business: BusinessId,
+        to: impl Into<Recipient>,
+        (content, language): (Content, Language),
+        (policy, purpose): (Policy, impl Into<Cow<'static, str>>),
+    ) -> Self {
+        Self {
+            business,
+            to: to.into(),
+            from: None,
+            content,
+            language,
+            document: None,
+            policy,
+            purpose: purpose.into(),
+            not_before: None,
+            expires_at: None,
+            falls_back_after: None,
+        }
+    }
+}
+
+/// A phone that is off for half an hour may stay off; a mail waits for her wherever she is.
+pub const FALLS_BACK_AFTER: TimeDelta = TimeDelta::minutes(30);
 
 /// How long an invoice is worth sending; then another channel is due.
 pub const DEFAULT_LIFE: chrono::Duration = chrono::Duration::hours(24);
@@ -223,7 +261,17 @@ pub struct Message {
     pub message_id: MessageId,
     /// Where it stands.
     pub state: State,
-    /// Whom it is for: the last two digits of the number, `…21`.
+    /// The way it goes.
+    pub channel: Channel,
+    /// What it belongs to with the messages by other ways to the same person: the id of the first of them.
+    pub delivery_id: MessageId,
+    /// Which of the ways it takes, from 1.
+    pub way: i32,
+    /// How many there are.
+    pub ways: i32,
+    /// When the next way is looked at.
+    pub fall_back_at: Option<DateTime<Utc>>,
+    /// Whom it is for: the last two digits of the number, `…21`; of a mail address nothing but `…@`.
     pub recipient: String,
     /// Why it was said.
     pub purpose: String,
@@ -235,7 +283,7 @@ pub struct Message {
     pub language: String,
     /// Name of the file in its header.
     pub document_filename: Option<String>,
-    /// Whom the carrier wants to hear nothing from, while queued.
+    /// While queued: what it waits for.
     pub held_scope: Option<String>,
     /// Why it was never to be sent.
     pub skipped_because: Option<String>,
@@ -245,6 +293,8 @@ pub struct Message {
     pub error_details: Option<String>,
     /// When a second accepted attempt came to light.
     pub duplicate_delivered_at: Option<DateTime<Utc>>,
+    /// No attempt starts before.
+    pub not_before: Option<DateTime<Utc>>,
     /// When no further attempt starts.
     pub expires_at: DateTime<Utc>,
     /// When it was asked for.
@@ -296,6 +346,8 @@ pub struct Event {
 pub struct Timeline {
     /// The message.
     pub message: Message,
+    /// The messages by the other ways to the same person.
+    pub others: Vec<Message>,
     /// Its attempts, first to last.
     pub attempts: Vec<Attempt>,
     /// Its statuses by arrival.
@@ -328,8 +380,8 @@ pub struct Credentials {
     pub verify_token: SecretString,
 }
 
-/// Waits of the reconciliation.
-#[derive(Clone, Copy, Debug)]
+/// How messaging behaves in this installation.
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// How long after its start an unknown attempt waits for its webhook. 120 s: transactional messages. An attempt
     /// whose job is gone waits at least as long as that job could have run.
@@ -338,14 +390,21 @@ pub struct Settings {
     pub intake_fresh: std::time::Duration,
     /// Pause between two looks while they are not known to arrive.
     pub intake_pause: std::time::Duration,
+    /// When nothing is sent.
+    pub quiet_hours: QuietHours,
+    /// Where the pages of this installation are, for the link by which somebody leaves: `https://muneem.example`. None: a
+    /// mail has no such link, and what sells is not sent by mail.
+    pub public_url: Option<String>,
 }
 
 impl Settings {
-    /// 120 s, 10 minutes, 60 s.
+    /// 120 s, 10 minutes, 60 s; no quiet hours, and no pages.
     pub const DEFAULT: Self = Self {
         unknown_window: std::time::Duration::from_secs(120),
         intake_fresh: std::time::Duration::from_secs(600),
         intake_pause: std::time::Duration::from_secs(60),
+        quiet_hours: QuietHours::NONE,
+        public_url: None,
     };
 }
 

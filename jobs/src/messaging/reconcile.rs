@@ -101,7 +101,11 @@ async fn settle(
     let silence = Silence {
         now: ctx.now(),
         started_at,
-        heard_at: store::find_heard_at(conn, &message.number).await?,
+        heard_at: match &message.number {
+            Some(number) => store::find_heard_at(conn, number).await?,
+            // No server tells of a mail that it took: silence is all there will be.
+            None => Some(ctx.now()),
+        },
         expires_at: message.expires_at,
         policy: message.policy,
     };

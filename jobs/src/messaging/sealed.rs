@@ -3,9 +3,14 @@
 use sqlx::PgConnection;
 use zeroize::Zeroizing;
 
-use super::{Content, Error, MessageId, WebhookId, mail, otp, store::Envelope, wishes};
+use super::{
+    Content, Error, MessageId, WebhookId, mail, otp,
+    recipient::{Address, Recipient},
+    store::{Envelope, Letter},
+    wishes,
+};
 use crate::{
-    outbound::{Phone, Wamid, carrier::NumberId},
+    outbound::{Email, Phone, Wamid, carrier::NumberId},
     people::BusinessId,
     vault::{
         BlindIndex, Cell, Class, INSTALLATION, IndexColumn, IndexedColumn, Key, Owner, SealedColumn, Source, Vault,
@@ -25,6 +30,8 @@ const WAMID_INDEX: &str = "muneem.messaging_attempts.wamid_mark";
 /// What this duty seals.
 pub const SEALED: &[SealedColumn] = &[
     SealedColumn::of_row(MESSAGES, "to_phone_sealed", Key::uuid("message_id")),
+    SealedColumn::of_row(MESSAGES, "to_email_sealed", Key::uuid("message_id")),
+    SealedColumn::of_row(MESSAGES, "ways_sealed", Key::uuid("message_id")),
     SealedColumn::of_row(MESSAGES, "params_sealed", Key::uuid("message_id")),
     SealedColumn::of_row(WEBHOOKS, "body_sealed", Key::uuid("webhook_id")).of_installation(),
     SealedColumn::of_row(ACCOUNTS, "access_token_sealed", ACCOUNT_KEY),
@@ -88,35 +95,93 @@ pub const INDEXED: &[IndexedColumn] = &[
 
 /// The personal columns of a message, as they are stored.
 pub(super) struct Personal {
-    pub(super) to: Vec<u8>,
-    /// The last two digits, in clear.
-    pub(super) ending: String,
+    pub(super) phone: Option<Vec<u8>>,
+    /// The number's last two digits, in clear.
+    pub(super) ending: Option<String>,
     /// Blind index of the number.
-    pub(super) mark: Vec<u8>,
+    pub(super) mark: Option<Vec<u8>>,
+    pub(super) email: Option<Vec<u8>>,
     pub(super) params: Vec<u8>,
+    /// All ways to her, where there are several.
+    pub(super) ways: Option<Vec<u8>>,
 }
 
 fn message_cell<'a>(business: BusinessId, column: &'a str, row: &'a str) -> Cell<'a> {
     Cell { business_id: business, table: MESSAGES, column, row }
 }
 
-/// Seals whom a message goes to and what it says.
+/// Seals whom a message goes to by the way of this place, and what it says.
 pub(super) async fn seal_message(
     conn: &mut PgConnection,
     vault: &Vault,
     (business, id): (BusinessId, MessageId),
-    to: &Phone,
+    (to, way): (&Recipient, usize),
     content: &Content,
 ) -> Result<Personal, Error> {
     let row = id.to_string();
     let params = Zeroizing::new(serde_json::to_vec(content).expect("typed parameters are plain strings"));
-    let cell = message_cell(business, "to_phone_sealed", &row);
-    let sealed = vault.seal(&mut *conn, Class::Contact, &cell, to.as_e164().as_bytes()).await?;
     let cell = message_cell(business, "params_sealed", &row);
     let params = vault.seal(&mut *conn, Class::MessageBody, &cell, &params).await?;
-    let ending = to.digits();
-    let mark = person(conn, vault, business, to).await?;
-    Ok(Personal { to: sealed, mark, ending: ending[ending.len().saturating_sub(2)..].to_owned(), params })
+    let mut personal = Personal { phone: None, ending: None, mark: None, email: None, params, ways: None };
+    match to.ways().get(way).ok_or(Error::Unreadable(id, "way"))? {
+        Address::Phone(phone) => {
+            let cell = message_cell(business, "to_phone_sealed", &row);
+            let sealed = vault.seal(&mut *conn, Class::Contact, &cell, phone.as_e164().as_bytes()).await?;
+            let digits = phone.digits();
+            personal.phone = Some(sealed);
+            personal.ending = Some(digits[digits.len().saturating_sub(2)..].to_owned());
+            personal.mark = Some(person(&mut *conn, vault, business, phone).await?);
+        }
+        Address::Email(email) => {
+            let cell = message_cell(business, "to_email_sealed", &row);
+            let sealed = vault.seal(&mut *conn, Class::Contact, &cell, email.expose().as_bytes()).await?;
+            personal.email = Some(sealed);
+        }
+    }
+    if to.ways().len() > 1 {
+        let kept = Zeroizing::new(to.kept());
+        let cell = message_cell(business, "ways_sealed", &row);
+        personal.ways = Some(vault.seal(conn, Class::Contact, &cell, &kept).await?);
+    }
+    Ok(personal)
+}
+
+/// Opens all ways to whom a message goes; nothing where it is the only one.
+pub(super) async fn open_ways(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    (business, id): (BusinessId, MessageId),
+    sealed: Option<&[u8]>,
+) -> Result<Option<Recipient>, Error> {
+    let Some(sealed) = sealed else { return Ok(None) };
+    let row = id.to_string();
+    let kept = vault.open(conn, &message_cell(business, "ways_sealed", &row), sealed).await?;
+    Recipient::read(id, &kept).map(Some)
+}
+
+/// Opens what a message says.
+pub(super) async fn open_content(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    (business, id): (BusinessId, MessageId),
+    sealed: &[u8],
+) -> Result<Content, Error> {
+    let row = id.to_string();
+    let params = vault.open(conn, &message_cell(business, "params_sealed", &row), sealed).await?;
+    serde_json::from_slice(&params).map_err(|_| Error::Unreadable(id, "parameters"))
+}
+
+/// Opens whom a mail goes to.
+pub(super) async fn open_letter(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    (business, id): (BusinessId, MessageId),
+    letter: &Letter,
+) -> Result<Email, Error> {
+    let row = id.to_string();
+    let to = vault.open(conn, &message_cell(business, "to_email_sealed", &row), &letter.to_sealed).await?;
+    let to = std::str::from_utf8(&to).ok().and_then(|to| Email::parse(to).ok());
+    to.ok_or(Error::Unreadable(id, "recipient"))
 }
 
 /// Opens whom a message goes to and what it says.
@@ -129,9 +194,7 @@ pub(super) async fn open_message(
     let row = id.to_string();
     let to = vault.open(&mut *conn, &message_cell(business, "to_phone_sealed", &row), &envelope.to_sealed).await?;
     let to = std::str::from_utf8(&to).ok().and_then(|to| Phone::parse(to).ok());
-    let cell = message_cell(business, "params_sealed", &row);
-    let params = vault.open(&mut *conn, &cell, &envelope.params_sealed).await?;
-    let content = serde_json::from_slice(&params).map_err(|_| Error::Unreadable(id, "parameters"))?;
+    let content = open_content(conn, vault, (business, id), &envelope.params_sealed).await?;
     Ok((to.ok_or(Error::Unreadable(id, "recipient"))?, content))
 }
 

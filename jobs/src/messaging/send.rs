@@ -4,17 +4,19 @@ use chrono::{DateTime, TimeDelta, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
+use sqlx::PgConnection;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{
-    AttemptOutcome, Error, Language, MessageId, Reconcile, Reference, State, accounts,
+    AttemptOutcome, Error, Language, MessageClass, MessageId, Reconcile, Reference, State, accounts,
     holds::{self, Gate, Line},
-    inbound,
+    inbound::{self, Asked},
     ledger::{self, Ledger},
     limits::{self, Place},
+    request,
     rules::{self, Next},
-    sealed,
+    sealed, send_by_mail,
     store::{self, Envelope},
     template::{self, May},
     trail::Trail,
@@ -23,7 +25,7 @@ use crate::{
     evidence::words,
     files,
     outbound::{
-        Phone, Sender,
+        Sender,
         carrier::{DocumentHeader, Failure, Media, MediaId, OutgoingMessage, Refusal, SendOutcome, UploadError},
     },
     queue::{self, Done, Job, JobContext, Lane, NewJob, Settings},
@@ -31,6 +33,9 @@ use crate::{
 
 /// The carrier keeps an upload for thirty days; a message may lie in our queue for a day after we looked.
 const MEDIA_LIFE: TimeDelta = TimeDelta::days(30 - 2);
+
+/// What the carrier says of words of one's own outside the window (Cloud API error 131047).
+const WINDOW_CLOSED: i64 = 131_047;
 
 /// A template that is not approved yet is looked at again after this time; the carrier's word wakes its messages before.
 pub(super) const TEMPLATE_LOOK: TimeDelta = TimeDelta::minutes(15);
@@ -65,8 +70,11 @@ impl Job for Send {
     async fn run(self, ctx: &JobContext) -> Result<Done, Error> {
         let id = self.message_id;
         let mut conn = ctx.begin_to_read().await?;
-        let envelope = store::load_envelopes(&mut conn, ctx.business, &[id.0]).await?.pop();
-        let envelope = envelope.ok_or(Error::NoMessage(id))?;
+        let Some(envelope) = store::load_envelopes(&mut conn, ctx.business, &[id.0]).await?.pop() else {
+            let letter = store::load_letter(&mut conn, ctx.business, id).await?.ok_or(Error::NoMessage(id))?;
+            drop(conn);
+            return send_by_mail::send(ctx, id, &letter).await;
+        };
         match envelope.state {
             State::Queued => {}
             State::Posting => {
@@ -78,6 +86,10 @@ impl Job for Send {
         if ctx.now() >= envelope.expires_at {
             drop(conn);
             return end(ctx, id, (None, Some(super::EXPIRED)), "not_posted").await;
+        }
+        if let Some(rest) = rests(ctx, (envelope.class, &envelope.purpose), envelope.not_before) {
+            drop(conn);
+            return rest_until(ctx, id, rest).await;
         }
         let line =
             Line::new(&envelope.number, &envelope.waba_id, envelope.own_app, (&envelope.template, &envelope.language));
@@ -91,7 +103,12 @@ impl Job for Send {
         };
         let account = (ctx.business, envelope.waba_id.as_str());
         let words = (envelope.template.as_str(), envelope.language.as_str());
-        match template::may_send(&mut conn, account, words, envelope.class).await? {
+        let may = if words.0.starts_with(holds::FREE) {
+            May::Send
+        } else {
+            template::may_send(&mut conn, account, words, envelope.class).await?
+        };
+        match may {
             May::Send => {}
             May::NotNow { .. } => {
                 drop(conn);
@@ -102,7 +119,17 @@ impl Job for Send {
                 return leave_out(ctx, id, "template_is_marketing").await;
             }
         }
-        let (to, content) = sealed::open_message(&mut conn, &ctx.deps.vault, (ctx.business, id), &envelope).await?;
+        let (vault, of) = (&*ctx.deps.vault, (ctx.business, id));
+        let (to, content) = sealed::open_message(&mut conn, vault, of, &envelope).await?;
+        let ways = sealed::open_ways(&mut conn, vault, of, envelope.ways_sealed.as_deref()).await?;
+        if content.is_free() {
+            let marks = sealed::persons(&mut conn, vault, ctx.business, &to).await?;
+            if !store::is_window_open(&mut conn, &envelope.number, &marks, ctx.now()).await? {
+                drop(conn);
+                return end(ctx, id, (Some(WINDOW_CLOSED), Some("she has not written within 24 hours")), "not_posted")
+                    .await;
+            }
+        }
         let person = sealed::person(&mut conn, &ctx.deps.vault, ctx.business, &to).await?;
         let sender = accounts::sender_of(&mut conn, &ctx.deps.vault, ctx.business, &envelope.number).await?;
         drop(conn);
@@ -128,8 +155,9 @@ impl Job for Send {
             None => return Ok(Done::OK),
         };
         let language: Language = envelope.language.parse().map_err(|_| Error::Unreadable(id, "language"))?;
-        let Some(begun) = begin(ctx, id, (&to, &envelope), &probes).await? else { return Ok(Done::OK) };
-        let message = OutgoingMessage { to, reference: begun.reference.0, template: content.fill(language, header) };
+        let asked = Asked::by_whatsapp(&to, (envelope.class, &envelope.purpose), (ways.as_ref(), envelope.has_more));
+        let Some(begun) = begin(ctx, id, asked, &probes).await? else { return Ok(Done::OK) };
+        let message = OutgoingMessage { to, reference: begun.reference.0, body: content.body(language, header) };
         ctx.step("messaging.posting").await;
         let latest = Instant::now() + LATEST_POST.to_std().unwrap_or_default();
         let late = "held up on this machine before it was posted";
@@ -164,7 +192,7 @@ async fn upload(ctx: &JobContext, id: MessageId, sender: &Sender, envelope: &Env
     let located = files::locate(&mut conn, &ctx.deps.vault, digest).await.map_err(file)?;
     drop(conn);
     let content = located.fetch(ctx.deps.objects.as_ref()).await.map_err(file)?;
-    let media = Media { content, mime_type: "application/pdf", filename: filename.clone() };
+    let media = Media { content, mime_type: request::mime_of(filename), filename: filename.clone() };
     let uploaded_at = ctx.now();
     match ctx.deps.carrier.upload_media(sender, &media).await {
         Ok(media) => {
@@ -212,19 +240,12 @@ struct Begun {
 
 /// Commits the attempt, before any byte of it leaves, and with it the look at what became of it: this job may be gone
 /// by then. Nothing when the message is no longer to be sent.
-async fn begin(
-    ctx: &JobContext,
-    id: MessageId,
-    (to, envelope): (&Phone, &Envelope),
-    probes: &[Uuid],
-) -> Result<Option<Begun>, Error> {
+async fn begin(ctx: &JobContext, id: MessageId, asked: Asked<'_>, probes: &[Uuid]) -> Result<Option<Begun>, Error> {
     let now = ctx.now();
     let mut tx = ctx.begin().await?;
     let mut trail = Trail::of(ctx, Send::KIND);
     let mut ledger = Ledger::lock(&mut tx, ctx.business, [id], now).await?;
-    // Now, not when it was asked for: she may have said stop in between.
-    let asked = [(to, envelope.class, envelope.purpose.as_str())];
-    if let Some(because) = inbound::judge(&mut tx, ctx, &asked).await?.into_iter().flatten().next() {
+    if let Some(because) = stands_against(&mut tx, ctx, ledger.get(id)?, &asked).await? {
         ledger.skip(id, because, &mut trail);
         ledger.write(&mut tx, ctx).await?;
         trail.write(&mut tx).await?;
@@ -248,6 +269,49 @@ async fn begin(
     trail.write(&mut tx).await?;
     tx.commit().await?;
     Ok(Some(Begun { number, reference, at: now }))
+}
+
+/// Why a message is not to go now, though it was to go when it was asked for: she may have said stop in between, or has
+/// it by another way.
+pub(super) async fn stands_against(
+    conn: &mut PgConnection,
+    ctx: &JobContext,
+    entry: &ledger::Entry,
+    asked: &Asked<'_>,
+) -> Result<Option<&'static str>, Error> {
+    let row = &entry.message;
+    if let Some(delivery) = row.delivery {
+        for (way, state) in store::list_siblings(conn, (delivery, row.message_id)).await? {
+            match state {
+                State::Delivered | State::Read => return Ok(Some("reached_elsewhere")),
+                _ if way > row.way => return Ok(Some("fell_back")),
+                _ => {}
+            }
+        }
+    }
+    Ok(inbound::judge(conn, ctx, std::slice::from_ref(asked)).await?.into_iter().flatten().next())
+}
+
+/// Until when a message rests by our own rule: before it may begin, or in the quiet hours of what it is about.
+pub(super) fn rests(
+    ctx: &JobContext,
+    (class, purpose): (MessageClass, &str),
+    not_before: Option<DateTime<Utc>>,
+) -> Option<DateTime<Utc>> {
+    let now = ctx.now();
+    let quiet = ctx.deps.messaging.quiet_hours.until(class, purpose, now);
+    not_before.filter(|at| *at > now).max(quiet)
+}
+
+/// Lets a message rest, and says so to people.
+pub(super) async fn rest_until(ctx: &JobContext, id: MessageId, until: DateTime<Utc>) -> Result<Done, Error> {
+    let mut tx = ctx.begin().await?;
+    let mut ledger = Ledger::lock(&mut tx, ctx.business, [id], ctx.now()).await?;
+    ledger.waits(id, "quiet_hours", None);
+    ledger.rest(id, until);
+    ledger.write(&mut tx, ctx).await?;
+    tx.commit().await?;
+    Err(Error::Waiting { message: id, until, why: "it is not to be sent at this hour" })
 }
 
 /// Writes down what came of the POST; a late holder's transaction is refused by its lease.
@@ -302,7 +366,7 @@ async fn record(
 
 /// What the carrier's word about its limits means for those who send next.
 pub(super) async fn react_to_limits(
-    conn: &mut sqlx::PgConnection,
+    conn: &mut PgConnection,
     ctx: &JobContext,
     signs: &[(&ledger::Sign, &store::MessageRow)],
 ) -> Result<(), Error> {
@@ -313,10 +377,14 @@ pub(super) async fn react_to_limits(
         };
         match sign.code {
             // Throughput of the number, or its upgrade: everybody slows down.
-            130_429 | 131_057 => store::slow_down(conn, &row.number, wait).await?,
+            130_429 | 131_057 => {
+                if let Some(number) = &row.number {
+                    store::slow_down(conn, number, wait).await?;
+                }
+            }
             131_056 => {
-                if let Some(mark) = &row.to_mark {
-                    store::push_pair(conn, (ctx.business, &row.number), mark, wait).await?;
+                if let (Some(number), Some(mark)) = (&row.number, &row.to_mark) {
+                    store::push_pair(conn, (ctx.business, number), mark, wait).await?;
                 }
             }
             _ => {}
@@ -327,7 +395,7 @@ pub(super) async fn react_to_limits(
 
 /// The forerunner died between committing its attempt and recording the answer. Another job's attempt is none of ours:
 /// that job lives, or the attempt's own reconciliation follows it.
-async fn follow_the_dead(ctx: &JobContext, id: MessageId) -> Result<Done, Error> {
+pub(super) async fn follow_the_dead(ctx: &JobContext, id: MessageId) -> Result<Done, Error> {
     let mut tx = ctx.begin().await?;
     let mut ledger = Ledger::lock(&mut tx, ctx.business, [id], ctx.now()).await?;
     let entry = ledger.get(id)?;
@@ -346,7 +414,7 @@ async fn follow_the_dead(ctx: &JobContext, id: MessageId) -> Result<Done, Error>
 }
 
 /// Leaves a message out that must not go.
-async fn leave_out(ctx: &JobContext, id: MessageId, because: &'static str) -> Result<Done, Error> {
+pub(super) async fn leave_out(ctx: &JobContext, id: MessageId, because: &'static str) -> Result<Done, Error> {
     let mut tx = ctx.begin().await?;
     let mut trail = Trail::of(ctx, Send::KIND);
     let mut ledger = Ledger::lock(&mut tx, ctx.business, [id], ctx.now()).await?;
@@ -359,7 +427,12 @@ async fn leave_out(ctx: &JobContext, id: MessageId, because: &'static str) -> Re
 }
 
 /// Ends a message that was never posted.
-async fn end(ctx: &JobContext, id: MessageId, reason: (Option<i64>, Option<&str>), why: &str) -> Result<Done, Error> {
+pub(super) async fn end(
+    ctx: &JobContext,
+    id: MessageId,
+    reason: (Option<i64>, Option<&str>),
+    why: &str,
+) -> Result<Done, Error> {
     let mut tx = ctx.begin().await?;
     let mut trail = Trail::of(ctx, Send::KIND);
     let mut ledger = Ledger::lock(&mut tx, ctx.business, [id], ctx.now()).await?;
@@ -373,7 +446,7 @@ async fn end(ctx: &JobContext, id: MessageId, reason: (Option<i64>, Option<&str>
 }
 
 /// Puts a message off that may not go now, and says for people what it waits for.
-async fn wait(
+pub(super) async fn wait(
     ctx: &JobContext,
     id: MessageId,
     (scope, code): (&str, Option<i64>),

@@ -47,15 +47,11 @@ impl Job for SendLink {
             // Its own duty has its own words and sends them itself.
             (None, Purpose::Portal) => return Ok(Done::OK),
         };
+        let carrier = link.carried_by.unwrap_or(link.business_id);
+        let words = (content, Language::of(&link.language));
         let message = NewMessage {
-            business: link.carried_by.unwrap_or(link.business_id),
-            to,
-            content,
-            language: Language::of(&link.language),
-            document: None,
-            policy: Policy::AtMostOnce,
-            purpose,
             expires_at: Some(expires_at),
+            ..NewMessage::new(carrier, to, words, (Policy::AtMostOnce, purpose))
         };
         super::request(&mut tx, &deps.vault, &*deps.clock, &*deps.chance, &message).await?;
         links::empty(&mut tx, self.link_id, self.code).await?;

@@ -156,16 +156,11 @@ fn said(
     purpose: &'static str,
     expires_at: DateTime<Utc>,
 ) -> NewMessage {
+    // A code or a warning that may have arrived is not worth a second one.
+    let why = (Policy::AtMostOnce, purpose);
     NewMessage {
-        business,
-        to: to.clone(),
-        content,
-        language: language_of(contact),
-        document: None,
-        // A code or a warning that may have arrived is not worth a second one.
-        policy: Policy::AtMostOnce,
-        purpose,
         expires_at: Some(expires_at),
+        ..NewMessage::new(business, to.clone(), (content, language_of(contact)), why)
     }
 }
 

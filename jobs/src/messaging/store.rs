@@ -28,11 +28,12 @@ pub(super) use holds::{
     HoldRow, find_holds, insert_hold, list_holds, lock_hold, probe_hold, release_holds, strike_hold,
 };
 pub(super) use limits::{
-    count_reached, hear_from, note_reached, pair_waits, push_pair, slow_down, take_pairs, take_places,
+    count_reached, hear_from, is_window_open, note_reached, pair_waits, push_pair, slow_down, take_pairs, take_places,
 };
 pub(super) use messages::{
-    Envelope, MessageRow, NewRow, find_message, insert_message, insert_messages, list_held, list_messages,
-    list_queued_for, load_envelopes, lock_messages, update_messages,
+    Envelope, Letter, MessageRow, NewRow, Place, find_message, insert_message, insert_messages, list_delivery,
+    list_falling_back, list_held, list_messages, list_queued_for, list_siblings, load_envelopes, load_letter,
+    load_spent, lock_messages, update_messages,
 };
 pub(super) use templates::{
     PulledTemplate, ToldTemplate, find_template, forget_templates, list_templates, note_template, note_template_gone,

@@ -219,8 +219,61 @@ pub struct OutgoingMessage {
     /// Echoed in each status webhook (`biz_opaque_callback_data`, at most 512 characters). Every app subscribed to
     /// the account sees it, so it holds nothing about anybody.
     pub reference: String,
+    /// What it says.
+    pub body: OutgoingBody,
+}
+
+/// What a message says: an approved template, or words of one's own within 24 hours of her last ones.
+#[derive(Clone)]
+pub enum OutgoingBody {
     /// An approved template, filled.
-    pub template: FilledTemplate,
+    Template(FilledTemplate),
+    /// Words.
+    Text(String),
+    /// A file.
+    Document {
+        /// The uploaded file, and the name that the recipient sees.
+        file: DocumentHeader,
+        /// What stands beneath it.
+        caption: Option<String>,
+    },
+    /// A picture.
+    Image {
+        /// The uploaded picture.
+        media: MediaId,
+        /// What stands beneath it.
+        caption: Option<String>,
+    },
+    /// Words with something to tap.
+    Interactive {
+        /// The words.
+        body: String,
+        /// The small line beneath them.
+        footer: Option<String>,
+        /// What is tapped.
+        action: InteractiveAction,
+    },
+}
+
+/// What is tapped in an interactive message (Cloud API, interactive messages).
+#[derive(Clone)]
+pub enum InteractiveAction {
+    /// Up to three reply buttons: id and title.
+    Buttons(Vec<(String, String)>),
+    /// A list behind one button: its label, and up to ten rows of id, title and description.
+    List {
+        /// On the button that opens it.
+        label: String,
+        /// Id, title, description.
+        rows: Vec<(String, String, Option<String>)>,
+    },
+    /// A page.
+    Link {
+        /// On the button.
+        label: String,
+        /// Where it leads.
+        url: String,
+    },
 }
 
 /// An approved template with the values of one message.

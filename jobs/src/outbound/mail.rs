@@ -98,8 +98,8 @@ pub enum BadMail {
 }
 
 /// Types that a file may have: what is listed here opens without running anything.
-const FILE_TYPES: [&str; 6] =
-    ["application/pdf", "text/csv", "text/plain", "application/json", "application/zip", "image/png"];
+const FILE_TYPES: [&str; 7] =
+    ["application/pdf", "text/csv", "text/plain", "application/json", "application/zip", "image/png", "image/jpeg"];
 
 impl Mail {
     /// A mail in plain text. Its Message-ID is `<id@domain>`, the domain being that of the sender's address.

@@ -83,6 +83,8 @@ scopes! {
     InvoiceOpen "invoice:open";
     /// See messages and what came of them.
     MessagingRead "messaging:read";
+    /// Send messages to people.
+    MessagingSend "messaging:send";
     /// See how the numbers that messages come from stand with the carrier.
     SendersRead "senders:read";
     /// Release what is held, and put alerts away.

@@ -124,6 +124,7 @@ const TABLE: &[(Scope, &[Role])] = &[
     (Scope::InvoiceRead, &[Owner, Manager, CounterStaff, ReadOnly, Auditor, Support]),
     (Scope::InvoiceOpen, &[Owner, Manager, CounterStaff, ReadOnly]),
     (Scope::MessagingRead, &[Owner, Manager, CounterStaff, ReadOnly, PrivacyOfficer, IncidentLead, Auditor, Support]),
+    (Scope::MessagingSend, &[Owner, Manager, CounterStaff]),
     (
         Scope::SendersRead,
         &[Owner, Manager, CounterStaff, ReadOnly, PrivacyOfficer, IncidentLead, Operator, Auditor, Support],

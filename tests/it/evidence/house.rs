@@ -174,20 +174,16 @@ impl House {
     pub(super) async fn message(&self) -> MessageId {
         let pdf = Bytes::from_static(b"%PDF-1.7");
         let stored = files::put(&self.deps, self.business, "application/pdf", pdf).await.unwrap();
+        let content = Content::TaxInvoice(TaxInvoice {
+            customer_name: "आशा वर्मा".into(),
+            business_name: "Sharma Mobiles".into(),
+            invoice_number: "INV-1042".into(),
+            amount: "₹1,180.00".into(),
+        });
+        let (to, why) = (Phone::parse("919812345678").unwrap(), (Policy::AtLeastOnce, "invoice.issued"));
         let new = NewMessage {
-            business: self.business,
-            to: Phone::parse("919812345678").unwrap(),
-            content: Content::TaxInvoice(TaxInvoice {
-                customer_name: "आशा वर्मा".into(),
-                business_name: "Sharma Mobiles".into(),
-                invoice_number: "INV-1042".into(),
-                amount: "₹1,180.00".into(),
-            }),
-            language: Language::Hi,
             document: Some(Document { digest: stored.digest.clone(), filename: "INV-1042.pdf".into() }),
-            policy: Policy::AtLeastOnce,
-            purpose: "invoice.issued",
-            expires_at: None,
+            ..NewMessage::new(self.business, to, (content, Language::Hi), why)
         };
         let mut tx = self.app.begin().await.unwrap();
         files::record(&mut tx, &self.deps, &stored, None).await.unwrap();

@@ -248,6 +248,7 @@ impl<'a> Shop<'a> {
 
 fn person(nth: u64) -> anyhow::Result<NewPerson> {
     Ok(NewPerson {
+        mail: None,
         to: Phone::parse(&format!("+919{nth:09}"))?,
         content: Content::SignInWarning(SignInWarning {
             name: "Asha".to_owned(),
@@ -324,15 +325,11 @@ async fn codes(scratch: &Scratch, tell: &mut (dyn FnMut(&Figure) + Send)) -> any
     let mut waits = Vec::with_capacity(CODES);
     for nth in 0..CODES {
         let to = format!("+918{nth:09}");
+        let words = (Content::SignInCode(SignInCode { code: "012345".to_owned() }), Language::En);
+        let why = (Policy::AtMostOnce, "people.sign_in_code");
         let message = NewMessage {
-            business: shop.business,
-            to: Phone::parse(&to)?,
-            content: Content::SignInCode(SignInCode { code: "012345".to_owned() }),
-            language: Language::En,
-            document: None,
-            policy: Policy::AtMostOnce,
-            purpose: "people.sign_in_code",
             expires_at: Some(shop.deps.clock.now() + TimeDelta::minutes(5)),
+            ..NewMessage::new(shop.business, Phone::parse(&to)?, words, why)
         };
         let mut tx = scratch.db.begin().await?;
         messaging::request(&mut tx, &shop.deps.vault, &*shop.deps.clock, &*shop.deps.chance, &message).await?;

@@ -40,6 +40,7 @@ pub(super) const TABLE: &[(Method, &str, Scope)] = &[
     (Method::GET, "/v1/invoice/invoices/{id}/pdf", Scope::InvoiceOpen),
     (Method::GET, "/v1/invoice/refusals/{id}", Scope::InvoiceRead),
     (Method::GET, "/v1/messaging/messages", Scope::MessagingRead),
+    (Method::POST, "/v1/messaging/messages", Scope::MessagingSend),
     (Method::GET, "/v1/messaging/messages/{id}", Scope::MessagingRead),
     (Method::GET, "/v1/messaging/senders", Scope::SendersRead),
     (Method::POST, "/v1/messaging/holds/{id}/release", Scope::SendersWrite),

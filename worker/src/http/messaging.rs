@@ -24,7 +24,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(show))
 }
 
-/// One thing said to one person on WhatsApp.
+/// One thing said to one person by one way.
 #[derive(Serialize, ToSchema)]
 struct Message {
     /// Its id.
@@ -32,7 +32,17 @@ struct Message {
     /// queued, posting, unknown, accepted, held, sent, delivered, read, failed, unknown_final or skipped.
     #[schema(value_type = String)]
     state: messaging::State,
-    /// The last two digits of the recipient's number.
+    /// whatsapp or mail.
+    channel: &'static str,
+    /// What it belongs to with the messages by other ways to the same person: the id of the first of them.
+    delivery_id: uuid::Uuid,
+    /// Which of the ways it takes, from 1.
+    way: i32,
+    /// How many there are.
+    ways: i32,
+    /// When it is looked at whether the next way is to be taken.
+    fall_back_at: Option<DateTime<Utc>>,
+    /// The last two digits of the recipient's number; of a mail address nothing.
     #[schema(example = "…10")]
     recipient: String,
     /// Why it was said.
@@ -49,7 +59,8 @@ struct Message {
     language: String,
     /// Name of the file in its header.
     document_filename: Option<String>,
-    /// While queued: what it waits for (app, credential, account, number, template, portfolio, pair).
+    /// While queued: what it waits for (app, credential, account, number, template, portfolio, pair, campaign,
+    /// quiet_hours).
     held_scope: Option<String>,
     /// Why it was never to be sent.
     skipped_because: Option<String>,
@@ -59,6 +70,8 @@ struct Message {
     error_details: Option<String>,
     /// When a second accepted attempt came to light: the recipient has it twice.
     duplicate_delivered_at: Option<DateTime<Utc>>,
+    /// No attempt starts before.
+    not_before: Option<DateTime<Utc>>,
     /// When no further attempt starts.
     expires_at: DateTime<Utc>,
     /// When it was asked for.
@@ -72,6 +85,11 @@ impl From<messaging::Message> for Message {
         Self {
             id: message.message_id.0,
             state: message.state,
+            channel: message.channel.as_str(),
+            delivery_id: message.delivery_id.0,
+            way: message.way,
+            ways: message.ways,
+            fall_back_at: message.fall_back_at,
             recipient: message.recipient,
             purpose: message.purpose,
             class: message.class,
@@ -83,6 +101,7 @@ impl From<messaging::Message> for Message {
             error_code: message.error_code,
             error_details: message.error_details,
             duplicate_delivered_at: message.duplicate_delivered_at,
+            not_before: message.not_before,
             expires_at: message.expires_at,
             created_at: message.created_at,
             updated_at: message.updated_at,
@@ -158,6 +177,8 @@ struct Timeline {
     /// The message.
     #[serde(flatten)]
     message: Message,
+    /// The messages by the other ways to the same person, in their order.
+    others: Vec<Message>,
     /// Its attempts, first to last.
     attempts: Vec<Attempt>,
     /// What the carrier reported, by arrival.
@@ -202,9 +223,10 @@ async fn show(State(api): State<Arc<Api>>, caller: Caller, Path(id): Path<String
     let id: MessageId = id.parse().map_err(|_| ProblemId::NoSuchMessage)?;
     let mut db = caller.enter(&api).await?;
     let found = messaging::find_timeline(&mut db, caller.business, id).await?;
-    let messaging::Timeline { message, attempts, events } = found.ok_or(ProblemId::NoSuchMessage)?;
+    let messaging::Timeline { message, others, attempts, events } = found.ok_or(ProblemId::NoSuchMessage)?;
     Ok(Json(Timeline {
         message: message.into(),
+        others: others.into_iter().map(Message::from).collect(),
         attempts: attempts.into_iter().map(Attempt::from).collect(),
         receipts: events.into_iter().map(Receipt::from).collect(),
     }))

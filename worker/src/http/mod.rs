@@ -39,6 +39,7 @@ mod rate_tests;
 mod route_tests;
 pub mod sandbox;
 mod schedule;
+mod send;
 mod senders;
 #[cfg(test)]
 mod tests;
@@ -163,6 +164,7 @@ fn described() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .merge(senders::routes())
         .merge(consents::routes())
         .merge(otp::routes())
+        .merge(send::routes())
         .merge(mail_identity::routes())
         .merge(vault::routes())
         .merge(keys::routes())

@@ -11,9 +11,10 @@ use muneem_jobs::{
     outbound::{
         Carrier, Wamid,
         carrier::{
-            Accepted, AccountFacts, AppAccess, Class, Failure, FilledButton, FilledHeader, LookUpError, Media, MediaId,
-            NumberFacts, OutgoingMessage, Refusal, RemoteTemplate, SampleHandle, SendOutcome, Sender, Submitted,
-            TemplateForm, UploadError, Via, class_of, without_numbers,
+            Accepted, AccountFacts, AppAccess, Class, Failure, FilledButton, FilledHeader, FilledTemplate,
+            InteractiveAction, LookUpError, Media, MediaId, NumberFacts, OutgoingBody, OutgoingMessage, Refusal,
+            RemoteTemplate, SampleHandle, SendOutcome, Sender, Submitted, TemplateForm, UploadError, Via, class_of,
+            without_numbers,
         },
     },
 };
@@ -226,7 +227,62 @@ impl Carrier for CloudApi {
 
 /// The message in the carrier's JSON.
 fn body_of(message: &OutgoingMessage) -> serde_json::Value {
-    let template = &message.template;
+    let with_caption = |mut file: serde_json::Value, caption: &Option<String>| {
+        if let Some(caption) = caption {
+            file["caption"] = json!(caption);
+        }
+        file
+    };
+    let (kind, content) = match &message.body {
+        OutgoingBody::Template(template) => ("template", template_of(template)),
+        // A preview would have the carrier fetch a page that may be hers alone.
+        OutgoingBody::Text(body) => ("text", json!({ "body": body, "preview_url": false })),
+        OutgoingBody::Document { file, caption } => {
+            ("document", with_caption(json!({ "id": file.media.0, "filename": file.filename }), caption))
+        }
+        OutgoingBody::Image { media, caption } => ("image", with_caption(json!({ "id": media.0 }), caption)),
+        OutgoingBody::Interactive { body, footer, action } => {
+            ("interactive", interactive_of(body, footer.as_deref(), action))
+        }
+    };
+    let mut posted = json!({
+        "messaging_product": "whatsapp",
+        "recipient_type": "individual",
+        "to": message.to.as_e164(),
+        "type": kind,
+        "biz_opaque_callback_data": message.reference,
+    });
+    posted[kind] = content;
+    posted
+}
+
+fn interactive_of(body: &str, footer: Option<&str>, action: &InteractiveAction) -> serde_json::Value {
+    let (kind, action) = match action {
+        InteractiveAction::Buttons(buttons) => {
+            let reply =
+                |(id, title): &(String, String)| json!({ "type": "reply", "reply": { "id": id, "title": title } });
+            ("button", json!({ "buttons": buttons.iter().map(reply).collect::<Vec<_>>() }))
+        }
+        InteractiveAction::List { label, rows } => {
+            let row = |(id, title, description): &(String, String, Option<String>)| match description {
+                Some(description) => json!({ "id": id, "title": title, "description": description }),
+                None => json!({ "id": id, "title": title }),
+            };
+            let rows: Vec<_> = rows.iter().map(row).collect();
+            ("list", json!({ "button": label, "sections": [{ "rows": rows }] }))
+        }
+        InteractiveAction::Link { label, url } => {
+            ("cta_url", json!({ "name": "cta_url", "parameters": { "display_text": label, "url": url } }))
+        }
+    };
+    let mut interactive = json!({ "type": kind, "body": { "text": body }, "action": action });
+    if let Some(footer) = footer {
+        interactive["footer"] = json!({ "text": footer });
+    }
+    interactive
+}
+
+fn template_of(template: &FilledTemplate) -> serde_json::Value {
     let mut components = Vec::with_capacity(2);
     if let Some(header) = &template.header {
         let parameter = match header {
@@ -265,16 +321,9 @@ fn body_of(message: &OutgoingMessage) -> serde_json::Value {
         json!({ "type": "button", "sub_type": sub_type, "index": index.to_string(), "parameters": [parameter] })
     }));
     json!({
-        "messaging_product": "whatsapp",
-        "recipient_type": "individual",
-        "to": message.to.as_e164(),
-        "type": "template",
-        "biz_opaque_callback_data": message.reference,
-        "template": {
-            "name": template.name,
-            "language": { "code": template.language },
-            "components": components,
-        },
+        "name": template.name,
+        "language": { "code": template.language },
+        "components": components,
     })
 }
 

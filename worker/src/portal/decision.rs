@@ -13,10 +13,13 @@ use axum::{
 };
 use chrono_tz::Asia::Kolkata;
 use handlebars::Handlebars;
-use muneem_jobs::people::{
-    Authority, Decision,
-    approval::{self, Followed, Line, PlanHash, Shown, State as Stands, Verdict},
-    links::{self, Entered, Purpose},
+use muneem_jobs::{
+    messaging,
+    people::{
+        Authority, Decision,
+        approval::{self, Followed, Line, PlanHash, Shown, State as Stands, Verdict},
+        links::{self, Entered, Purpose},
+    },
 };
 use secrecy::ExposeSecret;
 use serde::{Deserialize, Serialize};
@@ -38,7 +41,7 @@ static ENGINE: LazyLock<Handlebars<'static>> = LazyLock::new(|| {
 
 /// One drawing of the page: of `start`, `code` and `shown` at most one.
 #[derive(Serialize)]
-struct Page<'a> {
+pub(super) struct Page<'a> {
     language: &'static str,
     words: &'static Words,
     title: &'a str,
@@ -47,6 +50,7 @@ struct Page<'a> {
     start: bool,
     code: bool,
     shown: Option<Question<'a>>,
+    leave: bool,
 }
 
 /// What she decides on.
@@ -94,6 +98,13 @@ impl From<approval::Error> for Turned {
     }
 }
 
+impl From<messaging::Error> for Turned {
+    fn from(error: messaging::Error) -> Self {
+        tracing::error!(error = &error as &dyn std::error::Error, "somebody could not leave");
+        Self::Broken
+    }
+}
+
 impl From<sqlx::Error> for Turned {
     fn from(error: sqlx::Error) -> Self {
         links::Error::from(error).into()
@@ -118,10 +129,30 @@ impl IntoResponse for Turned {
 impl<'a> Page<'a> {
     fn new(language: &str, secret: &'a str) -> Self {
         let (language, words) = words::of(language);
-        Self { language, words, title: &words.title, secret, notice: None, start: false, code: false, shown: None }
+        Self {
+            language,
+            words,
+            title: &words.title,
+            secret,
+            notice: None,
+            start: false,
+            code: false,
+            shown: None,
+            leave: false,
+        }
     }
 
-    fn draw(&self, status: StatusCode) -> Response {
+    /// The page by which somebody leaves; `left` says that she has, and whether everything.
+    pub(super) fn leaving(language: &str, secret: &'a str, left: Option<bool>) -> Self {
+        let mut page = Self::new(language, secret);
+        page.title = &page.words.leave_title;
+        page.leave = left.is_none();
+        page.notice =
+            left.map(|everything| if everything { page.words.left_all.as_str() } else { page.words.left.as_str() });
+        page
+    }
+
+    pub(super) fn draw(&self, status: StatusCode) -> Response {
         match ENGINE.render("decision", self) {
             Ok(html) => (status, Html(html)).into_response(),
             Err(error) => {

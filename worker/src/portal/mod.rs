@@ -1,16 +1,19 @@
-//! Pages for people outside, under `/r`: whoever was invited to one decision.
+//! Pages for people outside, under `/r`: whoever was invited to one decision, and whoever would have no more mail.
 //!
 //! ```text
 //! GET  /r/{secret}          a button, and nothing else: scanners of mails follow every link
 //! POST /r/{secret}/code     sends a code to the address that the link was made for
 //! POST /r/{secret}/open     right code: what she decides on, masked, with a proof for a quarter of an hour
 //! POST /r/{secret}/decide   her yes or no to the plan that she saw
+//! GET  /r/leave/{token}     a button: no more of what a mail was about
+//! POST /r/leave/{token}     takes her at her word, also when her mail program asks in her name (RFC 8058)
 //! ```
 //!
 //! No cookie: the address holds the secret and the form the proof, so no page elsewhere can act in her name. Drawn here,
 //! without a script; nothing comes from elsewhere, and no other page learns the address.
 
 mod decision;
+mod leave;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -64,6 +67,7 @@ pub fn routes(portal: Arc<Portal>) -> Router {
         .route("/r/{secret}/code", post(decision::code))
         .route("/r/{secret}/open", post(decision::open))
         .route("/r/{secret}/decide", post(decision::decide))
+        .route("/r/leave/{token}", get(leave::show).post(leave::leave))
         .layer(middleware::from_fn_with_state(Arc::clone(&portal), slowed))
         .layer(middleware::from_fn(closed))
         .route("/r/page.css", get(style))
@@ -74,7 +78,8 @@ pub fn routes(portal: Arc<Portal>) -> Router {
 /// others behind the same address try.
 async fn slowed(State(portal): State<Arc<Portal>>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    let secret = parts.uri.path().trim_start_matches("/r/").split('/').next().unwrap_or_default().to_owned();
+    let path = parts.uri.path().trim_start_matches("/r/");
+    let secret = path.strip_prefix("leave/").unwrap_or(path).split('/').next().unwrap_or_default().to_owned();
     let from = client::address_through(&portal.trusted_proxies, &parts);
     if let Err(wait) = portal.guesses.admit(from, &secret) {
         return decision::too_often(wait);

@@ -35,6 +35,13 @@ pub(super) struct Words {
     pub(super) gone: String,
     pub(super) broken: String,
     pub(super) too_often: String,
+    pub(super) leave_title: String,
+    leave_lead: String,
+    leave_this: String,
+    leave_all: String,
+    leave_rest: String,
+    pub(super) left: String,
+    pub(super) left_all: String,
     /// What each kind of decision is about.
     pub(super) kinds: BTreeMap<String, String>,
 }

@@ -24,6 +24,7 @@ impl Shop {
         let id = campaign::create(&mut conn, &new, &by).await.expect("a campaign");
         let people: Vec<_> = (0..people)
             .map(|person| NewPerson {
+                mail: None,
                 to: Phone::parse(&format!("98123{person:05}")).expect("a mobile"),
                 content: Content::SignInWarning(SignInWarning {
                     name: format!("Customer {person}"),

@@ -6,6 +6,7 @@ mod receiving;
 mod senders;
 mod sending;
 mod templates;
+mod ways;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -25,6 +26,7 @@ use muneem::{
         chance::OsChance,
         clock::MovedClock,
         http::{Timeouts, client},
+        mail::{self, Smtp},
         whatsapp::{CloudApi, Settings as CloudSettings},
     },
     sandbox::{Options, Pace, Sandbox},
@@ -34,7 +36,7 @@ use muneem_jobs::{
     evidence::By,
     files,
     messaging::{self, Content, Credentials, Document, Language, MessageId, NewMessage, Policy, State, TaxInvoice},
-    outbound::{Clock, ObjectError, ObjectStore, Phone, carrier::NumberId},
+    outbound::{Clock, Email, ObjectError, ObjectStore, Phone, carrier::NumberId},
     people::BusinessId,
     queue::{self, Disposition, Done, JobContext, JobFailure, Kind, Lane, NewJob, Steps, work},
     vault::{Cell, INSTALLATION, Vault},
@@ -145,7 +147,7 @@ impl Shop {
         let options = Options { pace: Pace::INSTANT, ..Options::local(loopback, 7) };
         let credentials = options.credentials.clone();
         let sandbox = Sandbox::bind(options).await.expect("a free port");
-        let sandbox_at = sandbox.address();
+        let (sandbox_at, mail_at) = (sandbox.address(), sandbox.mail_address().expect("a mail sink"));
         tokio::spawn(sandbox.run(end.clone()));
 
         let db = TestDb::new(&muneem_jobs::MIGRATOR).await;
@@ -158,13 +160,17 @@ impl Shop {
             prove_secret: true,
             timeouts,
         });
+        let house = Email::parse("muneem@shops.example").expect("an address");
+        let line =
+            mail::Settings { port: mail_at.port(), tls: mail::Tls::None, ..mail::Settings::to("127.0.0.1", house) };
+        let mailer = Smtp::new(line, Arc::new(clock.clone())).expect("a mail server");
         let deps = Arc::new(Deps {
             db: db.app_pool(),
             clock: Arc::new(clock.clone()),
             chance: Arc::new(OsChance),
             objects: Arc::new(Shelf::default()),
             carrier: Arc::new(cloud.expect("a client")),
-            mailer: Arc::new(muneem::outbound::mail::NotConfigured),
+            mailer: Arc::new(mailer),
             vault: Arc::new(Vault::with_root(
                 &db.app_pool(),
                 &[7; 32].into(),
@@ -245,20 +251,16 @@ impl Shop {
 
     async fn request(&self, to: &str, policy: Policy) -> MessageId {
         let stored = self.put_pdf().await;
+        let content = Content::TaxInvoice(TaxInvoice {
+            customer_name: "आशा वर्मा".into(),
+            business_name: "Sharma Mobiles".into(),
+            invoice_number: "INV-1042".into(),
+            amount: "₹1,180.00".into(),
+        });
+        let (to, why) = (Phone::parse(to).expect("a mobile"), (policy, "invoice.issued"));
         let new = NewMessage {
-            business: self.business,
-            to: Phone::parse(to).expect("a mobile"),
-            content: Content::TaxInvoice(TaxInvoice {
-                customer_name: "आशा वर्मा".into(),
-                business_name: "Sharma Mobiles".into(),
-                invoice_number: "INV-1042".into(),
-                amount: "₹1,180.00".into(),
-            }),
-            language: Language::Hi,
             document: Some(Document { digest: stored.digest, filename: "INV-1042.pdf".into() }),
-            policy,
-            purpose: "invoice.issued",
-            expires_at: None,
+            ..NewMessage::new(self.business, to, (content, Language::Hi), why)
         };
         let mut tx = self.deps.db.begin().await.expect("a transaction");
         let id = messaging::request(&mut tx, &self.deps.vault, &self.clock, &OsChance, &new).await.expect("a message");

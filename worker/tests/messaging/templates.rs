@@ -241,15 +241,10 @@ async fn a_webhook_changes_what_is_known_unless_it_is_late() {
 async fn any_template_is_sent_by_its_folder_and_its_parameters() {
     let shop = Shop::open().await;
     let mut parameters = template::library().find("order_ready", Language::Hi).expect("shipped").examples();
-    let new = |parameters: BTreeMap<String, String>| NewMessage {
-        business: shop.business,
-        to: Phone::parse(ASHA).expect("a mobile"),
-        content: Content::Named(Named { template: "order_ready".to_owned(), parameters }),
-        language: Language::Mr,
-        document: None,
-        policy: Policy::AtLeastOnce,
-        purpose: "order.ready",
-        expires_at: None,
+    let new = |parameters: BTreeMap<String, String>| {
+        let content = Content::Named(Named { template: "order_ready".to_owned(), parameters });
+        let why = (Policy::AtLeastOnce, "order.ready");
+        NewMessage::new(shop.business, Phone::parse(ASHA).expect("a mobile"), (content, Language::Mr), why)
     };
     let mut tx = shop.deps.db.begin().await.expect("a transaction");
     let good = new(parameters.clone());

@@ -112,7 +112,7 @@ async fn an_address_that_may_not_be_called_any_more_disables_its_endpoint() {
         carrier: Arc::clone(carrier),
         mailer: Arc::clone(mailer),
         vault: Arc::clone(vault),
-        messaging: *messaging,
+        messaging: messaging.clone(),
         webhooks: sending,
     });
     shop.emit([1]).await;

@@ -14,12 +14,12 @@ use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
 use super::{
-    Content, Error, Language, MessageClass, MessageId, Policy, sealed,
+    Content, Error, FALLS_BACK_AFTER, Language, MessageClass, MessageId, Policy, Recipient, sealed,
     store::{find_number, insert_messages},
 };
 use crate::{
     evidence::{Act, By, Object, Word, words},
-    outbound::{Phone, carrier::NumberId},
+    outbound::{Chance, Email, Phone, carrier::NumberId},
     people::BusinessId,
     queue::{self, NewJob},
     vault::Vault,
@@ -55,6 +55,13 @@ pub enum CampaignState {
     Done,
 }
 
+impl CampaignState {
+    /// Whether messages of it may go: one that is done may have some to try again, or by another way.
+    pub const fn goes_out(self) -> bool {
+        matches!(self, Self::Running | Self::Done)
+    }
+}
+
 /// What to say to many.
 #[derive(Clone, Debug)]
 pub struct NewCampaign {
@@ -79,6 +86,8 @@ pub struct NewCampaign {
 pub struct NewPerson {
     /// Where she is written to.
     pub to: Phone,
+    /// Where she is written to if WhatsApp does not reach her.
+    pub mail: Option<Email>,
     /// What is said, in the campaign's template.
     pub content: Content,
     /// Her language.
@@ -179,11 +188,16 @@ pub async fn add_people(
         }
         person.content.check().map_err(|(field, mend)| Error::BadParameter { field, mend })?;
         let message = MessageId(by.chance.uuid_v7(by.now));
-        let personal = sealed::seal_message(&mut tx, vault, (business, message), &person.to, &person.content).await?;
-        rows.push((message, personal, person.language));
+        let mut to = Recipient::from(person.to.clone());
+        if let Some(mail) = &person.mail {
+            to = to.or(mail.clone());
+        }
+        let of = (business, message);
+        let personal = sealed::seal_message(&mut tx, vault, of, (&to, 0), &person.content).await?;
+        rows.push((message, personal, person.language, i16::try_from(to.ways().len()).unwrap_or(1)));
     }
     let policy = if campaign.class == MessageClass::Statutory { Policy::AtLeastOnce } else { Policy::AtMostOnce };
-    insert_messages(&mut tx, &campaign, (&number, policy), &rows, by.now).await?;
+    insert_messages(&mut tx, &campaign, (&number, policy, FALLS_BACK_AFTER), &rows, by.now).await?;
     let added = i64::try_from(rows.len()).unwrap_or(i64::MAX);
     store::add_counts(&mut tx, business, &[(id, "queued", added)], by.chance).await?;
     tx.commit().await?;
@@ -278,6 +292,24 @@ pub async fn list(
     limit: u16,
 ) -> Result<Vec<Campaign>, Error> {
     store::list(conn, business, before, i64::from(limit.clamp(1, 1000))).await
+}
+
+/// Where a campaign stands.
+pub(super) async fn state_of(
+    conn: &mut PgConnection,
+    business: BusinessId,
+    id: CampaignId,
+) -> Result<Option<CampaignState>, Error> {
+    Ok(store::find(conn, Some(business), id).await?.map(|campaign| campaign.state))
+}
+
+/// One message more of a campaign, in this state.
+pub(super) async fn count_more(
+    conn: &mut PgConnection,
+    (business, chance): (BusinessId, &dyn Chance),
+    (id, state): (CampaignId, &str),
+) -> Result<(), Error> {
+    store::add_counts(conn, business, &[(id, state, 1)], chance).await
 }
 
 async fn record(

@@ -134,7 +134,7 @@ pub(super) async fn take(
         r#"
         select m.message_id as "message_id: MessageId"
         from muneem.messaging_messages m
-        where m.campaign_id = $1 and m.state = 'queued' and (m.not_before is null or m.not_before <= $3)
+        where m.campaign_id = $1 and m.state = 'queued' and m.channel = 'whatsapp' and (m.not_before is null or m.not_before <= $3)
             and exists (
                 select from muneem.messaging_campaigns c where c.campaign_id = $1 and c.state in ('running', 'done'))
         order by m.message_id
@@ -177,7 +177,7 @@ pub(super) async fn find_waiting(
         r#"
         select not_before
         from muneem.messaging_messages
-        where campaign_id = $1 and state = 'queued'
+        where campaign_id = $1 and state = 'queued' and channel = 'whatsapp'
         order by not_before nulls first
         limit 1
         "#,
@@ -199,7 +199,8 @@ pub(super) async fn list_open(
         select a.message_id as "message_id: MessageId", a.number, a.started_at
         from muneem.messaging_attempts a
         join muneem.messaging_messages m on m.message_id = a.message_id
-        where a.outcome in ('posting', 'unknown') and m.campaign_id = $1 and m.state in ('posting', 'unknown')
+        where a.outcome in ('posting', 'unknown') and m.campaign_id = $1 and m.channel = 'whatsapp'
+            and m.state in ('posting', 'unknown')
         order by a.started_at
         limit $2
         "#,

@@ -14,7 +14,7 @@ use crate::{
     messaging::{
         Error, Language, MessageClass, MessageId, Reference, State, accounts,
         holds::{self, Gate, Line},
-        inbound,
+        inbound::{self, Asked},
         ledger::{self, Ledger},
         limits::{self, Place},
         reconcile, rules, sealed, send,
@@ -130,6 +130,9 @@ async fn wave(ctx: &JobContext, id: CampaignId) -> Result<Wave, Error> {
     if now >= campaign.expires_at {
         return expire(ctx, &campaign).await;
     }
+    if let Some(until) = ctx.deps.messaging.quiet_hours.until(campaign.class, &campaign.purpose, now) {
+        return Ok(Wave::Wait((until - now).to_std().unwrap_or_default()));
+    }
     let mut tx = ctx.begin().await?;
     let taken = store::take(&mut tx, id, WAVE, now).await?;
     if taken.is_empty() {
@@ -171,10 +174,17 @@ async fn wave(ctx: &JobContext, id: CampaignId) -> Result<Wave, Error> {
             return Ok(Wave::Over);
         }
     }
-    let mut people = Vec::with_capacity(taken.len());
+    let (mut people, mut asked) = (Vec::with_capacity(taken.len()), Vec::with_capacity(taken.len()));
     for (message, envelope) in taken.iter().zip(&envelopes) {
         let (to, content) = sealed::open_message(&mut tx, &ctx.deps.vault, (ctx.business, *message), envelope).await?;
         let mark = sealed::person(&mut tx, &ctx.deps.vault, ctx.business, &to).await?;
+        let ways =
+            sealed::open_ways(&mut tx, &ctx.deps.vault, (ctx.business, *message), envelope.ways_sealed.as_deref());
+        asked.push(Asked::by_whatsapp(
+            &to,
+            (campaign.class, &campaign.purpose),
+            (ways.await?.as_ref(), envelope.has_more),
+        ));
         people.push((*message, to, content, mark));
     }
     // Who finds out whether a hold is over goes alone.
@@ -184,10 +194,10 @@ async fn wave(ctx: &JobContext, id: CampaignId) -> Result<Wave, Error> {
             return Ok(Wave::Wait(Duration::from_secs(5)));
         }
         people.truncate(1);
+        asked.truncate(1);
     }
     let mut trail = Trail::of(ctx, SendWave::KIND);
     let mut ledger = Ledger::lock(&mut tx, ctx.business, taken.iter().copied(), now).await?;
-    let asked: Vec<_> = people.iter().map(|(_, to, ..)| (to, campaign.class, campaign.purpose.as_str())).collect();
     let verdicts = inbound::judge(&mut tx, ctx, &asked).await?;
     let mut skipped = 0;
     let mut verdicts = verdicts.into_iter();
@@ -268,7 +278,7 @@ fn outgoing(
     content: &crate::messaging::Content,
     language: Language,
 ) -> OutgoingMessage {
-    OutgoingMessage { to, reference: reference.0, template: content.fill(language, None) }
+    OutgoingMessage { to, reference: reference.0, body: content.body(language, None) }
 }
 
 /// Posts each message at its place.

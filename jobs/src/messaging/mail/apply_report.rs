@@ -1,5 +1,6 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use sqlx::{Postgres, Transaction};
 use uuid::Uuid;
 
@@ -57,6 +58,7 @@ impl Job for ApplyMailReport {
         } else {
             let folded = Folded {
                 report_id: self.report_id,
+                receipt: hex::encode(Sha256::digest(&raw)),
                 of: known.of,
                 kind: report.kind,
                 status: report.status.clone(),

@@ -6,8 +6,14 @@ use uuid::Uuid;
 
 use super::{apply_report::ApplyMailReport, bounce::Kind, token::MailRef};
 use crate::{
-    evidence::{Act, Object, words},
-    messaging::{Error, MailId, mail_store},
+    evidence::{Act, By, Object, words},
+    messaging::{
+        Error, MailId, MessageId, Status,
+        ledger::{Ledger, Told},
+        mail_store, sealed, store,
+        trail::Trail,
+        wishes::{self, Cause, Channel, Contact, NewSuppression, Scope},
+    },
     outbound::mailer::Fault,
     queue::{Job, JobContext},
 };
@@ -17,6 +23,8 @@ use crate::{
 pub struct Folded {
     /// The report.
     pub report_id: Uuid,
+    /// SHA-256 of its raw bytes, in hexadecimal.
+    pub receipt: String,
     /// Which mail.
     pub of: MailRef,
     /// What became of it.
@@ -65,21 +73,71 @@ async fn fold_staff(tx: &mut PgConnection, ctx: &JobContext, folded: &Folded, id
     }
 }
 
-/// A mail to a person is a row of the ledger, which knows more channels than this one: the ledger's own function goes
-/// here. The report stands in `messaging_mail_reports` under the message's id, and on record, in any case.
-#[expect(clippy::unused_async, reason = "the ledger's function asks the database")]
+/// A mail to a person is a message of the ledger: a failure ends it, and the next way to her is taken. What failed for
+/// good at her address closes it, and a complaint stops what sells.
 async fn fold_message(
-    _tx: &mut PgConnection,
-    _ctx: &JobContext,
+    tx: &mut PgConnection,
+    ctx: &JobContext,
     folded: &Folded,
-    (message, attempt): (crate::messaging::MessageId, i32),
+    attempt: (MessageId, i32),
 ) -> Result<(), Error> {
-    tracing::info!(
-        messaging.message_id = %message,
-        attempt,
-        kind = folded.kind.as_str(),
-        status = folded.status,
-        "a mail was reported on"
-    );
+    let by = ctx.by(ApplyMailReport::KIND);
+    let status = match folded.kind {
+        Kind::Failed => Some(Status::Failed),
+        Kind::Delivered => Some(Status::Delivered),
+        Kind::Complaint => {
+            suppress(tx, ctx, attempt.0, (Scope::Marketing, "mail_complaint"), &by).await?;
+            None
+        }
+        Kind::Delayed | Kind::Relayed => None,
+    };
+    if let Some(status) = &status {
+        let mut trail = Trail::of(ctx, ApplyMailReport::KIND);
+        let mut ledger = Ledger::lock(tx, ctx.business, [attempt.0], ctx.now()).await?;
+        let receipt = folded.receipt.as_str();
+        let details = folded.status.as_deref();
+        let told = Told { mark: None, status, code: None, details, receipt: Some(receipt) };
+        ledger.told(attempt, &told, &mut trail);
+        ledger.write(tx, ctx).await?;
+        trail.write(tx).await?;
+    }
+    if folded.permanent && folded.kind == Kind::Failed && folded.fault == Fault::Address {
+        close_address(tx, ctx, attempt.0, &by).await?;
+    }
     Ok(())
+}
+
+/// Nothing ever arrives at the address that this message went to: nothing more is sent there until somebody says
+/// otherwise.
+///
+/// # Errors
+/// The vault is sealed, or the database fails.
+pub(in crate::messaging) async fn close_address(
+    tx: &mut PgConnection,
+    ctx: &JobContext,
+    id: MessageId,
+    by: &By<'_>,
+) -> Result<(), Error> {
+    suppress(tx, ctx, id, (Scope::Channel, "mail_bounced"), by).await
+}
+
+async fn suppress(
+    tx: &mut PgConnection,
+    ctx: &JobContext,
+    id: MessageId,
+    (scope, reason): (Scope, &str),
+    by: &By<'_>,
+) -> Result<(), Error> {
+    let Some(letter) = store::load_letter(tx, ctx.business, id).await? else { return Ok(()) };
+    let to = sealed::open_letter(tx, &ctx.deps.vault, (ctx.business, id), &letter).await?;
+    let (cause, channel) = match scope {
+        Scope::Channel => (Cause::Carrier, Some(Channel::Mail)),
+        _ => (Cause::Preference, None),
+    };
+    let new = NewSuppression { scope, channel, cause, reason, at: by.now, until: None };
+    match wishes::suppress(tx, &ctx.deps.vault, by, ctx.business, (&Contact::Email(to), &new)).await {
+        // She was erased meanwhile, which stops more than this.
+        Ok(_) | Err(wishes::Error::Erased) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }

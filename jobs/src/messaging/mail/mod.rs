@@ -19,6 +19,7 @@ mod compose;
 mod fold;
 mod identity;
 mod identity_store;
+mod leave;
 mod receive;
 mod report_store;
 #[cfg(test)]
@@ -29,16 +30,19 @@ mod words;
 
 pub use apply_report::ApplyMailReport;
 pub use compose::{ComposeError, Draft, Identity, compose};
+pub(super) use fold::close_address;
 pub use fold::{Folded, fold};
 pub use identity::{
     BadIdentity, IdentityInfo, NewIdentity, SigningKey, count_guess, find_identity, identity_of, list_identities,
     remove_identity, set_identity, verify_identity,
 };
+pub use leave::{Leaving, find_leaving, leave};
 pub use receive::{Format, Kept, Source, receive_report};
 pub use report_store::{Place, find_place, keep_place};
 pub use token::{MailRef, MailToken, issue_token};
 pub use verify_identity::VerifyMailIdentity;
 pub use words::WordsError;
+pub(super) use words::check as check_words;
 
 pub(super) use identity::SEALED_IDENTITIES;
 pub(super) use report_store::SEALED_REPORTS;

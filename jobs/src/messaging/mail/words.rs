@@ -84,6 +84,14 @@ static BOOKS: LazyLock<Result<Books, String>> = LazyLock::new(|| {
     Ok(books)
 });
 
+/// Whether these words can be filled with this, for somebody of `language`.
+///
+/// # Errors
+/// [`WordsError`]: what [`fill`] would say.
+pub(in crate::messaging) fn check(name: &str, language: Language, params: &impl Serialize) -> Result<(), WordsError> {
+    fill(name, language, params, &Frame { sender: "", reply_to: None, unsubscribe: None }).map(|_| ())
+}
+
 /// Fills the words `name` in `language`, or in English where they do not speak it.
 ///
 /// # Errors

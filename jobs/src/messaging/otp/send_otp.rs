@@ -195,16 +195,14 @@ impl Sending<'_> {
     async fn by_whatsapp(&self, mut tx: sqlx::Transaction<'_, sqlx::Postgres>, phone: &Phone) -> Result<Done, Error> {
         let deps = &self.ctx.deps;
         let (code, mark) = self.fresh(&mut tx).await?;
+        let content = Content::SignInCode(SignInCode { code: code.expose_secret().to_owned() });
+        // One that may have arrived is not sent again: the next way brings a fresh one, which is why it is no way of the
+        // same message.
+        let why = (Policy::AtMostOnce, "messaging.otp");
+        let words = (content, Language::of(&self.row.language));
         let message = NewMessage {
-            business: self.ctx.business,
-            to: phone.clone(),
-            content: Content::SignInCode(SignInCode { code: code.expose_secret().to_owned() }),
-            language: Language::of(&self.row.language),
-            document: None,
-            // One that may have arrived is not sent again: the next way brings a fresh one.
-            policy: Policy::AtMostOnce,
-            purpose: "messaging.otp",
             expires_at: Some(self.row.expires_at),
+            ..NewMessage::new(self.ctx.business, phone.clone(), words, why)
         };
         let message = messaging::request(&mut tx, &deps.vault, &*deps.clock, &*deps.chance, &message).await?;
         self.write(&mut tx, Channel::Whatsapp, (CodeState::Planned, None), Some((&mark, Some(message)))).await?;

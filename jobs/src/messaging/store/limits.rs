@@ -179,6 +179,29 @@ pub(in crate::messaging) async fn hear_from(
     Ok(())
 }
 
+/// Whether somebody wrote to this number within the last 24 hours, under any of these marks (Cloud API, customer service
+/// window).
+pub(in crate::messaging) async fn is_window_open(
+    conn: &mut PgConnection,
+    number: &NumberId,
+    marks: &[Vec<u8>],
+    now: DateTime<Utc>,
+) -> Result<bool, Error> {
+    let open = sqlx::query_scalar!(
+        r#"
+        select exists (
+            select from muneem.messaging_pairs
+            where phone_number_id = $1 and person_mark = any ($2) and heard_at > $3) as "open!"
+        "#,
+        number.as_str(),
+        marks,
+        now - chrono::TimeDelta::hours(24),
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(open)
+}
+
 /// How many people a portfolio began to write to since `since`, and when the oldest of them leave the count. Locks the
 /// count until the transaction ends: two that count at once would both find room.
 pub(in crate::messaging) async fn count_reached(

@@ -11,8 +11,8 @@ use super::{
     limits::{LONGEST_BODY, LONGEST_LINE},
 };
 use crate::{
-    messaging::MessageClass,
-    outbound::carrier::{DocumentHeader, FilledButton, FilledHeader, FilledTemplate},
+    messaging::{MessageClass, Reply},
+    outbound::carrier::{DocumentHeader, FilledButton, FilledHeader, FilledTemplate, InteractiveAction, OutgoingBody},
 };
 
 /// Which message, with its parameters.
@@ -29,6 +29,167 @@ pub enum Content {
     ApprovalLink(ApprovalLink),
     /// Any template by its folder, its parameters by name.
     Named(Named),
+    /// Words of one's own, to somebody who has written within 24 hours.
+    Free(Free),
+    /// What somebody who wrote is answered.
+    Reply(Reply),
+}
+
+/// Words of one's own: what the Cloud API takes within the customer service window, which her own message opens for
+/// 24 hours.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Free {
+    /// Words, at most 4,096 characters.
+    Text {
+        /// The words.
+        body: String,
+    },
+    /// The message's file, a PDF or a picture by its name.
+    File {
+        /// What stands beneath it, at most 1,024 characters.
+        caption: Option<String>,
+    },
+    /// Words with up to three buttons; what she taps comes back as an inbound message with the button's id.
+    Buttons {
+        /// The words, at most 1,024 characters.
+        body: String,
+        /// The small line beneath, at most 60.
+        footer: Option<String>,
+        /// The buttons, without descriptions.
+        buttons: Vec<Choice>,
+    },
+    /// Words with a list behind one button.
+    List {
+        /// The words, at most 1,024 characters.
+        body: String,
+        /// The small line beneath, at most 60.
+        footer: Option<String>,
+        /// On the button, at most 20.
+        label: String,
+        /// Up to ten.
+        rows: Vec<Choice>,
+    },
+    /// Words with a button that opens a page.
+    Link {
+        /// The words, at most 1,024 characters.
+        body: String,
+        /// The small line beneath, at most 60.
+        footer: Option<String>,
+        /// On the button, at most 20.
+        label: String,
+        /// `https://…`
+        url: String,
+    },
+}
+
+/// Something to tap.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Choice {
+    /// What comes back, at most 200 characters.
+    pub id: String,
+    /// What she reads: at most 20 characters on a button, 24 in a list.
+    pub title: String,
+    /// The line beneath, in a list alone: at most 72.
+    pub description: Option<String>,
+}
+
+impl Free {
+    /// As it stands in a message's row in the place of a template.
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Text { .. } => "free_text",
+            Self::File { .. } => "free_file",
+            Self::Buttons { .. } => "free_buttons",
+            Self::List { .. } => "free_list",
+            Self::Link { .. } => "free_link",
+        }
+    }
+
+    /// What the carrier would refuse (Cloud API error 131009), by field.
+    fn check(&self) -> Result<(), BadParameter> {
+        let line = |field: &'static str, text: &str, most: usize| {
+            let length = text.chars().count();
+            if text.trim().is_empty() || length > most || text.contains('\0') {
+                let mend = format!("must be 1 to {most} characters");
+                return Err((Cow::Borrowed(field), Cow::Owned(mend)));
+            }
+            Ok(())
+        };
+        let foot = |footer: &Option<String>| footer.as_ref().map_or(Ok(()), |text| line("footer", text, 60));
+        let choices = |field: &'static str, given: &[Choice], (most, title): (usize, usize)| {
+            if given.is_empty() || given.len() > most {
+                return Err((Cow::Borrowed(field), Cow::Owned(format!("must be 1 to {most} of them"))));
+            }
+            for (place, choice) in given.iter().enumerate() {
+                line(field, &choice.id, 200)?;
+                line(field, &choice.title, title)?;
+                choice.description.as_ref().map_or(Ok(()), |text| line(field, text, 72))?;
+                if given[..place].iter().any(|before| before.id == choice.id || before.title == choice.title) {
+                    return Err((field.into(), "must differ in id and title".into()));
+                }
+            }
+            Ok(())
+        };
+        match self {
+            Self::Text { body } => line("text", body, 4096),
+            Self::File { caption } => caption.as_ref().map_or(Ok(()), |text| line("caption", text, 1024)),
+            Self::Buttons { body, footer, buttons } => {
+                line("body", body, 1024)?;
+                foot(footer)?;
+                if buttons.iter().any(|button| button.description.is_some()) {
+                    return Err(("buttons".into(), "have no descriptions: take a list".into()));
+                }
+                choices("buttons", buttons, (3, 20))
+            }
+            Self::List { body, footer, label, rows } => {
+                line("body", body, 1024)?;
+                foot(footer)?;
+                line("label", label, 20)?;
+                choices("rows", rows, (10, 24))
+            }
+            Self::Link { body, footer, label, url } => {
+                line("body", body, 1024)?;
+                foot(footer)?;
+                line("label", label, 20)?;
+                line("url", url, 2000)?;
+                if url.starts_with("https://") && !url.chars().any(|c| c.is_whitespace() || c.is_control()) {
+                    Ok(())
+                } else {
+                    Err(("url".into(), "must begin with https://".into()))
+                }
+            }
+        }
+    }
+
+    fn body(&self, file: Option<DocumentHeader>) -> OutgoingBody {
+        let interactive = |body: &String, footer: &Option<String>, action| OutgoingBody::Interactive {
+            body: body.clone(),
+            footer: footer.clone(),
+            action,
+        };
+        match (self, file) {
+            (Self::Text { body }, _) => OutgoingBody::Text(body.clone()),
+            (Self::File { caption }, Some(file)) if file.filename.ends_with(".pdf") => {
+                OutgoingBody::Document { file, caption: caption.clone() }
+            }
+            (Self::File { caption }, Some(file)) => OutgoingBody::Image { media: file.media, caption: caption.clone() },
+            // Asked for without a file it was refused; the carrier refuses it too.
+            (Self::File { caption }, None) => OutgoingBody::Text(caption.clone().unwrap_or_default()),
+            (Self::Buttons { body, footer, buttons }, _) => {
+                let buttons = buttons.iter().map(|button| (button.id.clone(), button.title.clone())).collect();
+                interactive(body, footer, InteractiveAction::Buttons(buttons))
+            }
+            (Self::List { body, footer, label, rows }, _) => {
+                let row = |row: &Choice| (row.id.clone(), row.title.clone(), row.description.clone());
+                let rows = rows.iter().map(row).collect();
+                interactive(body, footer, InteractiveAction::List { label: label.clone(), rows })
+            }
+            (Self::Link { body, footer, label, url }, _) => {
+                interactive(body, footer, InteractiveAction::Link { label: label.clone(), url: url.clone() })
+            }
+        }
+    }
 }
 
 /// The words around a bill.
@@ -97,15 +258,27 @@ impl Content {
             Self::SignInWarning(_) => "sign_in_warning",
             Self::ApprovalLink(_) => "approval_link",
             Self::Named(named) => &named.template,
+            Self::Free(free) => free.name(),
+            Self::Reply(_) => "free_reply",
         }
     }
 
     /// What kind of thing it is to say, as its file says. Words that nobody has are refused by [`Self::check`].
     pub fn class(&self) -> MessageClass {
+        // That a no was heard is owed to her.
+        if matches!(self, Self::Reply(_)) {
+            return MessageClass::Statutory;
+        }
         self.words(Language::En).map_or(MessageClass::Transactional, Template::class)
     }
 
-    pub(super) fn parameters(&self) -> Vec<(&str, &str)> {
+    /// Whether it needs the customer service window, being no template.
+    pub(in crate::messaging) const fn is_free(&self) -> bool {
+        matches!(self, Self::Free(_) | Self::Reply(_))
+    }
+
+    /// Values by name.
+    pub(in crate::messaging) fn parameters(&self) -> Vec<(&str, &str)> {
         match self {
             Self::TaxInvoice(invoice) => vec![
                 ("customer_name", &invoice.customer_name),
@@ -126,6 +299,7 @@ impl Content {
             Self::Named(named) => {
                 named.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
             }
+            Self::Free(_) | Self::Reply(_) => Vec::new(),
         }
     }
 
@@ -135,6 +309,9 @@ impl Content {
 
     /// The template's words for somebody of `language`; nothing where nobody has such a template.
     pub fn words(&self, language: Language) -> Option<&'static Template> {
+        if self.is_free() {
+            return None;
+        }
         library().find(self.template(), language)
     }
 
@@ -143,6 +320,12 @@ impl Content {
     /// # Errors
     /// The parameter's name and the mend.
     pub fn check(&self) -> Result<(), BadParameter> {
+        if let Self::Free(free) = self {
+            return free.check();
+        }
+        if let Self::Reply(reply) = self {
+            return reply.free(Language::En).check();
+        }
         let Some(template) = self.words(Language::En) else {
             let mend = "is no template that is known here: `muneem messaging templates list` shows them";
             return Err(("template".into(), mend.into()));
@@ -187,6 +370,15 @@ impl Content {
             }
         }
         Ok(())
+    }
+
+    /// What goes over the wire, for somebody of `language`.
+    pub fn body(&self, language: Language, file: Option<DocumentHeader>) -> OutgoingBody {
+        match self {
+            Self::Free(free) => free.body(file),
+            Self::Reply(reply) => reply.free(language).body(None),
+            _ => OutgoingBody::Template(self.fill(language, file)),
+        }
     }
 
     /// The template filled for the wire, for somebody of `language`.

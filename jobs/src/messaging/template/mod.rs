@@ -23,7 +23,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 pub use compare::{Compared, Part, Verdict, compare};
-pub use content::{ApprovalLink, BadParameter, Content, Named, SignInCode, SignInWarning, TaxInvoice};
+pub use content::{ApprovalLink, BadParameter, Choice, Content, Free, Named, SignInCode, SignInWarning, TaxInvoice};
 pub use file::{Button, Category, Duty, Header, Parameter, Template};
 pub use form::{form_of, sample_of};
 pub use kind::{Kind, Mend};

@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     evidence::{Act, By, Object, words},
+    messaging::Language,
     people::BusinessId,
     vault::{Cell, Class, Vault},
 };
@@ -128,6 +129,9 @@ pub(super) async fn write(
         let object = Object { kind: "contact", id: &id };
         by.record(tx, Act { word, business: Some(business), object, details }).await?;
     }
+    if let Some(language) = new.language.filter(|_| is_new) {
+        store::set_language(tx, known.contact_id, language).await?;
+    }
     if is_new && new.state == ConsentState::Given && new.source.is_her_own() {
         for scope in [Scope::All, Scope::Marketing] {
             let end = End { scope, cause: Cause::Person, reason: "consent_given", at: new.at };
@@ -218,6 +222,22 @@ pub async fn one_click(
         }
     }
     Ok(known.contact_id)
+}
+
+/// In which language somebody is written to where nobody says: the one she was asked in for consent, or whose words she
+/// wrote.
+///
+/// # Errors
+/// The vault is sealed, or the database fails.
+pub async fn language_of(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    business: BusinessId,
+    contact: &Contact,
+) -> Result<Option<Language>, Error> {
+    let marks = contact::marks(conn, vault, business, contact).await?;
+    let language = store::find_language(conn, business, &marks).await?;
+    Ok(language.map(|language| Language::of(&language)))
 }
 
 /// A purpose that is taken back.

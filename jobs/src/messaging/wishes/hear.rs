@@ -131,6 +131,12 @@ pub async fn hear(
         stops: false,
         repeated: false,
     };
+    // Everybody writes STOP; other words tell her language.
+    if let Some(language) = language.filter(|language| *language != "en") {
+        for known in &known {
+            store::set_language(tx, known.contact_id, language).await?;
+        }
+    }
     let Some(first) = known.first().filter(|_| acts_on) else { return Ok(heard) };
     if is_repeated(tx, vault, business, inbound.key).await? {
         heard.repeated = true;

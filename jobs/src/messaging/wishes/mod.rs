@@ -30,7 +30,7 @@ pub mod words;
 
 use crate::vault::{IndexedColumn, Key, Owner, SealedColumn, Source as MadeFrom, Version};
 
-pub use consents::{Recorded, Wishes, history, one_click, record};
+pub use consents::{Recorded, Wishes, history, language_of, one_click, record};
 pub use contact::{Contact, UserId};
 pub use erasures::{erase, note_checked};
 pub use error::Error;

@@ -134,6 +134,42 @@ pub(super) async fn note_heard(conn: &mut PgConnection, contact: ContactId, at: 
     Ok(())
 }
 
+/// Keeps in which language somebody is written to: its first part, `hi` of `hi-IN`.
+pub(super) async fn set_language(conn: &mut PgConnection, contact: ContactId, language: &str) -> Result<(), Error> {
+    let language = language.split('-').next().filter(|part| (2..=3).contains(&part.len()));
+    sqlx::query!(
+        "update muneem.messaging_contacts
+         set language = $2
+         where contact_id = $1 and language is distinct from $2",
+        contact.0,
+        language,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
+}
+
+/// In which language a contact is written to.
+pub(super) async fn find_language(
+    conn: &mut PgConnection,
+    business: BusinessId,
+    marks: &[Vec<u8>],
+) -> Result<Option<String>, Error> {
+    let found = sqlx::query_scalar!(
+        r#"
+        select language as "language!"
+        from muneem.messaging_contacts
+        where business_id = $1 and mark = any ($2) and language is not null
+        limit 1
+        "#,
+        business.0,
+        marks,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(found)
+}
+
 /// When a contact last gave a sign of life, and since when it cannot be reached.
 pub(super) async fn load_reach(
     conn: &mut PgConnection,
