@@ -223,11 +223,16 @@ fn parse(url: &SecretString) -> Result<PgConnectOptions, sqlx::Error> {
 }
 
 fn settled(options: PgConnectOptions) -> PgConnectOptions {
-    options.statement_cache_capacity(0).application_name("muneem").disable_statement_logging()
+    options.statement_cache_capacity(STATEMENTS).application_name("muneem").disable_statement_logging()
 }
 
-/// A pool for `options`: no statement stays prepared in a session, so that a transaction pooler fits, and no statement
-/// or value is logged.
+/// Statements that a session keeps prepared; the one longest unused is closed for the next. None at all would be worse
+/// than many: the driver names each statement all the same and then never closes it, until the server's memory is gone.
+const STATEMENTS: usize = 256;
+
+/// A pool for `options`: a bounded number of statements stays prepared in a session, and no statement or value is logged.
+/// A pooler in transaction mode in between must know prepared statements (`PgBouncer` 1.21 or later with
+/// `max_prepared_statements`).
 ///
 /// # Errors
 /// The database does not answer.

@@ -79,7 +79,7 @@ pub use model::{
 pub use quiet::{BadQuietHours, QuietHours};
 pub use recipient::{Address, Recipient};
 pub use reconcile::Reconcile;
-pub use request::{ask, request};
+pub use request::{ask, kind_of, request};
 pub use sealed::{INDEXED, SEALED};
 pub use send::Send;
 pub use send_link::SendLink;

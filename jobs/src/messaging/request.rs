@@ -216,6 +216,21 @@ fn check_document(new: &NewMessage) -> Result<(), Error> {
     Err(Error::BadDocument { template: new.content.template().to_owned(), mend })
 }
 
+/// What a file is, by its name and its first bytes, which must agree: the carrier looks at both (Cloud API error 131053).
+///
+/// # Errors
+/// What it must be.
+pub fn kind_of(filename: &str, bytes: &[u8]) -> Result<&'static str, &'static str> {
+    let ending = filename.rsplit_once('.').map(|(_, ending)| ending);
+    let begins: &[u8] = match ending {
+        Some("pdf") => b"%PDF-",
+        Some("png") => b"\x89PNG\r\n\x1a\n",
+        Some("jpg" | "jpeg") => b"\xff\xd8\xff",
+        _ => return Err("must be named .pdf, .png, .jpg or .jpeg"),
+    };
+    if bytes.starts_with(begins) { Ok(mime_of(filename)) } else { Err("is not what its name says: send the file itself") }
+}
+
 /// The MIME type of a file by its name: what [`request`] lets through has one.
 pub(super) fn mime_of(filename: &str) -> &'static str {
     match filename.rsplit_once('.').map(|(_, ending)| ending) {

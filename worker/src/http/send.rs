@@ -278,7 +278,8 @@ async fn send(State(api): State<Arc<Api>>, mut post: Post<NewWords>) -> Result<R
         Some(given) => {
             let bytes = STANDARD.decode(given.content_base64.as_bytes());
             let bytes = bytes.map_err(|_| off("document.content_base64", "is no Base64", "encode the file's bytes"))?;
-            let kind = kind_of(&given.filename, &bytes)?;
+            let kind = messaging::kind_of(&given.filename, &bytes);
+            let kind = kind.map_err(|problem| off("document", problem, "send PDF, PNG or JPEG under its own name"))?;
             Some((given.filename, kind, Bytes::from(bytes)))
         }
     };
@@ -335,20 +336,4 @@ async fn hers(
         }
     }
     Ok(None)
-}
-
-/// What a file is, by its name and its first bytes, which must agree: the carrier looks at both.
-fn kind_of(filename: &str, bytes: &[u8]) -> Result<&'static str, Problem> {
-    let ending = filename.rsplit_once('.').map(|(_, ending)| ending);
-    let (kind, begins): (_, &[u8]) = match ending {
-        Some("pdf") => ("application/pdf", b"%PDF-"),
-        Some("png") => ("image/png", b"\x89PNG\r\n\x1a\n"),
-        Some("jpg" | "jpeg") => ("image/jpeg", b"\xff\xd8\xff"),
-        _ => return Err(off("document.filename", "has no ending that is known", "take .pdf, .png, .jpg or .jpeg")),
-    };
-    if bytes.starts_with(begins) {
-        Ok(kind)
-    } else {
-        Err(off("document.content_base64", format!("is no {kind}"), "send the file that the name speaks of"))
-    }
 }

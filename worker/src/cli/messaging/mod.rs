@@ -1,3 +1,4 @@
+mod send;
 mod wishes;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -52,6 +53,7 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
+    Send(send::Args),
     /// WhatsApp numbers that businesses send from
     Account {
         #[command(subcommand)]
@@ -204,6 +206,10 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
                 found.with_context(|| format!("there is no message {id}: `muneem messaging list` shows the newest"))?;
             show(&timeline, output)?;
         }
+        Command::Send(args) => {
+            drop(db);
+            send::run(&app, args).await?;
+        }
         Command::Account { command } => {
             drop(db);
             account(&app, command).await?;
@@ -251,6 +257,7 @@ fn show(timeline: &messaging::Timeline, output: Output) -> anyhow::Result<()> {
         ("id", message.message_id.to_string()),
         ("purpose", message.purpose.clone()),
         ("to", message.recipient.clone()),
+        ("way", format!("{} ({} of {})", message.channel.as_str(), message.way, message.ways)),
         ("state", word(&message.state)),
         ("template", format!("{} ({})", message.template, message.language)),
         ("file", message.document_filename.clone().unwrap_or_default()),
@@ -260,6 +267,9 @@ fn show(timeline: &messaging::Timeline, output: Output) -> anyhow::Result<()> {
         ("skipped", message.skipped_because.clone().unwrap_or_default()),
         ("error", error(message.error_code, message.error_details.as_deref())),
     ];
+    for other in &timeline.others {
+        fields.push(("other way", format!("{} {} {}", other.channel.as_str(), word(&other.state), other.message_id)));
+    }
     for attempt in &timeline.attempts {
         let error = error(attempt.error_code, attempt.error_details.as_deref());
         let line = format!("{} {} {}", instant(attempt.started_at), word(&attempt.outcome), error);
