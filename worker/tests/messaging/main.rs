@@ -2,6 +2,7 @@
 //! moved by hand; jobs run when the test says so.
 
 mod campaigns;
+mod codes;
 mod receiving;
 mod senders;
 mod sending;
@@ -27,7 +28,7 @@ use muneem::{
         http::{Timeouts, client},
         whatsapp::{CloudApi, Settings as CloudSettings},
     },
-    sandbox::{Options, Pace, Sandbox},
+    sandbox::{Number, Options, Pace, Sandbox},
 };
 use muneem_jobs::{
     Deps,
@@ -140,9 +141,15 @@ impl Shop {
 
     /// With the carrier at another address than the stand-in's.
     async fn open_with(carrier_at: Option<String>) -> Self {
+        Self::open_beside(carrier_at, Vec::new()).await
+    }
+
+    /// The same, where the stand-in knows more numbers.
+    async fn open_beside(carrier_at: Option<String>, others: Vec<Number>) -> Self {
         let end = CancellationToken::new();
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        let options = Options { pace: Pace::INSTANT, ..Options::local(loopback, 7) };
+        let mut options = Options { pace: Pace::INSTANT, ..Options::local(loopback, 7) };
+        options.numbers.extend(others);
         let credentials = options.credentials.clone();
         let sandbox = Sandbox::bind(options).await.expect("a free port");
         let sandbox_at = sandbox.address();
