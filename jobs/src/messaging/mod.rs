@@ -74,7 +74,7 @@ pub use template::{
     ApprovalLink, Category, Content, Header, Language, Named, SignInCode, SignInWarning, TaxInvoice, Template,
 };
 pub use warn_staff::WarnStaff;
-pub use webhook::{Inbound, Person, Preference, SignatureError, sign, verify_signature, verify_token};
+pub use webhook::{Inbound, Person, Preference, SignatureError, sign, signature_of, verify_signature, verify_token};
 
 use crate::{
     outbound::{Chance, Clock},

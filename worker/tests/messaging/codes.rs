@@ -634,6 +634,26 @@ async fn assert_marked(shop: &Shop, trials: &[Trial]) {
 }
 
 #[tokio::test]
+async fn a_carrier_that_goes_on_breaking_is_asked_ever_less_often_and_never_left() {
+    let shop = Shop::open().await;
+    shop.script(vec![json!({ "times": 5, "what": { "refuse": { "code": 131_000 } } })]).await;
+    let id = shop.warn(shop.business, ASHA, Policy::AtLeastOnce, Language::En).await;
+    for round in 0..40 {
+        shop.quiet().await;
+        if shop.timeline(id).await.message.state == State::Read || !shop.to_the_next().await {
+            break;
+        }
+        // Others write meanwhile: webhooks arrive.
+        shop.hear_something(&format!("wamid.{round}")).await;
+    }
+    let attempts = shop.timeline(id).await.attempts;
+    let lost = [AttemptOutcome::PresumedLost; 5];
+    assert_eq!(outcomes(&attempts), [&lost[..], &[AttemptOutcome::Accepted]].concat());
+    assert_waits(&gaps(&attempts), &[WINDOW, 5 * MINUTE, 30 * MINUTE, 30 * MINUTE, 30 * MINUTE], "131000");
+    assert_eq!(shop.shown().await[ASHA], 1);
+}
+
+#[tokio::test]
 async fn undeliverable_twice_a_week_apart_closes_the_channel() {
     let shop = Shop::open().await;
     for day in [0, 8] {

@@ -1,11 +1,13 @@
 //! Messages over the real client, against the stand-in carrier, with the real receiver and a real database. Time is
 //! moved by hand; jobs run when the test says so.
 
+mod attacks;
 mod campaigns;
 mod codes;
 mod receiving;
 mod senders;
 mod sending;
+mod standing;
 mod templates;
 
 use std::{
@@ -482,6 +484,7 @@ fn kinds() -> Vec<Kind> {
         Kind::of::<messaging::Send>(),
         Kind::of::<messaging::Reconcile>(),
         Kind::of::<messaging::ApplyWebhook>(),
+        Kind::of::<messaging::CheckSenders>(),
         Kind::of::<messaging::campaign::SendWave>(),
         Kind::of::<messaging::campaign::ReconcileWaves>(),
     ]
