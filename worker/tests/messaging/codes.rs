@@ -445,6 +445,7 @@ async fn round(met: Met) {
     }
     shop.assert_no_reference_twice().await;
     assert_marked(&shop, &trials).await;
+    assert_country_is_shown(&shop).await;
 }
 
 /// Asks for the first messages, with what happens to them.
@@ -607,6 +608,14 @@ async fn assert_ended(shop: &Shop, met: Met, trial: &Trial) {
             assert_eq!(ends[1].message.state, State::UnknownFinal, "{code}: better never than twice");
         }
     }
+}
+
+/// A country that the account may not write to is shown to people, once for all who live there.
+async fn assert_country_is_shown(shop: &Shop) {
+    let mut conn = shop.deps.db.acquire().await.expect("a connection");
+    let health = messaging::list_health(&mut conn, Some(shop.business), shop.clock.now()).await.expect("readable");
+    let shown: Vec<_> = health.2.iter().map(|alert| (alert.event.as_str(), alert.severity.as_str())).collect();
+    assert_eq!(shown, [("COUNTRY_REFUSED", "critical")]);
 }
 
 /// What stands against writing to those whom the carrier did not reach, and nothing stands against the others.
