@@ -10,6 +10,7 @@ mod columns;
 mod console;
 mod demo;
 mod evidence;
+mod messaging;
 mod migrations;
 mod queue;
 mod root_key;

@@ -7,11 +7,16 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-/// The binary beside the test: `target/debug/muneem` for `target/debug/deps/it-…`.
+/// The binary beside the test: `target/debug/muneem` for `target/debug/deps/it-…`. For a long round another build of it,
+/// which `MUNEEM_BINARY` names.
 ///
 /// # Panics
 /// When it is not built.
 pub fn path() -> PathBuf {
+    if let Some(named) = std::env::var_os("MUNEEM_BINARY").map(PathBuf::from) {
+        assert!(named.exists(), "MUNEEM_BINARY is {}, which is not there", named.display());
+        return named;
+    }
     let test = std::env::current_exe().expect("a test knows where it is");
     let folder = test.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
     let binary = folder.join("muneem");

@@ -351,11 +351,10 @@ fn template_category(value: &Value) -> Meaning {
     } else {
         (format!("CATEGORY_WILL_BE_{}", word(correct)), "the carrier will change it within 24 hours".to_owned())
     };
-    // What sells needs consent, and nobody who agreed to bills alone has given it.
-    let sells = now.eq_ignore_ascii_case("MARKETING");
-    let acts = if sells { vec![Do::Hold(Scope::Template, Covers::All, None)] } else { Vec::new() };
-    let severity = if sells { Severity::Critical } else { Severity::Warning };
-    Meaning { about: template_of(value), event, severity, details, acts }
+    // What sells needs consent, and nobody who agreed to bills alone has given it: such messages are left out from now on
+    // ([`template::may_send`]), and somebody has to find other words.
+    let severity = if now.eq_ignore_ascii_case("MARKETING") { Severity::Critical } else { Severity::Warning };
+    Meaning { about: template_of(value), event, severity, details, acts: Vec::new() }
 }
 
 fn number_quality(value: &Value, event: String) -> Meaning {

@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 
 use super::{
     Error, MessageClass, MessageId, Recipient, State, answer,
+    health::{self, NewAlert},
     ledger::{Ledger, Sign},
     sealed,
     store::{self, MessageRow, StoredWebhook},
@@ -21,7 +22,10 @@ use super::{
 };
 use crate::{
     evidence::By,
-    outbound::{Phone, carrier::NumberId},
+    outbound::{
+        Phone,
+        carrier::{NumberId, Scope},
+    },
     queue::JobContext,
     vault::Vault,
     webhooks::{self, Emission},
@@ -278,11 +282,33 @@ pub(super) async fn note_recipients(
         if !matches!(sign.class, Of::Recipient(_)) {
             continue;
         }
+        if matches!(sign.class, Of::Recipient(Scope::Country)) {
+            note_country(tx, ctx, row, by).await?;
+        }
         let to = phone_of(tx, &ctx.deps.vault, ctx, row.message_id).await?;
         let told = CarrierTold { code: sign.code, at: by.now };
         wishes::carrier_said(tx, &ctx.deps.vault, by, ctx.business, (&Contact::Phone(to), told)).await?;
     }
     Ok(())
+}
+
+/// A whole country that an account may not write to is nobody's fault among those who live there: a person should see it,
+/// once (Cloud API error 130497).
+async fn note_country(tx: &mut PgConnection, ctx: &JobContext, row: &MessageRow, by: &By<'_>) -> Result<(), Error> {
+    let event = "COUNTRY_REFUSED";
+    let open = store::find_open_alert(tx, ctx.business, ("account_countries", &row.waba_id)).await?;
+    if open.as_deref() == Some(event) {
+        return Ok(());
+    }
+    let alert = NewAlert {
+        field: "account_countries",
+        about: &row.waba_id,
+        event,
+        severity: "critical",
+        details: "the carrier does not let this account write to people of some country: messages to them fail",
+        at: by.now,
+    };
+    health::note_alert(tx, ctx.business, &alert, by).await
 }
 
 async fn phone_of(tx: &mut PgConnection, vault: &Vault, ctx: &JobContext, id: MessageId) -> Result<Phone, Error> {

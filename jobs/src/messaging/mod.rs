@@ -90,7 +90,7 @@ pub use template::{
     Template,
 };
 pub use warn_staff::WarnStaff;
-pub use webhook::{Inbound, Person, Preference, SignatureError, sign, verify_signature, verify_token};
+pub use webhook::{Inbound, Person, Preference, SignatureError, sign, signature_of, verify_signature, verify_token};
 
 use crate::{
     people::{

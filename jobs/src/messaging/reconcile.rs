@@ -1,4 +1,4 @@
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -6,11 +6,11 @@ use super::{
     AttemptOutcome, Error, MessageId, Send, State,
     ledger::Ledger,
     rules::{self, Silence, Verdict},
-    store,
+    store::{self, AttemptRow},
     trail::Trail,
 };
 use crate::{
-    outbound::carrier::Failure,
+    outbound::carrier::{self, Class, Failure, Via},
     queue::{Done, Job, JobContext, Lane},
 };
 
@@ -89,6 +89,17 @@ pub(super) async fn look(
     settle(conn, ctx, ledger, (id, number, started_at), trail).await
 }
 
+/// Not before then another attempt follows the last one, whose end nobody knows. A carrier that says that it broke while
+/// it had the message is left in peace for the waits of that code, the last of them repeating until the message expires;
+/// one that said nothing has been waited for already.
+fn again_at(attempts: &[AttemptRow]) -> Option<DateTime<Utc>> {
+    let last = attempts.last()?;
+    let Class::Ambiguous(waits) = carrier::class_of(last.error_code?, Via::Response, 503, false) else { return None };
+    let lost = attempts.iter().filter(|one| one.outcome == AttemptOutcome::PresumedLost).count();
+    let wait = waits.get(lost.min(waits.len().saturating_sub(1)))?;
+    Some(last.ended_at.unwrap_or(last.started_at) + TimeDelta::seconds(i64::from(*wait)))
+}
+
 /// Judges an unknown attempt; answers when to look again.
 async fn settle(
     conn: &mut sqlx::PgConnection,
@@ -111,7 +122,13 @@ async fn settle(
     };
     match rules::judge(&silence, &ctx.deps.messaging) {
         Verdict::Wait(until) => return Ok(Some(until)),
-        Verdict::Again => ledger.presume_lost((id, number), trail),
+        Verdict::Again => {
+            let until = again_at(&ledger.get(id)?.attempts);
+            if let Some(until) = until.filter(|until| *until > ctx.now()) {
+                return Ok(Some(until.min(silence.expires_at)));
+            }
+            ledger.presume_lost((id, number), trail);
+        }
         Verdict::GiveUp => ledger.give_up((id, number), trail),
     }
     Ok(None)

@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_as_people_write_them_and_shown_to_nobody() {
+    fn atk_033_addresses_are_read_as_people_write_them_and_shown_to_nobody() {
         let asha = Email::parse("asha.verma+till@Example.IN").expect("an address");
         assert_eq!(asha.expose(), "asha.verma+till@example.in");
         assert_eq!(asha.hint(), "a…@example.in");
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn a_domain_in_another_script_becomes_its_ascii_form_and_a_forged_one_is_none() {
+    fn atk_033_a_domain_in_another_script_becomes_its_ascii_form_and_a_forged_one_is_none() {
         let shop = Email::parse("asha@दुकान.भारत").expect("an address");
         assert_eq!(shop.expose(), "asha@xn--11b7ah1gn.xn--h2brj9c");
         assert_eq!(Email::parse("asha@xn--11b7ah1gn.XN--h2brj9c"), Ok(shop));

@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_cannot_begin_another_header() {
+    fn atk_032_a_subject_cannot_begin_another_header() {
         let with =
             |subject: &str| Mail::new(Uuid::nil(), asha(), subject, "words").map(|mail| mail.subject().to_owned());
         assert_eq!(with("आपका कोड").as_deref(), Ok("आपका कोड"));
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn no_part_of_a_header_can_end_it() {
+    fn atk_032_no_part_of_a_header_can_end_it() {
         let sender = |name: &str| mail().with_sender(MailSender { name: name.to_owned(), address: None }).err();
         assert_eq!(sender("शर्मा \"Mobiles\" <till@x.in>"), None, "it is quoted or encoded where it is written");
         assert_eq!(sender("Sharma\r\nBcc: b@example.in"), Some(BadMail::SenderName));

@@ -280,7 +280,7 @@ async fn a_refused_effect_leaves_the_key_free() {
 }
 
 #[tokio::test]
-async fn bad_bodies_are_told_by_field_and_never_fail_inside() {
+async fn atk_011_bad_bodies_are_told_by_field_and_never_fail_inside() {
     let house = House::new().await;
     for (body, status, id) in [
         ("{", 400, "http.bad_json"),
@@ -303,6 +303,24 @@ async fn bad_bodies_are_told_by_field_and_never_fail_inside() {
     let mut body = answered.body;
     body["id"] = "(a request id)".into();
     insta::assert_snapshot!("problem_body", serde_json::to_string_pretty(&body).expect("JSON"));
+}
+
+#[tokio::test]
+async fn atk_012_a_body_that_a_page_of_another_site_could_post_is_refused() {
+    let house = House::new().await;
+    for kind in ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "text/json", ""]
+    {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri("/v1/queue/jobs")
+            .header("authorization", format!("Bearer {}", house.sharma))
+            .header("content-type", kind)
+            .body(Body::from(count_to(1).to_string()))
+            .expect("a request");
+        let response = house.router.clone().oneshot(request).await.expect("answered");
+        assert_eq!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{kind}");
+    }
+    assert_eq!(house.jobs().await, 0);
 }
 
 #[tokio::test]

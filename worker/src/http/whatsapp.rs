@@ -14,7 +14,7 @@ use std::{
 use axum::{
     Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, Query, State},
+    extract::{Path, Query, Request, State},
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
@@ -86,14 +86,12 @@ struct ToKeep {
 
 /// `GET` and `POST` of `/webhooks/whatsapp` and `/webhooks/whatsapp/{business}`.
 pub fn routes(intake: Intake) -> Router {
-    let limit = intake.body_limit_bytes;
     let (to_keep, waiting) = mpsc::channel(WAITING);
     tokio::spawn(keep_all(intake.clone(), waiting));
     let door = Arc::new(Door { intake, to_keep, known: Mutex::default() });
     Router::new()
         .route("/webhooks/whatsapp", get(handshake).post(receive))
         .route("/webhooks/whatsapp/{business}", get(handshake_of).post(receive_of))
-        .layer(DefaultBodyLimit::max(limit))
         .with_state(door)
 }
 
@@ -127,14 +125,45 @@ fn answer<'a>(asked: Handshake, mut apps: impl Iterator<Item = &'a Credentials>)
     let known =
         asked.verify_token.is_some_and(|token| apps.any(|app| messaging::verify_token(&app.verify_token, &token)));
     match asked.challenge {
-        Some(challenge) if known && asked.mode.as_deref() == Some("subscribe") && challenge.len() <= 1024 => {
+        Some(challenge) if known && asked.mode.as_deref() == Some("subscribe") && is_word(&challenge) => {
             ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], challenge).into_response()
         }
         _ => problem(StatusCode::FORBIDDEN, "messaging.wrong_verify_token", "the verify token is not ours"),
     }
 }
 
-async fn receive(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes) -> Response {
+/// The carrier's are digits. What is echoed must not be able to be a page or a header.
+fn is_word(challenge: &str) -> bool {
+    (1..=128).contains(&challenge.len())
+        && challenge.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
+}
+
+/// The whole body. What bears no signature is not read at all, nor what says beforehand that it is too long.
+async fn read(request: Request, limit: usize) -> Result<(HeaderMap, Bytes), Response> {
+    let too_long = || {
+        problem(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "messaging.webhook_too_long",
+            "the body is longer than any of the carrier's",
+        )
+    };
+    let (parts, body) = request.into_parts();
+    messaging::signature_of(signature(&parts.headers)).map_err(refuse)?;
+    let declared = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if declared.is_some_and(|length: u64| length > limit as u64) {
+        return Err(too_long());
+    }
+    match axum::body::to_bytes(body, limit).await {
+        Ok(body) => Ok((parts.headers, body)),
+        Err(_) => Err(too_long()),
+    }
+}
+
+async fn receive(State(door): State<Arc<Door>>, request: Request) -> Response {
+    let (headers, body) = match read(request, door.intake.body_limit_bytes).await {
+        Ok(read) => read,
+        Err(refused) => return refused,
+    };
     let secrets = door.intake.credentials.as_ref().map_or(&[][..], |app| &app.app_secrets);
     match messaging::verify_signature(secrets, signature(&headers), &body) {
         Ok(()) => door.keep(body, None).await,
@@ -142,12 +171,11 @@ async fn receive(State(door): State<Arc<Door>>, headers: HeaderMap, body: Bytes)
     }
 }
 
-async fn receive_of(
-    State(door): State<Arc<Door>>,
-    Path(handle): Path<String>,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
+async fn receive_of(State(door): State<Arc<Door>>, Path(handle): Path<String>, request: Request) -> Response {
+    let (headers, body) = match read(request, door.intake.body_limit_bytes).await {
+        Ok(read) => read,
+        Err(refused) => return refused,
+    };
     // A signature that does not fit may be of a secret that was set a moment ago.
     for at_most in [REMEMBERED, READ_AGAIN] {
         let known = match door.apps_of(&handle, at_most).await {
@@ -157,8 +185,7 @@ async fn receive_of(
         let secrets: Vec<SecretString> = known.credentials.iter().flat_map(|app| app.app_secrets.clone()).collect();
         match messaging::verify_signature(&secrets, signature(&headers), &body) {
             Ok(()) => return door.keep(body, known.business).await,
-            Err(SignatureError::Missing) => return refuse(SignatureError::Missing),
-            Err(SignatureError::Wrong) => {}
+            Err(SignatureError::Missing | SignatureError::Wrong) => {}
         }
     }
     refuse(SignatureError::Wrong)

@@ -574,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_receipt_with_an_id_is_acceptance_and_only_a_definite_code_is_refusal() {
+    fn atk_095_only_a_receipt_with_an_id_is_acceptance_and_only_a_definite_code_is_refusal() {
         for (status, body, expected) in [
             (200, r#"{"messages":[{"id":"wamid.A","message_status":"accepted"}],"new":1}"#, "accepted"),
             (200, r#"{"messages":[{"id":"wamid.A","message_status":"paused"}]}"#, "accepted"),

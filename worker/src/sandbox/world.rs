@@ -124,6 +124,10 @@ pub(super) struct Account {
     pub(super) callback_url: Option<String>,
     pub(super) calls: LastHour,
     pub(super) made: LastHour,
+    /// In which it is billed; none: rupees.
+    pub(super) currency: Option<String>,
+    /// Where the business is; none: India.
+    pub(super) country: Option<String>,
 }
 
 pub(super) struct World {

@@ -120,7 +120,7 @@ async fn a_campaign_goes_out_rests_goes_on_and_ends() {
 }
 
 #[tokio::test]
-async fn a_campaign_whose_worker_is_killed_at_any_step_loses_and_doubles_nothing() {
+async fn atk_090_a_campaign_whose_worker_is_killed_at_any_step_loses_and_doubles_nothing() {
     for step in ["messaging.wave_begun", "messaging.wave_posted", "messaging.waves_reconciled"] {
         let shop = Shop::open().await;
         let id = shop.campaign(8, None).await;
@@ -210,4 +210,34 @@ async fn stop_stops_what_is_queued_and_what_comes() {
     shop.run_due_jobs(None).await;
     let again = shop.request("919812300003", Policy::AtLeastOnce).await;
     shop.until(again, State::Read).await;
+}
+
+#[tokio::test]
+async fn atk_096_a_campaign_that_is_stopped_in_the_middle_posts_no_more_within_two_seconds() {
+    let shop = Shop::open().await;
+    let id = shop.campaign(400, None).await;
+    shop.start(id).await.expect("started");
+    let posts = async || shop.oracle().await["posts"]["messages"].as_i64().expect("a number");
+    let stopping = async {
+        while posts().await < 40 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        shop.halt(id, false).await.expect("held");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        posts().await
+    };
+    // Its streams end by themselves, and what they write down afterwards is no post.
+    let (_, after_two_seconds) = tokio::join!(shop.run_due_jobs(None), stopping);
+    assert_eq!(posts().await, after_two_seconds);
+    let (state, counts) = shop.standing(id).await;
+    let waiting = counts["queued"].as_i64().expect("some wait");
+    assert_eq!((state, posts().await + waiting), (CampaignState::Paused, 400), "{counts}");
+    assert!(waiting > 100, "{counts}");
+    shop.run_due_jobs(None).await;
+    assert_eq!(shop.standing(id).await.1["queued"], waiting);
+    // Whoever lets it go on lets exactly the others go.
+    shop.start(id).await.expect("goes on");
+    shop.until_read(id, 400).await;
+    shop.assert_no_reference_twice().await;
+    assert!(shop.shown().await.values().all(|times| *times == 1));
 }

@@ -1,10 +1,13 @@
 //! Messages over the real client, against the stand-in carrier, with the real receiver and a real database. Time is
 //! moved by hand; jobs run when the test says so.
 
+mod attacks;
 mod campaigns;
+mod codes;
 mod receiving;
 mod senders;
 mod sending;
+mod standing;
 mod templates;
 mod ways;
 
@@ -29,7 +32,7 @@ use muneem::{
         mail::{self, Smtp},
         whatsapp::{CloudApi, Settings as CloudSettings},
     },
-    sandbox::{Options, Pace, Sandbox},
+    sandbox::{Number, Options, Pace, Sandbox},
 };
 use muneem_jobs::{
     Deps,
@@ -142,9 +145,15 @@ impl Shop {
 
     /// With the carrier at another address than the stand-in's.
     async fn open_with(carrier_at: Option<String>) -> Self {
+        Self::open_beside(carrier_at, Vec::new()).await
+    }
+
+    /// The same, where the stand-in knows more numbers.
+    async fn open_beside(carrier_at: Option<String>, others: Vec<Number>) -> Self {
         let end = CancellationToken::new();
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        let options = Options { pace: Pace::INSTANT, ..Options::local(loopback, 7) };
+        let mut options = Options { pace: Pace::INSTANT, ..Options::local(loopback, 7) };
+        options.numbers.extend(others);
         let credentials = options.credentials.clone();
         let sandbox = Sandbox::bind(options).await.expect("a free port");
         let (sandbox_at, mail_at) = (sandbox.address(), sandbox.mail_address().expect("a mail sink"));
@@ -477,6 +486,7 @@ fn kinds() -> Vec<Kind> {
         Kind::of::<messaging::Send>(),
         Kind::of::<messaging::Reconcile>(),
         Kind::of::<messaging::ApplyWebhook>(),
+        Kind::of::<messaging::CheckSenders>(),
         Kind::of::<messaging::campaign::SendWave>(),
         Kind::of::<messaging::campaign::ReconcileWaves>(),
     ]

@@ -43,7 +43,7 @@ async fn webhooks_twice_backwards_and_in_batches_end_alike() {
 }
 
 #[tokio::test]
-async fn forged_webhooks_change_nothing_and_replayed_ones_nothing_more() {
+async fn atk_001_forged_webhooks_change_nothing_and_replayed_ones_nothing_more() {
     let shop = Shop::open().await;
     let body = format!(
         r#"{{"entry":[{{"changes":[{{"field":"messages","value":{{"metadata":{{"phone_number_id":"{}"}},
@@ -86,7 +86,7 @@ async fn forged_webhooks_change_nothing_and_replayed_ones_nothing_more() {
 }
 
 #[tokio::test]
-async fn the_handshake_answers_only_to_the_verify_token() {
+async fn atk_008_the_handshake_answers_only_to_the_verify_token() {
     let shop = Shop::open().await;
     let ask = async |query: &str| {
         let url = format!("http://{}/webhooks/whatsapp?{query}", shop.receiver);
@@ -102,6 +102,13 @@ async fn the_handshake_answers_only_to_the_verify_token() {
         "",
     ] {
         assert_eq!(ask(bad).await.0, 403, "{bad}");
+    }
+    // What is echoed is a plain word, whoever asks.
+    let long = "1".repeat(60_000);
+    for challenge in ["%3Cscript%3E", "a%0D%0Ab", "", "%C3%A9", &"1".repeat(129), &long] {
+        let query = format!("hub.mode=subscribe&hub.verify_token=sandbox-verify-token&hub.challenge={challenge}");
+        // The last is longer than an address may be.
+        assert!(matches!(ask(&query).await.0, 403 | 414 | 431), "{}", &challenge[..challenge.len().min(20)]);
     }
 }
 

@@ -22,7 +22,7 @@ async fn a_bill_is_posted_once_and_read() {
 }
 
 #[tokio::test]
-async fn what_was_taken_but_not_answered_is_settled_by_its_webhook() {
+async fn atk_095_what_was_taken_but_not_answered_is_settled_by_its_webhook() {
     for fault in [
         json!("accept_then_silence"),
         json!("accept_then_cut"),
@@ -179,7 +179,7 @@ async fn a_carrier_out_of_reach_is_tried_again() {
 }
 
 #[tokio::test]
-async fn a_worker_killed_at_any_step_loses_and_doubles_nothing() {
+async fn atk_090_a_worker_killed_at_any_step_loses_and_doubles_nothing() {
     for step in ["messaging.uploaded", "messaging.posting", "messaging.posted", "messaging.applied"] {
         let shop = Shop::open().await;
         let id = shop.request(ASHA, Policy::AtLeastOnce).await;

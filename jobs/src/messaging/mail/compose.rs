@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_that_nobody_gave_stops_the_mail() {
+    fn atk_029_a_parameter_that_nobody_gave_stops_the_mail() {
         for missing in ["customer_name", "business_name", "invoice_number", "amount"] {
             let mut params = sample("tax_invoice", Language::En);
             params.as_object_mut().expect("an object").remove(missing);

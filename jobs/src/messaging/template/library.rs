@@ -512,6 +512,34 @@ payload = "OPTOUT:mk"
     }
 
     #[test]
+    fn atk_029_words_that_want_more_than_their_parameters_are_refused_where_they_are_read() {
+        for words in [
+            "{{{customer_name}}}",
+            "{{&customer_name}}",
+            "{{> layout}}",
+            "{{#if coupon}}x{{/if}}",
+            "{{lookup . \"secret\"}}",
+            "{{log coupon}}",
+            "{{customer_name.constructor}}",
+            "{{../coupon}}",
+            "{{nobody_gave_this}}",
+        ] {
+            let text = FESTIVAL.replace("Show this message", &format!("Show {words} this message"));
+            assert!(with(&[("festival/en/whatsapp.toml", &text)]).is_err(), "{words}");
+        }
+    }
+
+    #[test]
+    fn atk_030_words_cannot_repeat_themselves_into_a_flood() {
+        let nested = "{{#each coupon}}{{#each coupon}}{{#each coupon}}x{{/each}}{{/each}}{{/each}}";
+        let text = FESTIVAL.replace("Show this message", &format!("Show {nested} this message"));
+        let told = with(&[("festival/en/whatsapp.toml", &text)]).expect_err("no loops");
+        assert!(told.contains("festival/en/whatsapp.toml"), "{told}");
+        let long = FESTIVAL.replace("Show this message", &"Show this message ".repeat(100));
+        assert!(with(&[("festival/en/whatsapp.toml", &long)]).is_err(), "no longer than the carrier takes");
+    }
+
+    #[test]
     fn what_is_not_read_is_told_and_hidden_files_are_left_alone() {
         let told = with(&[
             (".git/config", "x"),

@@ -174,7 +174,7 @@ fn headers_and_buttons_are_filled_where_the_template_has_them() {
 }
 
 #[test]
-fn a_language_without_words_falls_back_as_declared() {
+fn atk_099_a_language_without_words_falls_back_as_declared() {
     let language = |language: Language| bill().fill(language, Some(document())).language;
     assert_eq!([Language::Ta, Language::Mr, Language::Or, Language::Hi].map(language), ["en", "hi", "en", "hi"]);
     assert_eq!(names_of("tax_invoice", "mr"), Some(("tax_invoice_v1", "hi")));
@@ -192,7 +192,7 @@ fn what_was_sealed_before_the_generic_kind_still_reads() {
 }
 
 #[test]
-fn values_never_become_parameters() {
+fn atk_028_values_never_become_parameters() {
     let words = library().find("tax_invoice", Language::En).expect("shipped");
     let values = [("customer_name".to_owned(), "{{amount}}".to_owned()), ("amount".to_owned(), "₹1.00".to_owned())];
     let text = words.render(&values);
@@ -202,7 +202,7 @@ fn values_never_become_parameters() {
 proptest! {
     /// Whatever is given, what passes fits into the carrier's limits in every language.
     #[test]
-    fn what_passes_fits_in_every_language(
+    fn atk_099_what_passes_fits_in_every_language(
         folder in prop::sample::select(vec!["breach_notice", "rights_partly_kept", "security_alert", "payment_reminder"]),
         changed in prop::collection::vec((any::<prop::sample::Index>(), ".{0,140}"), 0..4),
     ) {

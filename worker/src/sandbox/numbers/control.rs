@@ -40,6 +40,10 @@ pub(in super::super) struct Script {
     refuse: Option<i64>,
     /// Every message of the account is refused with this code; 0: not any more.
     refuse_account: Option<i64>,
+    /// In which the account is billed: `USD`. Untold, as the carrier does.
+    currency: Option<String>,
+    /// Where the business is: `SG`. Untold as well.
+    country: Option<String>,
     /// `DISABLE`, `SCHEDULE_FOR_DISABLE`, `REINSTATE`.
     ban: Option<String>,
     /// Any `restriction_type`.
@@ -128,6 +132,8 @@ fn change_account(inner: &Inner, world: &mut World, index: usize, script: &Scrip
     let waba = world.numbers[index].number.waba_id.clone();
     let now = inner.now();
     let Some(account) = world.account_mut(&waba) else { return };
+    account.currency = script.currency.clone().or_else(|| account.currency.take());
+    account.country = script.country.clone().or_else(|| account.country.take());
     if let Some(code) = script.refuse_account {
         account.blocked = (code != 0).then_some((code, "The account may not send now"));
     }

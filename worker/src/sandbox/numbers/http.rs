@@ -52,12 +52,16 @@ pub(in super::super) fn show_account(inner: &Inner, caller: Caller, waba: &str) 
     let mut world = inner.world();
     let usage = caller.account(&mut world, waba, Room::Account, inner.now())?;
     let line = world.numbers.iter().find(|line| line.number.waba_id == waba).ok_or_else(|| no_such(waba))?;
+    let account = world.account(waba);
+    let currency = account.and_then(|account| account.currency.as_deref()).unwrap_or("INR");
+    let country = account.and_then(|account| account.country.as_deref()).unwrap_or("IN");
     let shown = json!({
         "id": waba,
         "name": line.number.business_name,
-        "currency": "INR",
+        "currency": currency,
         "timezone_id": "71",
-        "country": "IN",
+        "country": country,
+        "primary_business_location": country,
         "message_template_namespace": "5ba0b1a8_0c5b_4a4e_8fd6_6b5d1b3f0001",
         "health_status": health(&world, line),
     });

@@ -1,0 +1,3 @@
+//! Messages, from outside.
+
+mod kills;
