@@ -506,7 +506,34 @@ async fn cloud_api(config: &Config) -> Check {
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+    use muneem_jobs::{messaging::Language, people::BusinessId};
+
     use super::*;
+
+    #[test]
+    fn what_could_not_be_sent_is_named_and_no_more_than_a_few() {
+        let mut standing = Standing {
+            business: BusinessId(uuid::Uuid::nil()),
+            waba_id: "102".to_owned(),
+            pulled_at: None,
+            approved: 20,
+            not_approved: Vec::new(),
+            unknown: Vec::new(),
+        };
+        let told = |standing: &Standing| in_words(&approval("account 102 of sharma-mobiles", standing));
+        assert_eq!(told(&standing), "ok    templates       account 102 of sharma-mobiles: all 20 approved\n");
+        standing.not_approved = vec![("breach_notice".to_owned(), Language::En, "REJECTED".to_owned())];
+        standing.unknown = (0..=NAMED).map(|n| (format!("words_{n}"), Language::Hi)).collect();
+        assert_eq!(
+            told(&standing),
+            "warn  templates       account 102 of sharma-mobiles: 20 approved, 1 not approved (breach_notice en REJECTED), \
+             5 never asked for (words_0 hi, words_1 hi, words_2 hi, words_3 hi, …): `muneem messaging templates pull` asks \
+             the carrier, `push` submits what it has not\n"
+        );
+        standing.pulled_at = DateTime::from_timestamp(1_795_500_000, 0);
+        assert!(told(&standing).contains("5 unknown there ("));
+    }
 
     #[test]
     fn a_line_says_outcome_check_and_mend() {

@@ -191,6 +191,11 @@ mod tests {
                     let value = value.as_str().expect("text");
                     let told = (mail.text().contains(value), seen.contains(value));
                     assert_eq!(told.0, told.1, "{words}: text and HTML do not both say {parameter}: {seen}");
+                    assert!(told.0 || mail.subject().contains(value), "{words}: says nowhere {parameter}");
+                }
+                let mark = |one: char| one.is_ascii_punctuation() || "।“”".contains(one);
+                for word in mail.text().split_whitespace().map(|word| word.trim_matches(mark)) {
+                    assert!(seen.contains(word), "{words}: HTML leaves `{word}` out: {seen}");
                 }
                 for leave in ["nsubscribe", "सदस्यता"] {
                     assert!(!html.contains(leave) && !mail.text().contains(leave), "{words}: nobody can leave it");
