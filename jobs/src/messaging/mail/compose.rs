@@ -198,7 +198,7 @@ mod tests {
                     assert!(seen.contains(word), "{words}: HTML leaves `{word}` out: {seen}");
                 }
                 for leave in ["nsubscribe", "सदस्यता"] {
-                    assert!(!html.contains(leave) && !mail.text().contains(leave), "{words}: nobody can leave it");
+                    assert!(!(html.contains(leave) || mail.text().contains(leave)), "{words}: nobody can leave it");
                 }
                 let name = format!("{words}.{}", language.as_str());
                 insta::assert_snapshot!(format!("{name}.txt"), format!("{}\n\n{}", mail.subject(), mail.text()));
@@ -229,7 +229,7 @@ mod tests {
         for (words, _) in words::all() {
             for (language, act, why) in acts {
                 let template = template::library().find(&words, language);
-                if !template.is_some_and(|template| template.class() == MessageClass::Statutory) {
+                if template.is_none_or(|template| template.class() != MessageClass::Statutory) {
                     continue;
                 }
                 let sample = sample(&words, language);
