@@ -324,6 +324,7 @@ impl App {
         // Before anything is asked for or sent: a fault in the words names its file.
         let words = template::Library::load(config.messaging.templates_dir.as_deref()).context("the templates")?;
         template::install(&words)?;
+        messaging::wishes::words::check().context("the words to stop")?;
         let cloud = CloudApi::new(&whatsapp::Settings {
             base_url: settings.base_url.clone(),
             api_version: settings.api_version.clone(),

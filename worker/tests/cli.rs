@@ -222,6 +222,30 @@ fn doctor_tells_what_to_mend() {
     assert!(checks.iter().all(|check| check["outcome"] == "ok" || check["mend"].is_string()));
 }
 
+#[test]
+fn a_fault_in_the_installations_own_templates_is_named_by_doctor_and_nothing_starts_on_it() {
+    let house = House::on("postgres://asha@127.0.0.1:1/shop")
+        .settings("[messaging]\ntemplates_dir = \"words\"\n")
+        .with("MUNEEM__DATABASE__ACQUIRE_TIMEOUT_SECS", "1");
+    let folder = house.home.path().join("words/festival/en");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let words = "name = \"festival_v1\"\nlanguage = \"en\"\ncategory = \"MARKETING\"\n\
+                 body = \"Our festival week begins on Monday.\"\nreviewed_by = \"Sharma\"\nreviewed_on = 2026-11-23\n";
+    let file = folder.join("whatsapp.toml");
+    std::fs::write(&file, words).expect("a file");
+    let line = |told: &str| told.lines().find(|line| line[6..].starts_with("templates")).expect("a row").to_owned();
+    let good = line(&house.muneem(&["doctor"]).out);
+    assert!(good.starts_with("ok    templates       ") && good.contains(" are well formed, 1 of them from "), "{good}");
+
+    std::fs::write(&file, words.replace("MARKETING", "NEWS")).expect("a file");
+    let bad = line(&house.muneem(&["doctor"]).out);
+    assert!(bad.starts_with("fail  templates       "), "{bad}");
+    assert!(bad.contains("words/festival/en/whatsapp.toml:3: ") && bad.contains("NEWS"), "{bad}");
+    let sandbox = house.muneem(&["sandbox", "--listen", "127.0.0.1:0", "--mail", "127.0.0.1:0"]);
+    assert_eq!(sandbox.code, Some(1));
+    assert!(sandbox.err.contains("words/festival/en/whatsapp.toml:3: "), "{}", sandbox.err);
+}
+
 /// `url` for another login.
 fn as_login(url: &str, login: &str) -> String {
     let (scheme, rest) = url.split_once("://").expect("a URL");

@@ -124,7 +124,8 @@ pub struct WhatsAppDelivery {
     /// Number in E.164: `+919876543210`.
     #[schemars(regex(pattern = r"^\+[1-9][0-9]{7,14}$"))]
     pub to: String,
-    /// Language of the message: `en` (the default) or `hi`.
+    /// Language that she reads: `en` (the default), `hi`, `ta` …; where the words are not there in it, they come in the
+    /// next that she most likely reads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
 }

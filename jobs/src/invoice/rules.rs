@@ -11,8 +11,15 @@ use super::{
 };
 use crate::{
     law::{FinancialYear, find_state},
+    messaging::{
+        Language,
+        template::{self, Library, Template},
+    },
     outbound::Phone,
 };
+
+/// Folder of the words that go with a document.
+const WORDS: &str = "tax_invoice";
 
 /// From this taxable value on an unregistered recipient is named with her address (r.46(e)), in rupees. The value of a
 /// supply is without the tax on it (CGST Act s.15(2)(a)).
@@ -513,9 +520,32 @@ fn check_delivery(problems: &mut Problems, deliver: &Deliver) {
     if !Phone::parse(&whatsapp.to).is_ok_and(|phone| phone.as_e164() == whatsapp.to) {
         problems.add("deliver.whatsapp.to", "is no mobile number", "write +91 and ten digits without spaces");
     }
-    if whatsapp.language.as_deref().is_some_and(|language| !matches!(language, "en" | "hi")) {
-        problems.add("deliver.whatsapp.language", "is not known", "write `en` or `hi`, or leave it out");
+    if let Some(language) = &whatsapp.language
+        && words_for(template::library(), language).is_none()
+    {
+        problems.add("deliver.whatsapp.language", "is not known", languages_there_are(template::library()));
     }
+}
+
+/// The words of a bill for somebody of this language, in hers or in the next that she reads ([`Language::chain`]);
+/// `None`: the code names no language that words may be in.
+pub(super) fn words_for<'a>(library: &'a Library, language: &str) -> Option<&'a Template> {
+    let language: Language = language.parse().ok()?;
+    language.chain().find_map(|one| library.exact(WORDS, one)).map(|entry| &entry.template)
+}
+
+/// What may be written instead.
+pub(super) fn languages_there_are(library: &Library) -> String {
+    let (own, fallen): (Vec<_>, Vec<_>) =
+        Language::all().partition(|language| library.exact(WORDS, *language).is_some());
+    let list = |languages: &[Language]| languages.iter().map(|one| one.as_str()).collect::<Vec<_>>().join(", ");
+    let next: Vec<_> = fallen.into_iter().filter(|one| words_for(library, one.as_str()).is_some()).collect();
+    let next = if next.is_empty() {
+        String::new()
+    } else {
+        format!("; for {} the next of them that she reads is taken", list(&next))
+    };
+    format!("the bill's words are there in {}{next}; or leave it out for English", list(&own))
 }
 
 /// What only the amounts can tell.

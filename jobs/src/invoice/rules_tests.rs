@@ -4,9 +4,13 @@ use serde_json::{Value, json};
 
 use super::{
     issue::Issue,
-    rules::{Problem, check},
+    rules::{Problem, check, languages_there_are, words_for},
     samples,
     tax::{Amounts, Heads},
+};
+use crate::messaging::{
+    Language,
+    template::{self, Library},
 };
 
 fn amounts(value: &Value) -> Amounts {
@@ -152,6 +156,40 @@ fn delivery_needs_a_mobile_number() {
         new.deliver = serde_json::from_value(json!({ "whatsapp": { "to": to } })).expect("a delivery");
         assert_eq!(check(&new, samples::today()).is_ok(), right, "{to}");
     }
+}
+
+#[test]
+fn a_bill_goes_out_in_every_language_that_somebody_may_choose_and_its_words_fall_back() {
+    let with = |language: &str| {
+        let mut new = samples::new_invoice(&samples::phone());
+        let to = json!({ "to": "+919876543210", "language": language });
+        new.deliver = serde_json::from_value(json!({ "whatsapp": to })).expect("a delivery");
+        check(&new, samples::today())
+    };
+    for language in Language::all() {
+        assert!(with(language.as_str()).is_ok(), "{}", language.english_name());
+    }
+    for language in ["xx", "", "Hindi", "hi-IN", "en_US", "HI", "hi\n"] {
+        let problems = with(language).expect_err(language);
+        let [problem] = problems.as_slice() else { panic!("{language}: {problems:?}") };
+        assert_eq!(problem.field, "deliver.whatsapp.language", "{language}");
+        assert!(problem.mend.starts_with("the bill's words are there in en, hi; for as, bn, brx"), "{}", problem.mend);
+    }
+    let words = |language: &str| words_for(template::library(), language).map(|words| words.language.as_str());
+    assert_eq!([words("hi"), words("mr"), words("ta"), words("xx")], [Some("hi"), Some("hi"), Some("en"), None]);
+}
+
+#[test]
+fn words_that_an_installation_adds_are_taken_for_its_bills() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let folder = dir.path().join("tax_invoice/ta");
+    std::fs::create_dir_all(&folder).expect("made");
+    let english = include_str!("../../../templates/messaging/tax_invoice/en/whatsapp.toml");
+    std::fs::write(folder.join("whatsapp.toml"), english.replace("language = \"en\"", "language = \"ta\""))
+        .expect("written");
+    let library = Library::load(Some(dir.path())).unwrap_or_else(|problems| panic!("{problems}"));
+    assert_eq!(words_for(&library, "ta").map(|words| words.language.as_str()), Some("ta"));
+    assert!(languages_there_are(&library).starts_with("the bill's words are there in en, hi, ta; for as, bn"));
 }
 
 #[test]

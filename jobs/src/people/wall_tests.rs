@@ -346,3 +346,45 @@ async fn atk_059_a_handler_reads_its_own_business_alone_and_writes_nothing_while
     let mut db = house.pool.acquire().await.expect("a connection");
     assert!(is_nobodys(&mut db).await.expect("asked"));
 }
+
+#[tokio::test]
+async fn what_the_wall_leaves_out_is_a_row_that_the_owner_alone_writes() {
+    let test = TestDb::new(&crate::MIGRATOR).await;
+    let mut owner = test.pool().acquire().await.expect("a connection");
+    let open = async |owner: &mut PgConnection| {
+        super::build_wall(&mut *owner).await.expect("as migrate does after its last step");
+        sqlx::query_scalar::<_, bool>("select has_table_privilege('muneem_business', 'muneem.people_notes', 'select')")
+            .fetch_one(&mut *owner)
+            .await
+            .expect("asked")
+    };
+    for statement in
+        ["create table muneem.people_notes (note_id uuid)", "grant select on muneem.people_notes to muneem_app"]
+    {
+        sqlx::query(statement).execute(&mut *owner).await.expect("a later step");
+    }
+    assert!(open(&mut owner).await, "what no row leaves out is open, as any table without a business");
+    sqlx::query(
+        "insert into muneem.people_wall_exceptions values ('house_only', 'people_notes', 'notes of the house')",
+    )
+    .execute(&mut *owner)
+    .await
+    .expect("the owner may");
+    assert!(!open(&mut owner).await, "and what was given before is taken back");
+    let unknown = "insert into muneem.people_wall_exceptions values ('anything', 'people_notes', 'no such word')";
+    assert!(sqlx::query(unknown).execute(&mut *owner).await.is_err());
+
+    let rights: Vec<String> = sqlx::query_scalar(
+        "select r.rolname || ' ' || c.relname || ' ' || p.privilege
+         from pg_roles r
+         cross join pg_class c
+         cross join unnest(array['select', 'insert', 'update', 'delete', 'truncate']) p (privilege)
+         where r.rolname in ('muneem_app', 'muneem_business', 'muneem_auditor', 'muneem_enqueuer', 'muneem_sealer')
+             and c.oid in ('muneem.people_wall_exceptions'::regclass, 'muneem.people_wall_children'::regclass)
+             and has_table_privilege(r.oid, c.oid, p.privilege)",
+    )
+    .fetch_all(&mut *owner)
+    .await
+    .expect("listed");
+    assert_eq!(rights, Vec::<String>::new());
+}

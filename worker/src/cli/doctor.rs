@@ -11,8 +11,12 @@ use std::{
 use anyhow::Context;
 use chrono::TimeDelta;
 use muneem_jobs::{
+    messaging::{
+        template::{self, Library, Problem, Problems, Standing},
+        wishes,
+    },
     outbound::{Chance, Clock, KmsError},
-    queue, schema,
+    people, queue, schema,
     vault::{Look, look_at_columns},
     webhooks,
 };
@@ -23,7 +27,7 @@ use tokio::net::TcpListener;
 use super::output;
 use crate::{
     app::{self, Database},
-    config::{Config, Kms, Problems},
+    config::{self, Config, Kms},
     evidence::anchors::outside_kinds,
     outbound::{chance::OsChance, clock::SystemClock, http::probe},
 };
@@ -32,6 +36,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Leases and due times stay right up to here.
 const SKEW_MAX: TimeDelta = TimeDelta::seconds(2);
 const FREE_MIN_BYTES: u64 = 2 << 30;
+/// Templates that a line names.
+const NAMED: usize = 4;
 
 /// Looks at settings, database, disk, address, carrier and queue, and says what to mend
 #[derive(Debug, clap::Args)]
@@ -115,17 +121,18 @@ fn in_words(check: &Check) -> String {
     format!("{outcome:<4}  {:<14}  {}{mend}\n", check.check, check.found)
 }
 
-pub(super) async fn run(args: &Args, config: Result<Config, Problems>) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(args: &Args, config: Result<Config, config::Problems>) -> anyhow::Result<ExitCode> {
     let mut report = Report { json: args.json, failed: false };
     let config = match config {
         Ok(config) => config,
-        Err(Problems(problems)) => {
+        Err(config::Problems(problems)) => {
             report.tell(problems.iter().map(|problem| failed("settings", problem)))?;
             return Ok(report.code());
         }
     };
     report.tell(settings(&config))?;
     report.tell(disk(&config.data.dir))?;
+    report.tell(templates(config.messaging.templates_dir.as_deref()))?;
     // The private Postgres runs as long as this value lives.
     let (_database, checks) = database(&config).await;
     report.tell(checks)?;
@@ -185,6 +192,78 @@ fn disk(dir: &Path) -> Vec<Check> {
     vec![ok("data directory", shown.to_string()), room]
 }
 
+/// The words of messages: those that muneem ships, the installation's own, and the words to stop.
+fn templates(own: Option<&Path>) -> Vec<Check> {
+    let library = match Library::load(own) {
+        Ok(library) => library,
+        // Each says its file, its line and the mend.
+        Err(Problems(problems)) => {
+            return problems
+                .iter()
+                .map(|problem| Check { mend: None, ..fail("templates", one_line(problem), "") })
+                .collect();
+        }
+    };
+    if let Err(Problems(problems)) = wishes::words::check() {
+        return problems
+            .iter()
+            .map(|problem| Check { mend: None, ..fail("templates", one_line(problem), "") })
+            .collect();
+    }
+    let (all, yours) = (library.iter().count(), library.iter().filter(|(.., entry)| entry.own).count());
+    let from = own.map(|dir| format!(", {yours} of them from {}", dir.display())).unwrap_or_default();
+    vec![ok("templates", format!("{all} are well formed{from}"))]
+}
+
+fn one_line(problem: &Problem) -> String {
+    problem.to_string().replace('\n', " ")
+}
+
+/// How the templates stand with each account, as it was last heard; nothing where no business has an account.
+async fn approvals(config: &Config, db: &PgPool) -> anyhow::Result<Vec<Check>> {
+    // A fault in them was told above.
+    let Ok(library) = Library::load(config.messaging.templates_dir.as_deref()) else { return Ok(Vec::new()) };
+    let mut conn = db.acquire().await?;
+    let standings = template::standings(&mut conn, &library).await?;
+    let handles = people::list_businesses(&mut conn).await?;
+    Ok(standings
+        .iter()
+        .map(|standing| {
+            let known = handles.iter().find(|known| known.business_id == standing.business);
+            let whose = known.map_or("a business", |known| known.handle.as_str());
+            approval(&format!("account {} of {whose}", standing.waba_id), standing)
+        })
+        .collect())
+}
+
+fn approval(account: &str, standing: &Standing) -> Check {
+    let (refused, unknown) = (standing.not_approved.len(), standing.unknown.len());
+    if refused + unknown == 0 {
+        return ok("templates", format!("{account}: all {} approved", standing.approved));
+    }
+    let refused_are = standing
+        .not_approved
+        .iter()
+        .map(|(folder, language, status)| format!("{folder} {} {status}", language.as_str()));
+    let unknown_are = standing.unknown.iter().map(|(folder, language)| format!("{folder} {}", language.as_str()));
+    let mut parts = Vec::new();
+    if refused > 0 {
+        parts.push(format!("{refused} not approved ({})", first_of(refused_are)));
+    }
+    if unknown > 0 {
+        let word = if standing.pulled_at.is_some() { "unknown there" } else { "never asked for" };
+        parts.push(format!("{unknown} {word} ({})", first_of(unknown_are)));
+    }
+    let found = format!("{account}: {} approved, {}", standing.approved, parts.join(", "));
+    warn("templates", found, "`muneem messaging templates pull` asks the carrier, `push` submits what it has not")
+}
+
+/// The first few, and that there are more.
+fn first_of(names: impl ExactSizeIterator<Item = String>) -> String {
+    let more = if names.len() > NAMED { ", …" } else { "" };
+    names.take(NAMED).collect::<Vec<_>>().join(", ") + more
+}
+
 /// The database and what can be asked of it, as far as it answers.
 async fn database(config: &Config) -> (Option<Database>, Vec<Check>) {
     let opened = match Database::open(config, None) {
@@ -225,6 +304,7 @@ async fn ask(config: &Config, database: &Database, checks: &mut Vec<Check>) -> a
         checks.extend(columns(config, &db).await?);
         checks.extend(evidence(config, &db).await?);
         checks.extend(work(&db).await?);
+        checks.extend(approvals(config, &db).await?);
         checks.extend(receivers(&db).await?);
     }
     Ok(())
@@ -426,7 +506,34 @@ async fn cloud_api(config: &Config) -> Check {
 
 #[cfg(test)]
 mod tests {
+    use chrono::DateTime;
+    use muneem_jobs::{messaging::Language, people::BusinessId};
+
     use super::*;
+
+    #[test]
+    fn what_could_not_be_sent_is_named_and_no_more_than_a_few() {
+        let mut standing = Standing {
+            business: BusinessId(uuid::Uuid::nil()),
+            waba_id: "102".to_owned(),
+            pulled_at: None,
+            approved: 20,
+            not_approved: Vec::new(),
+            unknown: Vec::new(),
+        };
+        let told = |standing: &Standing| in_words(&approval("account 102 of sharma-mobiles", standing));
+        assert_eq!(told(&standing), "ok    templates       account 102 of sharma-mobiles: all 20 approved\n");
+        standing.not_approved = vec![("breach_notice".to_owned(), Language::En, "REJECTED".to_owned())];
+        standing.unknown = (0..=NAMED).map(|n| (format!("words_{n}"), Language::Hi)).collect();
+        assert_eq!(
+            told(&standing),
+            "warn  templates       account 102 of sharma-mobiles: 20 approved, 1 not approved (breach_notice en REJECTED), \
+             5 never asked for (words_0 hi, words_1 hi, words_2 hi, words_3 hi, …): `muneem messaging templates pull` asks \
+             the carrier, `push` submits what it has not\n"
+        );
+        standing.pulled_at = DateTime::from_timestamp(1_795_500_000, 0);
+        assert!(told(&standing).contains("5 unknown there ("));
+    }
 
     #[test]
     fn a_line_says_outcome_check_and_mend() {

@@ -100,7 +100,7 @@ impl Cli {
             Command::Config(args) => config::run(&args, || Config::load(self.config.as_deref())),
             Command::Doctor(args) => doctor::run(&args, Config::load(self.config.as_deref())).await,
             Command::Migrate(args) => migrate::run(&args, &Config::load(self.config.as_deref())?).await,
-            Command::Sandbox(args) => sandbox::run(args).await,
+            Command::Sandbox(args) => sandbox::run(args, &Config::load(self.config.as_deref())?).await,
             Command::Serve(args) => serve::run(&args, Config::load(self.config.as_deref())?).await,
             Command::Enqueue(args) => Box::pin(enqueue::run(args, Config::load(self.config.as_deref())?)).await,
             Command::Jobs(args) => Box::pin(jobs::run(args, Config::load(self.config.as_deref())?)).await,

@@ -1,9 +1,16 @@
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
-use muneem_jobs::outbound::Phone;
+use anyhow::Context;
+use muneem_jobs::{
+    messaging::template::{self, Library},
+    outbound::Phone,
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::sandbox::{self, Number, Options, Pace};
+use crate::{
+    config::Config,
+    sandbox::{self, Number, Options, Pace},
+};
 
 /// Stand-in for the Cloud API and a mail server, with a phone and an inbox to look at
 #[derive(Debug, clap::Args)]
@@ -29,7 +36,7 @@ pub(super) struct Args {
     /// Messages that every number may send in a second: 80, or 1000 after the carrier's upgrade
     #[arg(long, default_value_t = 80, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rate: u32,
-    /// Begin without our own templates, so that they have to be submitted
+    /// Begin without the templates that muneem ships and those of messaging.templates_dir, so that they have to be submitted
     #[arg(long)]
     no_templates: bool,
     /// Seconds that the review of a submitted template takes
@@ -54,8 +61,10 @@ fn number(text: &str) -> Result<Number, String> {
     Ok(Number::new(id, account, name, phone))
 }
 
-/// Serves until Ctrl-C.
-pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+/// Serves until Ctrl-C. Of the settings it reads where the installation's own templates lie.
+pub(super) async fn run(args: Args, config: &Config) -> anyhow::Result<ExitCode> {
+    let words = Library::load(config.messaging.templates_dir.as_deref()).context("the templates")?;
+    template::install(&words)?;
     let mut options = Options {
         callback_url: Some(args.callback),
         mail: Some(args.mail),

@@ -23,6 +23,8 @@ mod health;
 mod invoice;
 mod keys;
 mod mail_identity;
+#[cfg(test)]
+mod mail_identity_tests;
 pub mod mail_reports;
 mod messaging;
 pub(crate) mod method;

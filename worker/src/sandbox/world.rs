@@ -10,6 +10,7 @@ use std::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
+use muneem_jobs::messaging::template::library;
 use serde::Serialize;
 
 use super::{
@@ -202,7 +203,7 @@ impl World {
         }
         if options.seed_templates {
             for waba in world.accounts.keys().cloned().collect::<Vec<_>>() {
-                world.templates.seed(&waba, now);
+                world.templates.seed(library(), &waba, now);
             }
         }
         world

@@ -107,6 +107,15 @@ impl Fresh {
         template::may_send(&mut conn, place, (folder, language), class).await.expect("readable")
     }
 
+    /// How many are approved, not approved and unknown, as `doctor` tells of the one account.
+    async fn standing(&self) -> (usize, usize, usize) {
+        let mut conn = self.shop.deps.db.acquire().await.expect("a connection");
+        let standings = template::standings(&mut conn, template::library()).await.expect("readable");
+        let [standing] = standings.as_slice() else { panic!("one account: {standings:?}") };
+        assert_eq!((standing.business, standing.waba_id.as_str()), (self.shop.business, Options::ACCOUNT));
+        (standing.approved, standing.not_approved.len(), standing.unknown.len())
+    }
+
     async fn evidence(&self, word: &str) -> i64 {
         let statement =
             "select count(*) from muneem.evidence_events where convert_from(body, 'UTF8')::json ->> 'verb' = $1";
@@ -131,7 +140,9 @@ async fn what_is_missing_is_made_and_what_came_of_it_is_told() {
     assert!(planned.len() == all && planned.iter().all(|row| row["outcome"] == "would_create"));
     assert!(fresh.remote().await.is_empty() && fresh.evidence("messaging.template_submitted").await == 0);
 
+    assert_eq!(fresh.standing().await, (0, 0, all), "nobody asked yet");
     let made = fresh.rows(&["push"], 0).await;
+    assert_eq!(fresh.standing().await, (0, all, 0), "in review");
     assert!(made.len() == all && made.iter().all(|row| row["outcome"] == "created" && row["status"] == "PENDING"));
     for word in ["messaging.template_submitted", "messaging.template_answered"] {
         assert_eq!(fresh.evidence(word).await, i64::try_from(all).expect("few"), "{word}");
@@ -154,6 +165,7 @@ async fn what_is_missing_is_made_and_what_came_of_it_is_told() {
     let pulled = fresh.rows(&["pull", "--business", "sharma-mobiles"], 0).await;
     assert!(pulled.len() == all && pulled.iter().all(|row| row["status"] == "APPROVED"));
     assert_eq!(fresh.may("tax_invoice", "hi", MessageClass::Transactional).await, May::Send);
+    assert_eq!(fresh.standing().await, (all, 0, 0));
     let again = fresh.templates(&["push"]).await;
     assert_eq!((again.code, again.out.as_str()), (Some(0), "the carrier has every template as it stands here\n"));
 }
@@ -194,6 +206,9 @@ async fn what_the_carrier_changed_is_shown_mended_or_left_alone() {
     assert_eq!(fresh.may("order_ready", "en", MessageClass::Transactional).await, pending);
     let disabled = May::NotNow { status: "DISABLED".to_owned() };
     assert_eq!(fresh.may("security_alert", "hi", MessageClass::Transactional).await, disabled);
+    // Both languages of the reminder sell to the carrier, one is disabled, one in review; a deleted one is unknown.
+    let (_, not_approved, unknown) = fresh.standing().await;
+    assert_eq!((not_approved, unknown), (4, 2));
     // Announced, and not yet so.
     assert_eq!(fresh.may("tax_invoice", "hi", MessageClass::Transactional).await, May::Send);
 }

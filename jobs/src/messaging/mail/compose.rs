@@ -8,7 +8,10 @@ use super::{
     words::{self, Frame, WordsError},
 };
 use crate::{
-    messaging::Language,
+    messaging::{
+        Language, MessageClass,
+        template::{self, Library},
+    },
     outbound::{Attachment, BadMail, DkimKey, Email, Mail, MailSender, breaks_a_header},
 };
 
@@ -45,7 +48,7 @@ pub struct Draft<'a, P> {
     pub language: Language,
     /// Files that go with it.
     pub attachments: Vec<Attachment>,
-    /// The page by which she leaves with one click; only for what somebody may leave. A POST with the body
+    /// The page by which she leaves with one click; only for what sells ([`ComposeError::Owed`]). A POST with the body
     /// `List-Unsubscribe=One-Click` to it must be enough (RFC 8058), without a cookie or a further question.
     pub unsubscribe: Option<&'a str>,
 }
@@ -59,14 +62,21 @@ pub enum ComposeError {
     /// Its parts cannot be sent.
     #[error("compose a mail")]
     Mail(#[from] BadMail),
+    /// A way to leave was given to words that sell nothing: what is owed, or about something she did, reaches her still.
+    #[error("mail words `{0}` sell nothing: they carry no link to unsubscribe by")]
+    Owed(String),
 }
 
 /// Writes one mail: fills its words in text and HTML, names its sender, and gives it its files and its way to leave.
 /// Nothing is sent; hand it to [`crate::outbound::Mailer::send`] after the attempt was committed.
 ///
 /// # Errors
-/// A parameter is missing, a link is none, or a part cannot be sent. The same draft will fail again.
+/// A parameter is missing, a link is none, a part cannot be sent, or words that sell nothing were given a way to leave.
+/// The same draft will fail again.
 pub fn compose<P: Serialize>(identity: &Identity, draft: Draft<'_, P>) -> Result<Mail, ComposeError> {
+    if draft.unsubscribe.is_some() && !sells(template::library(), draft.words, draft.language) {
+        return Err(ComposeError::Owed(draft.words.to_owned()));
+    }
     let name = shown_name(&identity.name);
     let frame = Frame {
         sender: &name,
@@ -96,6 +106,12 @@ pub fn compose<P: Serialize>(identity: &Identity, draft: Draft<'_, P>) -> Result
         mail = mail.with_dkim(Arc::clone(key));
     }
     Ok(mail)
+}
+
+/// Whether somebody may leave these words: those whose template is for marketing. Words of a mail alone are codes and
+/// confirmations.
+fn sells(library: &Library, words: &str, language: Language) -> bool {
+    library.find(words, language).is_some_and(|template| template.class() == MessageClass::Marketing)
 }
 
 /// One line, not endless, and no address: a name that looks like one would hide who really sends.
@@ -163,15 +179,26 @@ mod tests {
             assert!(languages.contains(&Language::En), "{words} has no English words");
             for language in languages {
                 let sample = sample(&words, language);
-                let url = "https://muneem.example/r/leave/abc";
-                let unsubscribe = (words == "tax_invoice").then_some(url);
-                let draft = Draft { unsubscribe, ..draft(&words, language, &sample) };
-                let mail = compose(&identity(), draft).unwrap_or_else(|error| panic!("{words}: {error:?}"));
+                let mail = compose(&identity(), draft(&words, language, &sample));
+                let mail = mail.unwrap_or_else(|error| panic!("{words}: {error:?}"));
                 assert_eq!(mail.language(), Some(language.as_str()), "{words}");
-                // Words without HTML of their own go as plain text.
-                let html = mail.html().unwrap_or_default();
-                for remote in ["<img", "src=", "http://", "@import", "url("] {
+                let html = mail.html().unwrap_or_else(|| panic!("{words} in {} has no HTML", language.english_name()));
+                for remote in ["<img", "src=", "http://", "@import", "url(", "<script", "<link"] {
                     assert!(!html.contains(remote), "{words}: {remote} asks somebody else for something");
+                }
+                let seen = seen(html);
+                for (parameter, value) in sample.as_object().expect("an object") {
+                    let value = value.as_str().expect("text");
+                    let told = (mail.text().contains(value), seen.contains(value));
+                    assert_eq!(told.0, told.1, "{words}: text and HTML do not both say {parameter}: {seen}");
+                    assert!(told.0 || mail.subject().contains(value), "{words}: says nowhere {parameter}");
+                }
+                let mark = |one: char| one.is_ascii_punctuation() || "।“”".contains(one);
+                for word in mail.text().split_whitespace().map(|word| word.trim_matches(mark)) {
+                    assert!(seen.contains(word), "{words}: HTML leaves `{word}` out: {seen}");
+                }
+                for leave in ["nsubscribe", "सदस्यता"] {
+                    assert!(!(html.contains(leave) || mail.text().contains(leave)), "{words}: nobody can leave it");
                 }
                 let name = format!("{words}.{}", language.as_str());
                 insta::assert_snapshot!(format!("{name}.txt"), format!("{}\n\n{}", mail.subject(), mail.text()));
@@ -181,6 +208,42 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// What a reader sees of a page: no tags, nothing escaped, one space between words.
+    fn seen(html: &str) -> String {
+        let body = html.split_once("<body").expect("a body").1;
+        let text: String = body.split('<').filter_map(|part| part.split_once('>')).map(|(_, text)| text).collect();
+        let text = text.replace("&#x3D;", "=").replace("&#x27;", "'").replace("&quot;", "\"");
+        let text = text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&");
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn what_a_law_asks_for_says_who_writes_and_why_in_text_and_html() {
+        let acts = [
+            (Language::En, "Digital Personal Data Protection Act, 2023", "Why you get this mail"),
+            (Language::Hi, "डिजिटल व्यक्तिगत डेटा संरक्षण अधिनियम, 2023", "यह मेल आपको क्यों मिला"),
+        ];
+        let mut statutory = Vec::new();
+        for (words, _) in words::all() {
+            for (language, act, why) in acts {
+                let template = template::library().find(&words, language);
+                if template.is_none_or(|template| template.class() != MessageClass::Statutory) {
+                    continue;
+                }
+                let sample = sample(&words, language);
+                let mail = compose(&identity(), draft(&words, language, &sample)).expect("a mail");
+                let business = sample["business_name"].as_str().expect("a name");
+                for part in [mail.text(), &seen(mail.html().expect("HTML"))] {
+                    let at = part.find(why).unwrap_or_else(|| panic!("{words}: says not why"));
+                    assert!(part[at..].contains(act) && part[at..].contains(business), "{words}: {part}");
+                }
+                statutory.push(words.clone());
+            }
+        }
+        statutory.dedup();
+        assert!(statutory.contains(&"breach_notice".to_owned()) && statutory.len() >= 5, "{statutory:?}");
     }
 
     #[test]
@@ -231,19 +294,35 @@ mod tests {
     #[test]
     fn who_may_leave_is_told_how_and_nobody_else_is() {
         let params = sample("tax_invoice", Language::En);
-        let plain = compose(&identity(), draft("tax_invoice", Language::En, &params)).expect("a mail");
-        assert!(!plain.text().contains("Unsubscribe") && plain.unsubscribe().is_none());
         let url = "https://muneem.example/r/leave/abc?a=1&b=2";
-        let draft = Draft { unsubscribe: Some(url), ..draft("tax_invoice", Language::En, &params) };
-        let leaving = compose(&identity(), draft).expect("a mail");
-        assert!(leaving.text().contains(url) && leaving.unsubscribe() == Some(url));
-        assert!(
-            leaving.html().expect("HTML").contains("href=\"https://muneem.example/r/leave/abc?a&#x3D;1&amp;b&#x3D;2\"")
-        );
+        for words in words::all().keys() {
+            let params = sample(words, Language::En);
+            let leaving = Draft { unsubscribe: Some(url), ..draft(words, Language::En, &params) };
+            let refused = compose(&identity(), leaving).err();
+            assert!(matches!(&refused, Some(ComposeError::Owed(owed)) if owed == words), "{words}: {refused:?}");
+        }
+        let frame = Frame { sender: SHARMA, reply_to: None, unsubscribe: Some(url) };
+        let leaving = words::fill("tax_invoice", Language::En, &params, &frame).expect("filled");
+        assert!(leaving.text.contains(url));
+        let html = leaving.html.expect("HTML");
+        assert!(html.contains("href=\"https://muneem.example/r/leave/abc?a&#x3D;1&amp;b&#x3D;2\""), "{html}");
         let nobody = Identity { reply_to: None, ..identity() };
         let params = sample("sign_in_code", Language::En);
         let silent = compose(&nobody, super::tests::draft("sign_in_code", Language::En, &params)).expect("a mail");
         assert!(silent.text().contains("reads no answers"), "{}", silent.text());
+    }
+
+    #[test]
+    fn words_of_an_installation_that_sell_may_be_left() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let folder = dir.path().join("festival/en");
+        std::fs::create_dir_all(&folder).expect("made");
+        let words = "name = \"festival_v1\"\nlanguage = \"en\"\ncategory = \"MARKETING\"\n\
+                     body = \"Our festival week begins on Monday.\"\nreviewed_by = \"Sharma\"\nreviewed_on = 2026-11-23\n";
+        std::fs::write(folder.join("whatsapp.toml"), words).expect("written");
+        let library = Library::load(Some(dir.path())).unwrap_or_else(|problems| panic!("{problems}"));
+        assert!(sells(&library, "festival", Language::Hi), "in the next language that she reads");
+        assert!(!sells(&library, "breach_notice", Language::En) && !sells(&library, "mail_identity", Language::En));
     }
 
     #[test]

@@ -31,8 +31,8 @@ pub use language::Language;
 pub(super) use library::mail_part;
 pub use library::{Entry, InUse, Library, Problem, Problems, install, library};
 pub use state::{
-    Known, Line, May, Noted, Submission, keep_answer, keep_pulled, list_known, list_lines, may_send, note_status,
-    record_submission,
+    Known, Line, May, Noted, Standing, Submission, keep_answer, keep_pulled, list_known, list_lines, may_send,
+    note_status, record_submission, standings,
 };
 
 /// Puts values in the place of `{{name}}`. What is inside a value is never taken for a parameter.

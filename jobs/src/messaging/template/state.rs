@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::json;
 use sqlx::PgConnection;
 
-use super::{Verdict, names_of};
+use super::{Language, Library, Verdict, names_of};
 use crate::{
     evidence::{Act, By, Object, words},
     messaging::{Error, MessageClass, accounts, store},
@@ -82,6 +82,61 @@ pub struct Known {
 /// The database fails.
 pub async fn list_known(conn: &mut PgConnection, business: BusinessId) -> Result<Vec<Known>, Error> {
     store::list_templates(conn, business).await
+}
+
+/// How the templates of a library stand with one account, as far as it is known here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Whose account.
+    pub business: BusinessId,
+    /// The account.
+    pub waba_id: String,
+    /// When it was last asked for; `None`: never.
+    pub pulled_at: Option<DateTime<Utc>>,
+    /// How many may be used.
+    pub approved: usize,
+    /// Those that may not, with the carrier's word; what a law asks for first.
+    pub not_approved: Vec<(String, Language, String)>,
+    /// Those of which nothing is known; what a law asks for first.
+    pub unknown: Vec<(String, Language)>,
+}
+
+/// How the templates stand with every account there is. Looks at what was kept ([`keep_pulled`], [`note_status`]); nobody
+/// is asked.
+///
+/// # Errors
+/// The database fails.
+pub async fn standings(conn: &mut PgConnection, library: &Library) -> Result<Vec<Standing>, Error> {
+    let mut standings: Vec<Standing> = Vec::new();
+    for account in store::list_accounts(conn, None).await? {
+        if standings.iter().any(|known| (known.business, &known.waba_id) == (account.business, &account.waba_id)) {
+            continue;
+        }
+        let mut known = list_known(conn, account.business).await?;
+        known.retain(|row| row.waba_id == account.waba_id);
+        standings.push(standing(library, (account.business, account.waba_id), &known));
+    }
+    Ok(standings)
+}
+
+fn standing(library: &Library, (business, waba_id): (BusinessId, String), known: &[Known]) -> Standing {
+    let pulled_at = known.iter().filter_map(|row| row.pulled_at).max();
+    let mut standing =
+        Standing { business, waba_id, pulled_at, approved: 0, not_approved: Vec::new(), unknown: Vec::new() };
+    let mut entries: Vec<_> = library.iter().collect();
+    entries.sort_by_key(|(_, _, entry)| entry.template.class() != MessageClass::Statutory);
+    for (folder, language, entry) in entries {
+        let words = &entry.template;
+        let row = known.iter().find(|row| row.name == words.name && row.language == words.language);
+        // What the carrier takes for marketing and we do not is as good as refused.
+        match row.map(|row| (judge(row.status.clone(), row.category.clone(), words.class()), row.status.is_some())) {
+            Some((May::Send, true)) => standing.approved += 1,
+            Some((May::NotNow { status }, _)) => standing.not_approved.push((folder.to_owned(), language, status)),
+            Some((May::Never { category }, _)) => standing.not_approved.push((folder.to_owned(), language, category)),
+            Some((May::Send, false)) | None => standing.unknown.push((folder.to_owned(), language)),
+        }
+    }
+    standing
 }
 
 /// Keeps what an account has: all of it, in the caller's transaction. What the carrier no longer has is forgotten.
@@ -337,6 +392,40 @@ mod tests {
         ] {
             assert_eq!(judged(status, category, class), expected, "{status} {category} {class:?}");
         }
+    }
+
+    #[test]
+    fn an_account_is_told_of_what_it_could_not_send() {
+        let library = Library::load(None).expect("shipped");
+        let row = |name: &str, language: &str, status: Option<&str>, category: &str| Known {
+            waba_id: "1".to_owned(),
+            name: name.to_owned(),
+            language: language.to_owned(),
+            status: status.map(str::to_owned),
+            category: Some(category.to_owned()),
+            correct_category: None,
+            quality: None,
+            rejected_reason: None,
+            pulled_at: DateTime::from_timestamp(1_795_500_000, 0),
+        };
+        let known = [
+            row("breach_notice_v1", "en", Some("REJECTED"), "UTILITY"),
+            row("tax_invoice_v1", "en", Some("APPROVED"), "UTILITY"),
+            row("tax_invoice_v1", "hi", Some("APPROVED"), "MARKETING"),
+            row("order_ready_v1", "en", None, "UTILITY"),
+            row("somebody_elses", "en", Some("APPROVED"), "UTILITY"),
+        ];
+        let told = standing(&library, (BusinessId(uuid::Uuid::nil()), "1".to_owned()), &known);
+        assert_eq!((told.approved, told.pulled_at), (1, known[0].pulled_at));
+        let of = |folder: &str, language, why: &str| (folder.to_owned(), language, why.to_owned());
+        let expected = [of("breach_notice", Language::En, "REJECTED"), of("tax_invoice", Language::Hi, "MARKETING")];
+        assert_eq!(told.not_approved, expected);
+        assert_eq!(told.unknown.len(), library.iter().count() - 3);
+        assert_eq!(told.unknown[0], ("breach_notice".to_owned(), Language::Hi), "what a law asks for stands first");
+        assert!(
+            told.unknown.contains(&("order_ready".to_owned(), Language::En)),
+            "a row without a status says nothing"
+        );
     }
 
     #[test]

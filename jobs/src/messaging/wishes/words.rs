@@ -12,8 +12,12 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use serde::Deserialize;
 use unicode_normalization::{UnicodeNormalization, char::is_combining_mark};
 
+use crate::messaging::template::{Problem, Problems};
+
 /// Of a message so much is read: whoever writes more says more than stop.
 const READ: usize = 2048;
+/// Where the files lie in the source, for people.
+const SHIPPED_AT: &str = "templates/messaging/opt_words";
 
 #[derive(rust_embed::RustEmbed)]
 #[folder = "../templates/messaging/opt_words"]
@@ -56,26 +60,39 @@ struct Ready {
     invoice: Vec<Vec<String>>,
 }
 
-static LISTS: LazyLock<BTreeMap<String, Ready>> = LazyLock::new(|| {
-    let read = |path: std::borrow::Cow<'static, str>| {
-        let file = Files::get(&path).expect("listed a line above");
-        let text = std::str::from_utf8(&file.data).unwrap_or_else(|_| panic!("opt_words/{path}: not UTF-8"));
-        let list: List = toml::from_str(text).unwrap_or_else(|error| panic!("opt_words/{path}: {error}"));
-        let phrases = |texts: &[String]| {
-            texts.iter().map(|text| words_of(text)).filter(|phrase| !phrase.is_empty()).collect::<Vec<_>>()
-        };
-        let ready = Ready {
-            opt_out: phrases(&list.opt_out),
-            ask: phrases(&list.ask),
-            opt_in: phrases(&list.opt_in),
-            beside: list.beside.iter().flat_map(|text| words_of(text)).collect(),
-            invoice: phrases(&list.invoice),
-            list,
-        };
-        (path.trim_end_matches(".toml").to_owned(), ready)
-    };
-    Files::iter().filter(|path| path.ends_with(".toml")).map(read).collect()
-});
+static LISTS: LazyLock<BTreeMap<String, Ready>> = LazyLock::new(|| read(shipped()).unwrap_or_default());
+
+/// Whether the lists can be used: asked once, at the start, for without them no word to stop would be heard.
+///
+/// # Errors
+/// [`Problems`]: all that is wrong with any list, by file and line.
+pub fn check() -> Result<(), Problems> {
+    read(shipped()).map(drop)
+}
+
+fn shipped() -> impl Iterator<Item = (String, Vec<u8>)> {
+    let lists = Files::iter().filter(|path| path.ends_with(".toml"));
+    lists.filter_map(|path| Some((path.to_string(), Files::get(&path)?.data.into_owned())))
+}
+
+/// Reads lists from files by their names.
+fn read(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Result<BTreeMap<String, Ready>, Problems> {
+    let (mut lists, mut problems) = (BTreeMap::new(), Vec::new());
+    for (name, bytes) in files {
+        match Ready::read_file(&bytes) {
+            Ok(ready) => {
+                lists.insert(name.trim_end_matches(".toml").to_owned(), ready);
+            }
+            Err((line, what)) => problems.push(Problem { file: format!("{SHIPPED_AT}/{name}"), line, what }),
+        }
+    }
+    // English is what everybody tries.
+    if problems.is_empty() && !lists.contains_key("en") {
+        let file = format!("{SHIPPED_AT}/en.toml");
+        problems.push(Problem { file, line: None, what: "is missing: no word to stop would be heard".to_owned() });
+    }
+    if problems.is_empty() { Ok(lists) } else { Err(Problems(problems)) }
+}
 
 /// The list of a language (BCP 47; `hi-Latn` is Hindi in Latin letters).
 pub fn find(language: &str) -> Option<&'static List> {
@@ -163,6 +180,35 @@ const fn rank(route: &Route) -> u8 {
 }
 
 impl Ready {
+    /// Reads one list; what is wrong with it is named with its line, where one can be.
+    fn read_file(bytes: &[u8]) -> Result<Self, (Option<usize>, String)> {
+        let text = std::str::from_utf8(bytes).map_err(|_| (None, "is not UTF-8".to_owned()))?;
+        let list: List = toml::from_str(text).map_err(|error| {
+            let line =
+                error.span().and_then(|span| text.get(..span.start)).map(|before| before.matches('\n').count() + 1);
+            (line, error.message().replace('\n', " "))
+        })?;
+        let phrases = |key: &str, texts: &[String]| {
+            let phrases: Vec<_> = texts.iter().map(|text| words_of(text)).collect();
+            match phrases.iter().position(Vec::is_empty) {
+                Some(place) => Err((None, format!("{key}: {:?} has no letter that could be compared", texts[place]))),
+                None => Ok(phrases),
+            }
+        };
+        let ready = Self {
+            opt_out: phrases("opt_out", &list.opt_out)?,
+            ask: phrases("ask", &list.ask)?,
+            opt_in: phrases("opt_in", &list.opt_in)?,
+            beside: list.beside.iter().flat_map(|text| words_of(text)).collect(),
+            invoice: phrases("invoice", &list.invoice)?,
+            list,
+        };
+        if ready.opt_out.is_empty() {
+            return Err((None, "opt_out: names no word to stop".to_owned()));
+        }
+        Ok(ready)
+    }
+
     fn read(&self, said: &[String]) -> Route {
         // A no that means nothing else may have polite words around it; "cancel" and "end" must stand alone.
         let plain = |phrase: &[String]| phrase.len() > 1 || self.ask.iter().any(|known| known == phrase);
@@ -410,6 +456,34 @@ mod tests {
         // What is said of the others is not true of them.
         let reviewed: Vec<_> = lists().filter(|(_, list)| list.is_reviewed()).map(|(language, _)| language).collect();
         assert_eq!(reviewed, ["en"]);
+    }
+
+    #[test]
+    fn a_bad_list_is_an_error_at_the_start_that_names_its_file_and_line() {
+        assert_eq!(check(), Ok(()));
+        let good = shipped().find(|(name, _)| name == "en.toml").expect("English").1;
+        let text = String::from_utf8(good.clone()).expect("text");
+        let told = |name: &str, bytes: Vec<u8>| {
+            let files = [("en.toml".to_owned(), good.clone()), (name.to_owned(), bytes)];
+            read(files).err().expect("a fault").to_string()
+        };
+        assert_eq!(told("xx.toml", vec![0xff]), "templates/messaging/opt_words/xx.toml: is not UTF-8");
+        let unknown = told("xx.toml", format!("{text}\ncolour = \"red\"\n").into_bytes());
+        assert!(unknown.starts_with("templates/messaging/opt_words/xx.toml:"), "{unknown}");
+        assert!(unknown.contains("colour") && !unknown.contains('\n'), "{unknown}");
+        let line = text.lines().count() + 2;
+        assert!(unknown.contains(&format!("xx.toml:{line}: ")), "{unknown} at line {line}");
+        let list = |opt_out: &str| {
+            let rest = "ask = []\nopt_in = []\nbeside = []\ninvoice = []\nreviewed_by = \"\"\nreviewed_on = \"\"\n";
+            format!("opt_out = {opt_out}\n{rest}").into_bytes()
+        };
+        assert!(told("xx.toml", list("[\"stop\", \"!!\"]")).contains("opt_out: \"!!\" has no letter"));
+        assert!(told("xx.toml", list("[]")).contains("names no word to stop"));
+        assert!(read([("hi.toml".to_owned(), good.clone())]).is_err(), "English is missing");
+        // All faults at once, and a good list beside them does not hide them.
+        let two =
+            [("aa.toml".to_owned(), vec![0xff]), ("en.toml".to_owned(), good), ("bb.toml".to_owned(), list("[]"))];
+        assert_eq!(read(two).err().expect("faults").0.len(), 2);
     }
 
     #[test]
