@@ -19,6 +19,7 @@
 mod accounts;
 mod apply_webhook;
 pub mod campaign;
+mod csv_list;
 mod error;
 mod fields;
 mod health;
