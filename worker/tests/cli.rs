@@ -424,7 +424,7 @@ reviewed_on = 2026-11-23
     assert!(!told.err.contains("call") && !told.err.contains("evil"), "{}", told.err);
     assert_eq!(
         well(&["show", id]).lines().find(|line| line.starts_with("messages")),
-        Some("messages     nobody is in it")
+        Some("messages       nobody is in it")
     );
     let told = say(&["add", id, &bad, "--skip-bad"]);
     assert_eq!(
