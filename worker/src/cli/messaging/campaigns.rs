@@ -97,7 +97,7 @@ pub(super) enum Command {
     /// Show a message as its recipient would read it: the first one's, somebody's, or nobody's
     #[command(after_help = "Example:\n  muneem messaging campaigns preview 019ab0c2-6f3e-7c1d-9d53-2f6b8c1e4a70\n  \
                             muneem messaging campaigns preview 019ab0c2-6f3e-7c1d-9d53-2f6b8c1e4a70 \\\n    \
-                            --language hi --parameters '{\"customer_name\": \"Asha\", \"order_number\": \"ORD-1\", \\\n    \
+                            --language hi --parameters '{\"customer_name\": \"Asha\", \"order_number\": \"ORD-1\",\n    \
                             \"business_name\": \"Sharma Mobiles\"}'")]
     Preview {
         /// The campaign's id
