@@ -292,6 +292,7 @@ async fn a_database_is_set_up_and_worked_with_by_commands_alone() {
     insta::with_settings!({ filters => filters }, { insta::assert_snapshot!("a_working_day", told) });
     secrets_are_not_stored(&house, &db).await;
     webhooks_are_managed(&house);
+    campaigns_are_run(house);
     drop(db);
     let server = TestDb::empty().await;
     as_owner(&server, format!("drop role {login}")).await;
@@ -372,6 +373,148 @@ fn webhooks_are_managed(house: &House) {
     assert!(house.well(&["doctor"]).contains("ok    webhooks        1 endpoints, none failing\n"));
     assert_eq!(house.well(&["webhooks", "remove", id]), format!("{id} is removed; 1 deliveries were dropped\n"));
     assert_eq!(house.muneem(&["webhooks", "show", id]).code, Some(1));
+}
+
+/// From words of the shop's own to the end of a campaign.
+fn campaigns_are_run(house: House) {
+    let read = |text: String| -> Value { serde_json::from_str(&text).expect("JSON") };
+    let words = house.home.path().join("words/festival_offer/en");
+    std::fs::create_dir_all(&words).expect("a folder");
+    let template = r#"
+name = "festival_offer_v1"
+language = "en"
+category = "MARKETING"
+parameters = [
+    { name = "customer_name", type = "person", example = "Asha Verma" },
+    { name = "offer", type = "text", example = "a case with every phone" },
+]
+body = """
+Dear {{customer_name}}, this week at Sharma Mobiles you get {{offer}}. We look forward to seeing you in the shop."""
+footer = "Reply STOP to hear no more offers"
+reviewed_by = "Sharma Mobiles"
+reviewed_on = 2026-11-23
+"#;
+    std::fs::write(words.join("whatsapp.toml"), template).expect("a file");
+    let list = |name: &str, rows: &str| {
+        let path = house.home.path().join(name);
+        std::fs::write(&path, format!("phone,language,customer_name,offer\n{rows}")).expect("a file");
+        path.to_string_lossy().into_owned()
+    };
+    let good = list(
+        "good.csv",
+        "+91 98123 45678,hi,Asha,a case\n09812345678,en,Asha V.,a case\n9812345679,en,Ravi,\"a, b\"\n",
+    );
+    let bad =
+        list("bad.csv", "9812345670,en,Asha,a case\n98123-call,en,Asha,a case\n9812345671,en,www.evil.example,x\n");
+    let dir = house.home.path().join("words").to_string_lossy().into_owned();
+    let house = house.with("MUNEEM__MESSAGING__TEMPLATES_DIR", &dir);
+    let say = |arguments: &[&str]| house.muneem(&[&["messaging", "campaigns"], arguments].concat());
+    let well = |arguments: &[&str]| house.well(&[&["messaging", "campaigns"], arguments].concat());
+    let create = [
+        "create",
+        "sharma-mobiles",
+        "--name",
+        "Offers",
+        "--template",
+        "festival_offer",
+        "--purpose",
+        "marketing.offers",
+    ];
+    assert_eq!(say(&create).err, "muneem: the business has no WhatsApp number: add one with its phone number id\n");
+    house.well(&[
+        "messaging",
+        "account",
+        "set",
+        "sharma-mobiles",
+        "--phone-number-id",
+        "106540352242922",
+        "--waba-id",
+        "102290129340398",
+        "--display-phone",
+        "+919876500142",
+    ]);
+    let made = read(well(&[&create[..], &["--rest-after", "1", "--json"]].concat()));
+    let id = made["campaign_id"].as_str().expect("an id");
+    assert_eq!((&made["class"], &made["rests_after"]), (&json!("marketing"), &json!(1)));
+
+    // Nobody is added while a row does not fit, unless those are to be left out.
+    let told = say(&["add", id, &bad]);
+    assert_eq!((told.code, told.out.as_str()), (Some(1), "nobody was added: 2 of 3 rows do not fit\n"));
+    assert!(
+        told.err.contains("line 3: phone: ") && told.err.contains("line 4: customer_name: must be a name"),
+        "{}",
+        told.err
+    );
+    assert!(!told.err.contains("call") && !told.err.contains("evil"), "{}", told.err);
+    assert_eq!(
+        well(&["show", id]).lines().find(|line| line.starts_with("messages")),
+        Some("messages       nobody is in it")
+    );
+    let told = say(&["add", id, &bad, "--skip-bad"]);
+    assert_eq!(
+        (told.code, told.out.as_str()),
+        (Some(1), "1 of 3 rows added, 0 of people in the campaign already, 2 left out because they do not fit\n")
+    );
+    let all = "2 of 3 rows added, 1 of people in the campaign already, 0 left out because they do not fit\n";
+    assert_eq!(well(&["add", id, &good]), all);
+    let again = read(well(&["add", id, &good, "--json"]));
+    assert_eq!((&again["added"], &again["doubles"]), (&json!(0), &json!(3)));
+    assert_eq!(say(&["add", id, "-"]).code, Some(1), "what is read twice is no pipe");
+
+    let estimate = read(well(&["estimate", id, "--json"]));
+    assert_eq!((&estimate["people"], &estimate["refused"]), (&json!(3), &json!({ "no_consent": 3 })));
+    for phone in ["+919812345678", "+919812345679"] {
+        house.well(&[
+            "messaging",
+            "consent",
+            "record",
+            "sharma-mobiles",
+            "--phone",
+            phone,
+            "--purpose",
+            "marketing.offers",
+            "--state",
+            "given",
+            "--source",
+            "paper",
+            "--wording",
+            "offers-v1",
+            "--language",
+            "en",
+        ]);
+    }
+    let told = well(&["estimate", id]);
+    for part in [
+        "people                 3\n",
+        "may not                no_consent 1\n",
+        "cost                   INR 1.7262 (2 × 0.8631 MARKETING)\n",
+        "in all                 INR 2.04\n",
+        "the number is busy     1 s\n",
+        "ends in time           yes\n",
+    ] {
+        assert!(told.contains(part), "{part}{told}");
+    }
+    let shown = well(&["preview", id, "--phone", "09812345678"]);
+    assert!(shown.starts_with("festival_offer_v1 (en), to …78\n\nDear Asha, this week"), "{shown}");
+    assert!(shown.ends_with("\nReply STOP to hear no more offers\n"), "{shown}");
+
+    // What sells goes to a tester who agreed, and that is kept.
+    let told = say(&["test", id, "--phone", "9812345600"]);
+    assert!(told.code == Some(1) && told.err.contains("agreed must be said"), "{}", told.err);
+    let test = read(well(&["test", id, "--phone", "9812345600", "--agreed", "--json"]));
+    let message = test["message_id"].as_str().expect("a message");
+    assert!(house.well(&["messaging", "show", message]).contains("campaign.test"));
+    let check = ["messaging", "check", "sharma-mobiles", "--phone", "9812345600", "--channel", "whatsapp", "--purpose"];
+    assert_eq!(house.well(&[&check[..], &["campaign.test"]].concat()), "allowed\n");
+    assert_eq!(house.well(&[&check[..], &["marketing.offers"]].concat()), "no_consent\n");
+
+    assert_eq!(well(&["start", id]), format!("{id} is running: queued 3\n"));
+    assert_eq!(well(&["pause", id]), format!("{id} is paused: queued 3\n"));
+    assert_eq!(well(&["resume", id, "--rest-after", "2"]), format!("{id} is running: queued 3\n"));
+    assert_eq!(well(&["stop", id]), format!("{id} is stopped: queued 3\n"));
+    assert_eq!(say(&["resume", id]).err, "muneem: the campaign has ended: make another one\n");
+    let listed = well(&["list", "--business", "sharma-mobiles"]);
+    assert!(listed.contains(id) && listed.contains("stopped"), "{listed}");
 }
 
 async fn secrets_are_not_stored(house: &House, db: &TestDb) {

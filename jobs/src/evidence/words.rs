@@ -54,6 +54,8 @@ words! {
     a_campaign_goes_out_rests_goes_on_and_ends {
         /// A campaign was made.
         CAMPAIGN_CREATED = "messaging.campaign_created",
+        /// People were added to it: how many, and how many were in it already.
+        CAMPAIGN_FILLED = "messaging.campaign_filled",
         /// It goes out, for the first time or again.
         CAMPAIGN_STARTED = "messaging.campaign_started",
         /// It rests.
@@ -62,6 +64,12 @@ words! {
         CAMPAIGN_STOPPED = "messaging.campaign_stopped",
         /// All of it went out, or could not.
         CAMPAIGN_DONE = "messaging.campaign_done",
+    }
+    what_a_campaign_says_is_previewed_and_tested_before_it_goes_out {
+        /// Somebody read what one of its people would get.
+        CAMPAIGN_PREVIEWED = "messaging.campaign_previewed",
+        /// Its words went to a number that somebody named, outside of it.
+        CAMPAIGN_TESTED = "messaging.campaign_tested",
     }
     senders_are_held_and_released_as_the_carrier_says {
         /// A number got an app of its business's own, or lost it.

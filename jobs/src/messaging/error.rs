@@ -33,11 +33,17 @@ pub enum Error {
     #[error("what is stored of a number's app does not read: set it again")]
     AppUnreadable,
     /// There is no such campaign, or it is another business's.
-    #[error("there is no such campaign: `muneem messaging campaign list` shows those there are")]
+    #[error("there is no such campaign: `muneem messaging campaigns list` shows those there are")]
     NoSuchCampaign,
     /// People are added to drafts alone.
     #[error("the campaign was started already: make another one for more people")]
     CampaignBegun,
+    /// A draft neither rests nor goes on.
+    #[error("the campaign has not begun: start it, or stop it for good")]
+    CampaignNotBegun,
+    /// What a campaign is filled from cannot be read as a list of people.
+    #[error("the list {0}")]
+    BadList(String),
     /// A campaign that has ended stays so.
     #[error("the campaign has ended: make another one")]
     CampaignOver,
@@ -185,6 +191,8 @@ impl JobError for Error {
             | Self::NoSuchCampaign
             | Self::CampaignBegun
             | Self::CampaignOver
+            | Self::CampaignNotBegun
+            | Self::BadList(_)
             | Self::BadCampaign(..)
             | Self::BadApp(_)
             | Self::AppUnreadable
@@ -227,6 +235,8 @@ impl JobError for Error {
             Self::NoSuchCampaign => "messaging.no_such_campaign",
             Self::CampaignBegun => "messaging.campaign_begun",
             Self::CampaignOver => "messaging.campaign_over",
+            Self::CampaignNotBegun => "messaging.campaign_not_begun",
+            Self::BadList(_) => "messaging.bad_list",
             Self::BadCampaign(..) => "messaging.bad_campaign",
             Self::CampaignWaits { .. } => "messaging.campaign_waits",
             Self::BadApp(_) => "messaging.bad_app",

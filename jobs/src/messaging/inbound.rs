@@ -296,13 +296,14 @@ pub(super) async fn note_recipients(
 /// once (Cloud API error 130497).
 async fn note_country(tx: &mut PgConnection, ctx: &JobContext, row: &MessageRow, by: &By<'_>) -> Result<(), Error> {
     let event = "COUNTRY_REFUSED";
-    let open = store::find_open_alert(tx, ctx.business, ("account_countries", &row.waba_id)).await?;
+    let Some(waba_id) = &row.waba_id else { return Ok(()) };
+    let open = store::find_open_alert(tx, ctx.business, ("account_countries", waba_id)).await?;
     if open.as_deref() == Some(event) {
         return Ok(());
     }
     let alert = NewAlert {
         field: "account_countries",
-        about: &row.waba_id,
+        about: waba_id,
         event,
         severity: "critical",
         details: "the carrier does not let this account write to people of some country: messages to them fail",

@@ -24,6 +24,7 @@ mod accounts;
 mod answer;
 mod apply_webhook;
 pub mod campaign;
+mod csv_list;
 mod error;
 mod fall_back;
 mod fields;
@@ -79,6 +80,7 @@ pub use model::{
 pub use quiet::{BadQuietHours, QuietHours};
 pub use recipient::{Address, Recipient};
 pub use reconcile::Reconcile;
+use request::check_mail;
 pub use request::{ask, kind_of, request};
 pub use sealed::{INDEXED, SEALED};
 pub use send::Send;

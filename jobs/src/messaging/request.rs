@@ -7,11 +7,12 @@ use serde_json::json;
 use sqlx::PgConnection;
 
 use super::{
-    Address, Content, DEFAULT_LIFE, Error, FALLS_BACK_AFTER, Free, Header, MessageClass, MessageId, NewMessage,
-    Reconcile, Send,
+    Address, Content, DEFAULT_LIFE, Error, FALLS_BACK_AFTER, Free, Header, Language, MessageClass, MessageId,
+    NewMessage, Reconcile, Send,
     mail::{self, WordsError},
     quiet, sealed,
     store::{self, NewRow, Place},
+    template::BadParameter,
 };
 use crate::{
     evidence::{Act, By, Object, words},
@@ -171,17 +172,29 @@ fn check_frame(new: &NewMessage, now: DateTime<Utc>) -> Result<(), Error> {
     if !mails {
         return Ok(());
     }
-    let params: BTreeMap<_, _> = new.content.parameters().into_iter().collect();
-    match mail::check_words(new.content.template(), new.language, &params) {
+    check_mail(&new.content, new.language).map_err(|(field, mend)| match &*field {
+        "mail" => Error::BadMessage {
+            field: "channels",
+            mend: "hold mail, and these words exist for WhatsApp alone: leave it out, or take other words",
+        },
+        _ => Error::BadParameter { field, mend },
+    })
+}
+
+/// Whether something can be said by mail: its words exist for it, and hold no parameter that they do not get.
+///
+/// # Errors
+/// The parameter, or `mail`, and the mend.
+pub(super) fn check_mail(content: &Content, language: Language) -> Result<(), BadParameter> {
+    let params: BTreeMap<_, _> = content.parameters().into_iter().collect();
+    match mail::check_words(content.template(), language, &params) {
         Ok(()) => Ok(()),
         Err(WordsError::Missing { parameter, .. }) => {
-            Err(Error::BadParameter { field: parameter.into(), mend: "is missing: the mail's words name it".into() })
+            Err((parameter.into(), "is missing: the mail's words name it".into()))
         }
-        Err(WordsError::BadLink { parameter, .. }) => {
-            Err(Error::BadParameter { field: parameter.into(), mend: "must begin with https://".into() })
-        }
+        Err(WordsError::BadLink { parameter, .. }) => Err((parameter.into(), "must begin with https://".into())),
         Err(WordsError::Unknown(_) | WordsError::Broken(_)) => {
-            bad("channels", "hold mail, and these words exist for WhatsApp alone: leave it out, or take other words")
+            Err(("mail".into(), "is no way for these words: they exist for WhatsApp alone".into()))
         }
     }
 }
@@ -228,7 +241,11 @@ pub fn kind_of(filename: &str, bytes: &[u8]) -> Result<&'static str, &'static st
         Some("jpg" | "jpeg") => b"\xff\xd8\xff",
         _ => return Err("must be named .pdf, .png, .jpg or .jpeg"),
     };
-    if bytes.starts_with(begins) { Ok(mime_of(filename)) } else { Err("is not what its name says: send the file itself") }
+    if bytes.starts_with(begins) {
+        Ok(mime_of(filename))
+    } else {
+        Err("is not what its name says: send the file itself")
+    }
 }
 
 /// The MIME type of a file by its name: what [`request`] lets through has one.

@@ -198,6 +198,19 @@ pub(super) async fn open_message(
     Ok((to.ok_or(Error::Unreadable(id, "recipient"))?, content))
 }
 
+/// Opens whom a message goes to, and no more of it.
+pub(super) async fn open_phone(
+    conn: &mut PgConnection,
+    vault: &Vault,
+    (business, id): (BusinessId, MessageId),
+    sealed: &[u8],
+) -> Result<Phone, Error> {
+    let row = id.to_string();
+    let to = vault.open(conn, &message_cell(business, "to_phone_sealed", &row), sealed).await?;
+    let to = std::str::from_utf8(&to).ok().and_then(|to| Phone::parse(to).ok());
+    to.ok_or(Error::Unreadable(id, "recipient"))
+}
+
 fn webhook_cell(row: &str) -> Cell<'_> {
     Cell { business_id: INSTALLATION, table: WEBHOOKS, column: "body_sealed", row }
 }

@@ -99,6 +99,10 @@ scopes! {
     ConsentWrite "consent:write";
     /// Ask whether contacts may be written to.
     ConsentCheck "consent:check";
+    /// Fill campaigns, estimate, preview and test them, let them go out.
+    CampaignWrite "campaign:write";
+    /// Hold campaigns and end them.
+    CampaignStop "campaign:stop";
     /// Send one-time codes and enter them.
     OtpUse "otp:use";
     /// See the profile of a business.

@@ -135,6 +135,9 @@ const TABLE: &[(Scope, &[Role])] = &[
     (Scope::ConsentRead, &[Owner, Manager, PrivacyOfficer]),
     (Scope::ConsentWrite, &[Owner, Manager, CounterStaff, PrivacyOfficer]),
     (Scope::ConsentCheck, &[Owner, Manager, PrivacyOfficer]),
+    (Scope::CampaignWrite, &[Owner, Manager]),
+    // Whoever sees that something wrong goes out ends it, without leave to begin anything.
+    (Scope::CampaignStop, &[Owner, Manager, PrivacyOfficer, IncidentLead, Operator]),
     (Scope::OtpUse, &[Owner, Manager]),
     // The business, its people and what speaks for it.
     (Scope::BusinessRead, &[Owner, Manager, ReadOnly, PrivacyOfficer, Operator, Auditor, Support]),

@@ -305,15 +305,11 @@ async fn ask(pool: PgPool, vault: Arc<Vault>, clock: MovedClock, messages: usize
     for together in rest.chunks(TOGETHER) {
         let mut tx = pool.begin().await.unwrap();
         for nth in together {
+            let policy = if nth % 2 == 0 { Policy::AtLeastOnce } else { Policy::AtMostOnce };
+            let (words, why) = ((content(), Language::En), (policy, "people.sign_in_warning"));
             let new = NewMessage {
-                business: SHARMA,
-                to: phone(*nth),
-                content: content(),
-                language: Language::En,
-                document: None,
-                policy: if nth % 2 == 0 { Policy::AtLeastOnce } else { Policy::AtMostOnce },
-                purpose: "people.sign_in_warning",
                 expires_at: Some(clock.now() + TimeDelta::days(2)),
+                ..NewMessage::new(SHARMA, phone(*nth), words, why)
             };
             messaging::request(&mut tx, &vault, &clock, &OsChance, &new).await.unwrap();
         }

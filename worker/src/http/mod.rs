@@ -7,6 +7,9 @@
 
 mod auth;
 mod body;
+mod campaigns;
+#[cfg(test)]
+mod campaigns_tests;
 pub(crate) mod client;
 mod consents;
 mod cursor;
@@ -165,6 +168,7 @@ fn described() -> (Router<Arc<Api>>, utoipa::openapi::OpenApi) {
         .merge(messaging::routes())
         .merge(senders::routes())
         .merge(consents::routes())
+        .merge(campaigns::routes())
         .merge(otp::routes())
         .merge(send::routes())
         .merge(mail_identity::routes())

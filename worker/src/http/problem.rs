@@ -115,6 +115,9 @@ problems! {
     NoNumber "messaging.no_number" 409 "The business has no WhatsApp number" "Add one: `muneem messaging account set`; or send by mail.";
     WindowClosed "messaging.window_closed" 409 "She has not written within 24 hours" "Send a template; words of your own are for answers.";
     NoSuchHold "messaging.no_such_hold" 404 "There is no such hold or alert" "GET /v1/messaging/senders lists those in force for your business.";
+    NoSuchCampaign "messaging.no_such_campaign" 404 "There is no such campaign" "GET /v1/messaging/campaigns lists those of your business.";
+    CampaignStands "messaging.campaign_stands_elsewhere" 409 "The campaign is not where this could be done" "GET the campaign to see its state.";
+    NoSender "messaging.no_sender" 409 "The business has no WhatsApp number to send from" "Have one added: `muneem messaging account set`.";
     NoSuchEndpoint "webhooks.no_such_endpoint" 404 "There is no such endpoint" "GET /v1/webhooks/endpoints lists those of your business.";
     NoSuchWebhook "webhooks.no_such_event" 404 "There is no such event" "GET /v1/webhooks/deliveries lists those of your business; events are kept for some weeks after they were delivered.";
     EndpointDisabled "webhooks.endpoint_disabled" 409 "The endpoint is disabled" "PATCH it with `enabled: true` first.";
@@ -206,6 +209,15 @@ impl Problem {
         let error = FieldProblem { field: field.to_owned(), problem: problem.into(), mend: mend.into() };
         let detail = if field.is_empty() { error.problem.clone() } else { format!("`{field}`: {}", error.problem) };
         Self { errors: vec![error], ..Self::new(id, detail) }
+    }
+
+    /// Several fields of the body are off; there is at least one.
+    pub(crate) fn fields(id: ProblemId, errors: Vec<FieldProblem>) -> Self {
+        let detail = match errors.as_slice() {
+            [only] => format!("`{}`: {}", only.field, only.problem),
+            all => format!("{} fields are off, the first is `{}`", all.len(), all.first().map_or("", |one| &one.field)),
+        };
+        Self { errors, ..Self::new(id, detail) }
     }
 
     /// The same, its fields being inside `place`.
@@ -437,9 +449,25 @@ impl From<invoice::Error> for Problem {
 
 impl From<messaging::Error> for Problem {
     fn from(error: messaging::Error) -> Self {
+        use messaging::Error as E;
+        let told = error.to_string();
         match error {
-            messaging::Error::Database(error) => error.into(),
-            messaging::Error::MailIdentity(bad) => match bad {
+            E::NoSuchCampaign => ProblemId::NoSuchCampaign.into(),
+            E::CampaignBegun | E::CampaignNotBegun | E::CampaignOver => Self::new(ProblemId::CampaignStands, told),
+            E::NoAccount => ProblemId::NoSender.into(),
+            E::BadCampaign(field, problem) => {
+                Self::field(ProblemId::BadBody, field, problem, "mend it and send it again")
+            }
+            E::BadParameter { field, mend } => {
+                let field = format!("parameters.{field}");
+                Self::field(ProblemId::BadBody, &field, mend, "mend it and send it again")
+            }
+            E::Wishes(error) => (*error).into(),
+            E::Vault(error) => error.into(),
+            E::Evidence(error) => error.into(),
+            E::Enqueue(error) => error.into(),
+            E::Database(error) => error.into(),
+            E::MailIdentity(bad) => match bad {
                 BadIdentity::NoBusiness => ProblemId::NoSuchBusiness.into(),
                 BadIdentity::None => ProblemId::NoSuchMailIdentity.into(),
                 BadIdentity::Code => ProblemId::WrongMailCode.into(),

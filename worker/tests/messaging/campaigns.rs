@@ -1,8 +1,11 @@
 //! Campaigns: many messages, each once, held and ended in an instant, whatever dies.
 
+use std::io::Read;
+
+use futures_util::future::join_all;
 use muneem_jobs::messaging::{
     MessageClass, SignInWarning,
-    campaign::{self, CampaignId, CampaignState, NewCampaign, NewPerson},
+    campaign::{self, Added, CampaignId, CampaignState, Loaded, NewCampaign, NewPerson, TEST_PURPOSE, Test},
 };
 
 use super::*;
@@ -110,6 +113,7 @@ async fn a_campaign_goes_out_rests_goes_on_and_ends() {
     assert_eq!(shop.oracle().await["posts"]["messages"], 30);
     for (word, times) in [
         ("messaging.campaign_created", 2),
+        ("messaging.campaign_filled", 2),
         ("messaging.campaign_started", 3),
         ("messaging.campaign_paused", 2),
         ("messaging.campaign_stopped", 1),
@@ -240,4 +244,223 @@ async fn atk_096_a_campaign_that_is_stopped_in_the_middle_posts_no_more_within_t
     shop.until_read(id, 400).await;
     shop.assert_no_reference_twice().await;
     assert!(shop.shown().await.values().all(|times| *times == 1));
+}
+
+impl Shop {
+    /// Runs the streams of a campaign side by side, as workers do, to their ends; each holds up at `step`.
+    async fn run_streams(&self, steps: &Arc<dyn Steps>) {
+        let mut conn = self.db.pool().acquire().await.expect("a connection");
+        work::tick(&mut conn).await.expect("a tick");
+        let want = work::Want { lane: Lane::Bulk, jobs: 8, after: Uuid::nil() };
+        let claimed = work::claim(&mut conn, self.worker, &[want]).await.expect("a claim");
+        let mut streams = Vec::new();
+        for job in &claimed {
+            assert_eq!(job.kind, "messaging.send_wave");
+            let payload = job.open(&mut conn, &self.deps.vault).await.expect("it opens");
+            let ctx = self.context(job, Arc::clone(steps));
+            streams.push(async move { Kind::of::<campaign::SendWave>().run(&payload, &ctx).await });
+        }
+        assert!(!streams.is_empty(), "nothing goes out");
+        for ended in join_all(streams).await {
+            assert!(matches!(ended, Ok(Done::Acked)), "{ended:?}");
+        }
+    }
+}
+
+/// Holds up every stream that has committed its attempts, until all may go on.
+struct HeldUp {
+    reached: Notify,
+    go_on: CancellationToken,
+}
+
+impl Steps for HeldUp {
+    fn reached<'a>(&'a self, step: &'static str) -> Pin<Box<dyn Future<Output = ()> + Send + 'a>> {
+        Box::pin(async move {
+            if step == "messaging.wave_begun" {
+                self.reached.notify_one();
+                self.go_on.cancelled().await;
+            }
+        })
+    }
+}
+
+#[tokio::test]
+async fn what_is_halted_between_its_commit_and_its_post_is_not_posted() {
+    let shop = Shop::open().await;
+    let id = shop.campaign(6, None).await;
+    for for_good in [false, true] {
+        shop.start(id).await.expect("started");
+        let held = Arc::new(HeldUp { reached: Notify::new(), go_on: CancellationToken::new() });
+        let steps = Arc::clone(&held) as Arc<dyn Steps>;
+        tokio::join!(shop.run_streams(&steps), async {
+            held.reached.notified().await;
+            shop.halt(id, for_good).await.expect("halted");
+            held.go_on.cancel();
+        });
+        assert_eq!(shop.posts().await, 0);
+        let (state, counts) = shop.standing(id).await;
+        assert_eq!(state, if for_good { CampaignState::Stopped } else { CampaignState::Paused });
+        assert_eq!(counts, json!({ "queued": 6 }), "what was not posted waits as before");
+        shop.advance(TimeDelta::minutes(1)).await;
+    }
+    shop.run_due_jobs(None).await;
+    assert_eq!(shop.posts().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_seconds_after_a_stop_is_answered_no_post_arrives() {
+    let shop = Shop::open().await;
+    let id = shop.campaign(900, None).await;
+    shop.start(id).await.expect("started");
+    let steps = Arc::new(KillAt { step: None, died: Notify::new() }) as Arc<dyn Steps>;
+    let ((), answered) = tokio::join!(shop.run_streams(&steps), async {
+        while shop.posts().await < 60 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        shop.halt(id, true).await.expect("stopped");
+        shop.oracle().await["now"].as_str().expect("an instant").parse::<chrono::DateTime<chrono::Utc>>().expect("one")
+    });
+    let oracle = shop.oracle().await;
+    let chats = oracle["recipients"].as_object().expect("a map").values();
+    let accepted: Vec<chrono::DateTime<chrono::Utc>> = chats
+        .flat_map(|chat| chat.as_array().expect("a list"))
+        .map(|one| one["accepted_at"].as_str().expect("an instant").parse().expect("one"))
+        .collect();
+    let last = accepted.iter().max().expect("some went out");
+    assert!(*last <= answered + TimeDelta::seconds(2), "{last} is later than {answered} and two seconds");
+    let posted = oracle["posts"]["messages"].as_u64().expect("a number");
+    assert_eq!(u64::try_from(accepted.len()), Ok(posted), "each POST is among those that were looked at");
+    assert!(posted < 400, "{posted} of 900 went out: it was not stopped in the middle");
+    let (state, counts) = shop.standing(id).await;
+    assert_eq!(state, CampaignState::Stopped);
+    assert!(counts["queued"].as_u64().is_some_and(|queued| queued > 500), "{counts}");
+    // Nothing that is due later brings it back.
+    shop.advance(TimeDelta::minutes(10)).await;
+    shop.run_due_jobs(None).await;
+    assert_eq!(shop.posts().await, posted);
+}
+
+#[tokio::test]
+async fn a_campaign_that_went_on_rests_again_when_it_was_told_to() {
+    let shop = Shop::open().await;
+    let id = shop.campaign(40, Some(4)).await;
+    shop.start(id).await.expect("started");
+    shop.run_due_jobs(None).await;
+    let (state, first) = shop.standing(id).await;
+    assert_eq!(state, CampaignState::Paused);
+    let mut conn = shop.deps.db.acquire().await.expect("a connection");
+    let by = By::operator(shop.clock.now(), &OsChance);
+    campaign::resume(&mut conn, (shop.business, id), Some(8), &by).await.expect("goes on");
+    drop(conn);
+    shop.run_due_jobs(None).await;
+    let (state, second) = shop.standing(id).await;
+    assert_eq!(state, CampaignState::Paused, "{second}");
+    let waiting = |counts: &Value| counts["queued"].as_u64().expect("some wait");
+    assert!(waiting(&first) - waiting(&second) >= 8, "{first} {second}");
+}
+
+/// A list that is torn off after so many bytes.
+struct Torn<'a>(&'a [u8]);
+
+impl Read for Torn<'_> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        if self.0.is_empty() {
+            return Err(std::io::Error::other("torn off"));
+        }
+        self.0.read(into)
+    }
+}
+
+#[tokio::test]
+async fn a_load_that_was_broken_off_is_run_again_and_doubles_nobody() {
+    let shop = Shop::open().await;
+    let id = shop.campaign(0, None).await;
+    let mut list = "at,phone,event,language,name,business_name\n".to_owned();
+    for person in 0..1_300 {
+        // Everybody's number in another spelling on every third row.
+        let phone = if person % 3 == 0 { format!("+91 98123 {person:05}") } else { format!("098123{person:05}") };
+        list += &format!("\"8 November 2026, 10:00\",{phone},the shop is open,en,Customer,Sharma Mobiles\n");
+    }
+    let mut conn = shop.deps.db.acquire().await.expect("a connection");
+    let by = By::operator(shop.clock.now(), &OsChance);
+    let of = (shop.business, id);
+    let mut parts = Vec::new();
+    let mut tell = |bad: &campaign::BadRow| panic!("{bad:?}");
+    let torn = list.len() - 1_000;
+    let broken = campaign::load_list(
+        &mut conn,
+        &shop.deps.vault,
+        of,
+        (Torn(&list.as_bytes()[..torn]), false),
+        &by,
+        &mut tell,
+        &mut |done| parts.push(done.added),
+    )
+    .await;
+    assert!(matches!(broken, Err(messaging::Error::BadList(_))), "{broken:?}");
+    assert_eq!(parts, [1_000], "a thousand people are held at a time, and added together");
+    let done =
+        campaign::load_list(&mut conn, &shop.deps.vault, of, (list.as_bytes(), false), &by, &mut tell, &mut |_| {})
+            .await
+            .expect("loaded");
+    assert_eq!((done.rows, done.added, done.doubles), (1_300, 300, 1_000));
+    assert_eq!(shop.standing(id).await.1, json!({ "queued": 1_300 }));
+    // Two who add the same person at the same time add her once.
+    let person =
+        campaign::read_person("sign_in_warning", ("9876500001", None), "hi-IN", parameters()).expect("a person");
+    let people = [person];
+    let mut other = shop.deps.db.acquire().await.expect("a connection");
+    let (one, two) = tokio::join!(
+        campaign::add_people(&mut conn, &shop.deps.vault, of, &people, &by),
+        campaign::add_people(&mut other, &shop.deps.vault, of, &people, &by),
+    );
+    let both = [one.expect("added"), two.expect("added")];
+    assert!(
+        both.contains(&Added { added: 1, doubles: 0 }) && both.contains(&Added { added: 0, doubles: 1 }),
+        "{both:?}"
+    );
+    // Each of the house's doubles is refused by the database too.
+    let again = sqlx::query(
+        "update muneem.messaging_messages set to_mark = (select to_mark from muneem.messaging_messages limit 1)
+         where campaign_id = $1",
+    )
+    .bind(id.0)
+    .execute(&shop.db.pool())
+    .await;
+    assert!(again.expect_err("a double").to_string().contains("messaging_messages_campaign_once"));
+    let checked =
+        campaign::check_list("sign_in_warning", list.as_bytes(), &mut |bad| panic!("{bad:?}")).expect("a list");
+    assert_eq!(checked, Loaded { rows: 1_300, sha256: done.sha256, ..Loaded::default() });
+}
+
+fn parameters() -> BTreeMap<String, String> {
+    let values = [
+        ("name", "Asha"),
+        ("business_name", "Sharma Mobiles"),
+        ("event", "the shop is open"),
+        ("at", "8 November 2026, 10:00"),
+    ];
+    values.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+#[tokio::test]
+async fn a_test_arrives_and_its_campaign_does_not_count_it() {
+    let shop = Shop::open().await;
+    let id = shop.campaign(2, None).await;
+    let mut tx = shop.deps.db.begin().await.expect("a transaction");
+    let by = By::operator(shop.clock.now(), &OsChance);
+    let test = Test {
+        to: Phone::parse(ASHA).expect("a mobile"),
+        language: None,
+        parameters: Some(parameters()),
+        agreed: false,
+    };
+    let message = campaign::send_test(&mut tx, (&shop.deps.vault, &shop.clock), (shop.business, id), test, &by)
+        .await
+        .expect("asked for");
+    tx.commit().await.expect("committed");
+    let timeline = shop.until(message, State::Read).await;
+    assert_eq!(timeline.message.purpose, TEST_PURPOSE);
+    assert_eq!(shop.standing(id).await, (CampaignState::Draft, json!({ "queued": 2 })));
+    assert_eq!(shop.shown().await, BTreeMap::from([(ASHA.to_owned(), 1)]));
 }

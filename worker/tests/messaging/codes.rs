@@ -286,21 +286,17 @@ impl Shop {
     }
 
     async fn warn(&self, business: BusinessId, to: &str, policy: Policy, language: Language) -> MessageId {
+        let content = Content::SignInWarning(SignInWarning {
+            name: "Asha".into(),
+            business_name: "Sharma Mobiles".into(),
+            event: "a new device".into(),
+            at: "8 November 2026, 10:00".into(),
+        });
+        let to = Phone::parse(&format!("+{to}")).expect("a mobile");
         let new = NewMessage {
-            business,
-            to: Phone::parse(&format!("+{to}")).expect("a mobile"),
-            content: Content::SignInWarning(SignInWarning {
-                name: "Asha".into(),
-                business_name: "Sharma Mobiles".into(),
-                event: "a new device".into(),
-                at: "8 November 2026, 10:00".into(),
-            }),
-            language,
-            document: None,
-            policy,
-            purpose: "people.sign_in_warning",
             // Longer than the longest wait.
             expires_at: Some(self.clock.now() + TimeDelta::days(60)),
+            ..NewMessage::new(business, to, (content, language), (policy, "people.sign_in_warning"))
         };
         let mut tx = self.deps.db.begin().await.expect("a transaction");
         let id = messaging::request(&mut tx, &self.deps.vault, &self.clock, &OsChance, &new).await.expect("a message");

@@ -482,12 +482,5 @@ impl Shop {
 }
 
 fn kinds() -> Vec<Kind> {
-    vec![
-        Kind::of::<messaging::Send>(),
-        Kind::of::<messaging::Reconcile>(),
-        Kind::of::<messaging::ApplyWebhook>(),
-        Kind::of::<messaging::CheckSenders>(),
-        Kind::of::<messaging::campaign::SendWave>(),
-        Kind::of::<messaging::campaign::ReconcileWaves>(),
-    ]
+    muneem_jobs::kinds()
 }

@@ -18,7 +18,7 @@ impl Shop {
         self.run_due_jobs(None).await;
     }
 
-    async fn posts(&self) -> u64 {
+    pub(super) async fn posts(&self) -> u64 {
         self.oracle().await["posts"]["messages"].as_u64().expect("a number")
     }
 

@@ -47,7 +47,8 @@ impl Shop {
     async fn bill(&self, policy: Policy) -> MessageId {
         let stored = self.put_pdf().await;
         let document = Document { digest: stored.digest, filename: "INV-1042.pdf".into() };
-        let new = NewMessage::new(self.business, both(), (named("tax_invoice"), Language::En), (policy, "invoice.issued"));
+        let new =
+            NewMessage::new(self.business, both(), (named("tax_invoice"), Language::En), (policy, "invoice.issued"));
         self.ask(&NewMessage { document: Some(document), ..new }).await.expect("a message")
     }
 
@@ -214,7 +215,11 @@ async fn a_worker_that_dies_anywhere_sends_each_way_once_or_says_that_it_may_not
         shop.run_due_jobs(None).await;
         assert_eq!((shop.mails().await.len(), shop.other(id).await.state), (mails, state), "{step} {policy:?}");
         let doubt = shop.evidence("messaging.outcome_unknown").await;
-        assert_eq!(doubt > 0, step != "messaging.fell_back", "{step}: what may be twice, or never, is on record as unknown");
+        assert_eq!(
+            doubt > 0,
+            step != "messaging.fell_back",
+            "{step}: what may be twice, or never, is on record as unknown"
+        );
     }
 }
 
@@ -322,7 +327,10 @@ async fn what_can_wait_waits_for_the_day() {
         return;
     }
     assert_eq!((message.state, message.held_scope.as_deref()), (State::Queued, Some("quiet_hours")));
-    assert!(message.fall_back_at.is_some_and(|at| at > shop.clock.now() + TimeDelta::minutes(30)), "the wait begins later");
+    assert!(
+        message.fall_back_at.is_some_and(|at| at > shop.clock.now() + TimeDelta::minutes(30)),
+        "the wait begins later"
+    );
     assert_eq!(shop.count("sends").await, 1);
     // What a law wants said does not wait.
     let words = (named("breach_notice"), Language::En);
@@ -402,7 +410,12 @@ async fn words_of_ones_own_are_for_answers_alone() {
             "buttons",
         ),
         (
-            Free::List { body: "x".to_owned(), footer: None, label: "L".to_owned(), rows: vec![choice("a", &"t".repeat(25))] },
+            Free::List {
+                body: "x".to_owned(),
+                footer: None,
+                label: "L".to_owned(),
+                rows: vec![choice("a", &"t".repeat(25))],
+            },
             "rows",
         ),
         (
@@ -460,10 +473,8 @@ async fn who_says_stop_is_answered_once_and_asked_where_it_is_not_clear() {
 #[tokio::test]
 async fn whom_a_campaign_does_not_reach_gets_its_mail_and_may_leave_it_with_one_click() {
     let shop = Shop::open().await;
-    let settings = messaging::Settings {
-        public_url: Some("https://muneem.example".to_owned()),
-        ..messaging::Settings::DEFAULT
-    };
+    let settings =
+        messaging::Settings { public_url: Some("https://muneem.example".to_owned()), ..messaging::Settings::DEFAULT };
     let shop = shop.with(settings);
     let by = By::operator(shop.clock.now(), &OsChance);
     let consent = wishes::NewConsent {
@@ -517,8 +528,12 @@ async fn whom_a_campaign_does_not_reach_gets_its_mail_and_may_leave_it_with_one_
     shop.run_due_jobs(None).await;
     assert_eq!(shop.timeline(bill).await.message.state, State::Accepted);
     let mut conn = shop.deps.db.acquire().await.expect("a connection");
-    let question =
-        wishes::Question { class: wishes::Class::Marketing, purpose: "marketing.offers", channel: Channel::Mail, last_way: true };
+    let question = wishes::Question {
+        class: wishes::Class::Marketing,
+        purpose: "marketing.offers",
+        channel: Channel::Mail,
+        last_way: true,
+    };
     let item = wishes::Item { to: &Contact::Email(email()), others: &[], question };
     let verdict = wishes::judge(&mut conn, &shop.deps.vault, shop.business, &item, shop.clock.now()).await;
     assert_eq!(verdict.expect("judged"), wishes::Verdict::Skipped(wishes::Reason::Withdrawn));

@@ -1,10 +1,17 @@
 //! Campaigns: the same thing said to many, as fast as the carrier's limits allow, stopped in an instant.
 //!
-//! A campaign is filled with people as a draft ([`add_people`]), started, and sent by a few streams
+//! A campaign is filled with people as a draft ([`add_people`], [`load_list`]), looked at before it costs anything
+//! ([`estimate`], [`preview`], [`send_test`]), started, and sent by a few streams
 //! (`messaging.send_wave`) that take messages in small waves: a place in the number's rate, a committed attempt, a POST,
 //! what came of it, the ledger being the same as for every other message. No message has a job of its own, so a million
-//! cost the queue nothing, and stopping is one row that each wave reads before it begins.
+//! cost the queue nothing, and stopping is one row that each wave reads before it begins and again before it posts: within
+//! two seconds of the answer to a stop no POST of the campaign begins any more.
 
+mod estimate;
+mod list;
+mod people;
+mod preview;
+mod rates;
 mod store;
 mod wave;
 
@@ -13,18 +20,18 @@ use serde::Serialize;
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 
-use super::{
-    Content, Error, FALLS_BACK_AFTER, Language, MessageClass, MessageId, Policy, Recipient, sealed,
-    store::{find_number, insert_messages},
-};
+use super::{Content, Error, Header, Language, MessageClass, store::find_number, template::library};
 use crate::{
     evidence::{Act, By, Object, Word, words},
-    outbound::{Chance, Email, Phone, carrier::NumberId},
+    outbound::{Chance, Email, Phone},
     people::BusinessId,
     queue::{self, NewJob},
-    vault::Vault,
 };
 
+pub use estimate::{Cost, CostLine, Estimate, Time, estimate};
+pub use list::{BadRow, Loaded, check_list, load_list};
+pub use people::{Added, BadField, add_people, read_language, read_person};
+pub use preview::{Preview, PreviewButton, TEST_PURPOSE, Test, Whose, preview, send_test};
 pub use wave::{ReconcileWaves, SendWave};
 pub(super) use wave::{come_again, count_moves, wake};
 
@@ -143,8 +150,9 @@ pub async fn create(conn: &mut PgConnection, new: &NewCampaign, by: &By<'_>) -> 
     if !purpose(&new.purpose) {
         return Err(Error::BadCampaign("purpose", "must be two words such as marketing.offers"));
     }
-    if new.class == MessageClass::Otp {
-        return Err(Error::BadCampaign("class", "must be marketing, transactional or statutory"));
+    let class = class_of(&new.template)?;
+    if new.class != class && new.class != MessageClass::Marketing {
+        return Err(Error::BadCampaign("class", "must be the template's own, or marketing"));
     }
     if new.expires_at <= by.now {
         return Err(Error::BadCampaign("expires_at", "must lie ahead"));
@@ -162,52 +170,26 @@ pub async fn create(conn: &mut PgConnection, new: &NewCampaign, by: &By<'_>) -> 
     Ok(id)
 }
 
-/// Adds people to a draft, at most [`PEOPLE_AT_ONCE`] with one call. The same person twice gets it twice: whoever brings
-/// a list takes doubles out.
+/// What kind of thing the words of a folder are, if a campaign can say them.
 ///
 /// # Errors
-/// [`Error::NoSuchCampaign`]; [`Error::CampaignBegun`] once it was started; [`Error::BadParameter`] of the first person
-/// whose parameters do not fit: then nobody is added.
-pub async fn add_people(
-    conn: &mut PgConnection,
-    vault: &Vault,
-    (business, id): (BusinessId, CampaignId),
-    people: &[NewPerson],
-    by: &By<'_>,
-) -> Result<(), Error> {
-    let mut tx = conn.begin().await?;
-    let campaign = store::lock(&mut tx, business, id).await?.ok_or(Error::NoSuchCampaign)?;
-    if campaign.state != CampaignState::Draft {
-        return Err(Error::CampaignBegun);
-    }
-    let number = NumberId::parse(&campaign.phone_number_id).map_err(|_| Error::NoSuchNumber)?;
-    let mut rows = Vec::with_capacity(people.len());
-    for person in people.iter().take(PEOPLE_AT_ONCE) {
-        if person.content.template() != campaign.template {
-            return Err(Error::BadCampaign("template", "is another one than the campaign's"));
+/// [`Error::BadCampaign`]: there are none, they are for codes, or they have a file at their head.
+pub fn class_of(template: &str) -> Result<MessageClass, Error> {
+    let unknown = "is none that is known here: `muneem messaging templates list` shows them";
+    let words = library().find(template, Language::En).ok_or(Error::BadCampaign("template", unknown))?;
+    match (words.class(), &words.header) {
+        (MessageClass::Otp, _) => Err(Error::BadCampaign("template", "is for codes, which are asked for one by one")),
+        (_, Header::Document | Header::Image) => {
+            Err(Error::BadCampaign("template", "has a file at its head, which a campaign does not send"))
         }
-        person.content.check().map_err(|(field, mend)| Error::BadParameter { field, mend })?;
-        let message = MessageId(by.chance.uuid_v7(by.now));
-        let mut to = Recipient::from(person.to.clone());
-        if let Some(mail) = &person.mail {
-            to = to.or(mail.clone());
-        }
-        let of = (business, message);
-        let personal = sealed::seal_message(&mut tx, vault, of, (&to, 0), &person.content).await?;
-        rows.push((message, personal, person.language, i16::try_from(to.ways().len()).unwrap_or(1)));
+        (class, Header::None | Header::Text(_)) => Ok(class),
     }
-    let policy = if campaign.class == MessageClass::Statutory { Policy::AtLeastOnce } else { Policy::AtMostOnce };
-    insert_messages(&mut tx, &campaign, (&number, policy, FALLS_BACK_AFTER), &rows, by.now).await?;
-    let added = i64::try_from(rows.len()).unwrap_or(i64::MAX);
-    store::add_counts(&mut tx, business, &[(id, "queued", added)], by.chance).await?;
-    tx.commit().await?;
-    Ok(())
 }
 
 /// Lets a campaign go out: a draft for the first time, a paused one again.
 ///
 /// # Errors
-/// [`Error::NoSuchCampaign`]; [`Error::CampaignOver`].
+/// [`Error::NoSuchCampaign`]; [`Error::CampaignOver`]; [`Error::BadCampaign`] where nobody is in it or its time is over.
 pub async fn start(
     conn: &mut PgConnection,
     (business, id): (BusinessId, CampaignId),
@@ -215,20 +197,65 @@ pub async fn start(
 ) -> Result<(), Error> {
     let mut tx = conn.begin().await?;
     let campaign = store::lock(&mut tx, business, id).await?.ok_or(Error::NoSuchCampaign)?;
+    go(&mut tx, &campaign, by).await?;
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Lets a campaign that rests go on. With `rests_after` it rests again after so many messages more.
+///
+/// # Errors
+/// [`Error::CampaignNotBegun`] for a draft; as [`start`].
+pub async fn resume(
+    conn: &mut PgConnection,
+    (business, id): (BusinessId, CampaignId),
+    rests_after: Option<i64>,
+    by: &By<'_>,
+) -> Result<(), Error> {
+    if rests_after.is_some_and(|messages| messages < 1) {
+        return Err(Error::BadCampaign("rests_after", "must be at least 1"));
+    }
+    let mut tx = conn.begin().await?;
+    let campaign = store::lock(&mut tx, business, id).await?.ok_or(Error::NoSuchCampaign)?;
+    if campaign.state == CampaignState::Draft {
+        return Err(Error::CampaignNotBegun);
+    }
+    go(&mut tx, &campaign, by).await?;
+    if let Some(more) = rests_after {
+        let begun = begun(&store::count(&mut tx, id).await?);
+        store::set_rest(&mut tx, id, begun.saturating_add(more)).await?;
+    }
+    tx.commit().await?;
+    Ok(())
+}
+
+/// Lets a locked campaign go out.
+async fn go(tx: &mut PgConnection, campaign: &Campaign, by: &By<'_>) -> Result<(), Error> {
+    let (business, id) = (campaign.business_id, campaign.campaign_id);
     match campaign.state {
         CampaignState::Running => return Ok(()),
         CampaignState::Stopped | CampaignState::Done => return Err(Error::CampaignOver),
         CampaignState::Draft | CampaignState::Paused => {}
     }
-    store::set_state(&mut tx, id, CampaignState::Running, None, by.now).await?;
+    if campaign.expires_at <= by.now {
+        return Err(Error::BadCampaign("expires_at", "has passed: make another campaign"));
+    }
+    let counts = store::count(tx, id).await?;
+    if counts.as_object().is_none_or(serde_json::Map::is_empty) {
+        return Err(Error::BadCampaign("people", "are missing: add some before it goes out"));
+    }
+    store::set_state(tx, id, CampaignState::Running, None, by.now).await?;
     for stream in 0..STREAMS {
         let wave = SendWave { campaign_id: id, stream };
-        queue::enqueue(&mut tx, &NewJob::of(business, &wave)?.lane(lane_of(campaign.class))).await?;
+        queue::enqueue(&mut *tx, &NewJob::of(business, &wave)?.lane(lane_of(campaign.class))).await?;
     }
-    let counts = store::count(&mut tx, id).await?;
-    record(&mut tx, words::CAMPAIGN_STARTED, (business, id), json!({ "messages": counts }), by).await?;
-    tx.commit().await?;
-    Ok(())
+    record(tx, words::CAMPAIGN_STARTED, (business, id), json!({ "messages": counts }), by).await
+}
+
+/// How many messages of a campaign were begun, from its counts.
+fn begun(counts: &serde_json::Value) -> i64 {
+    let states = counts.as_object().into_iter().flatten();
+    states.filter(|(state, _)| state.as_str() != "queued").filter_map(|(_, messages)| messages.as_i64()).sum()
 }
 
 /// What is demanded by law does not wait behind what sells.
@@ -239,11 +266,12 @@ const fn lane_of(class: MessageClass) -> queue::Lane {
     }
 }
 
-/// Holds a campaign, or ends it for good: no further message begins; those under way at this moment are told of by their
-/// attempts.
+/// Holds a campaign, or ends it for good: within two seconds of the commit no further POST of it begins; those under way at
+/// this moment are told of by their attempts. One that rests already rests on.
 ///
 /// # Errors
-/// [`Error::NoSuchCampaign`]; [`Error::CampaignOver`] when it has ended already.
+/// [`Error::NoSuchCampaign`]; [`Error::CampaignOver`] when it has ended already; [`Error::CampaignNotBegun`] for a draft that
+/// is to rest.
 pub async fn halt(
     conn: &mut PgConnection,
     (business, id): (BusinessId, CampaignId),
@@ -254,6 +282,11 @@ pub async fn halt(
     let campaign = store::lock(&mut tx, business, id).await?.ok_or(Error::NoSuchCampaign)?;
     if campaign.ended_at.is_some() {
         return Err(Error::CampaignOver);
+    }
+    match campaign.state {
+        CampaignState::Draft if !for_good => return Err(Error::CampaignNotBegun),
+        CampaignState::Paused if !for_good => return Ok(()),
+        _ => {}
     }
     let (state, word) = if for_good {
         (CampaignState::Stopped, words::CAMPAIGN_STOPPED)

@@ -3,6 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::{Campaign, CampaignId, CampaignState, NewCampaign};
 use crate::{
@@ -265,4 +266,156 @@ pub(super) async fn count(conn: &mut PgConnection, id: CampaignId) -> Result<Val
     .fetch_one(conn)
     .await?;
     Ok(counts)
+}
+
+/// Lets a campaign rest once so many messages of it were begun.
+pub(super) async fn set_rest(conn: &mut PgConnection, id: CampaignId, after: i64) -> Result<(), Error> {
+    sqlx::query!("update muneem.messaging_campaigns set rests_after = $2 where campaign_id = $1", id.0, after)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Which of these people are in a campaign.
+pub(super) async fn list_marks(
+    conn: &mut PgConnection,
+    id: CampaignId,
+    marks: &[Vec<u8>],
+) -> Result<Vec<Vec<u8>>, Error> {
+    let known = sqlx::query_scalar!(
+        r#"
+        select to_mark as "mark!"
+        from muneem.messaging_messages
+        where campaign_id = $1 and to_mark = any ($2)
+        "#,
+        id.0,
+        marks,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(known)
+}
+
+/// The message to a person of a campaign, or to its first, and the end of her number.
+pub(super) async fn find_person(
+    conn: &mut PgConnection,
+    id: CampaignId,
+    marks: Option<&[Vec<u8>]>,
+) -> Result<Option<(MessageId, String)>, Error> {
+    let row = sqlx::query!(
+        r#"
+        select message_id as "message_id: MessageId", to_phone_ending as "to_phone_ending!"
+        from muneem.messaging_messages
+        where campaign_id = $1 and state = 'queued' and channel = 'whatsapp'
+            and ($2::bytea[] is null or to_mark = any ($2))
+        order by message_id
+        limit 1
+        "#,
+        id.0,
+        marks,
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| (row.message_id, row.to_phone_ending)))
+}
+
+/// A person who waits.
+pub(super) struct Waiting {
+    pub(super) message_id: MessageId,
+    pub(super) to_sealed: Vec<u8>,
+    pub(super) to_mark: Option<Vec<u8>>,
+    pub(super) language: String,
+}
+
+/// People who wait in a campaign, by their messages behind `after`.
+pub(super) async fn list_queued(
+    conn: &mut PgConnection,
+    id: CampaignId,
+    after: Uuid,
+    limit: i64,
+) -> Result<Vec<Waiting>, Error> {
+    let people = sqlx::query_as!(
+        Waiting,
+        r#"
+        select message_id as "message_id: MessageId", to_phone_sealed as "to_sealed!", to_mark, language
+        from muneem.messaging_messages
+        where campaign_id = $1 and state = 'queued' and channel = 'whatsapp' and message_id > $2
+        order by message_id
+        limit $3
+        "#,
+        id.0,
+        after,
+        limit,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(people)
+}
+
+/// Somebody who was written to or heard from lately.
+pub(super) struct Touched {
+    pub(super) mark: Vec<u8>,
+    /// Whether she wrote.
+    pub(super) heard: bool,
+}
+
+/// Which of these people do not count against the portfolio's limit: they wrote, or were counted, since `since`.
+pub(super) async fn list_touched(
+    conn: &mut PgConnection,
+    number: &str,
+    marks: &[Vec<u8>],
+    since: DateTime<Utc>,
+) -> Result<Vec<Touched>, Error> {
+    let touched = sqlx::query_as!(
+        Touched,
+        r#"
+        select person_mark as mark, heard_at is not null and heard_at > $3 as "heard!"
+        from muneem.messaging_pairs
+        where phone_number_id = $1 and person_mark = any ($2) and (heard_at > $3 or counted_at > $3)
+        "#,
+        number,
+        marks,
+        since,
+    )
+    .fetch_all(conn)
+    .await?;
+    Ok(touched)
+}
+
+/// What the carrier allows the number of a campaign.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) waba_id: String,
+    pub(super) messages_per_second: i32,
+    pub(super) daily_recipients: Option<i32>,
+    /// People whom the portfolio wrote to first since the day began that is counted.
+    pub(super) reached: i64,
+}
+
+/// Reads it, without holding up those who count.
+pub(super) async fn load_line(
+    conn: &mut PgConnection,
+    (business, number): (BusinessId, &str),
+    since: DateTime<Utc>,
+) -> Result<Line, Error> {
+    let line = sqlx::query_as!(
+        Line,
+        r#"
+        select a.waba_id, a.messages_per_second, a.daily_recipients,
+            (
+                select coalesce(sum(r.people), 0)
+                from muneem.messaging_reached r
+                where r.business_id = a.business_id and r.portfolio = coalesce(a.portfolio_id, a.waba_id)
+                    and r.begins_at > $3::timestamptz - interval '5 minutes'
+            )::bigint as "reached!"
+        from muneem.messaging_accounts a
+        where a.business_id = $1 and a.phone_number_id = $2
+        "#,
+        business.0,
+        number,
+        since,
+    )
+    .fetch_optional(conn)
+    .await?;
+    line.ok_or(Error::NoSuchNumber)
 }

@@ -36,8 +36,8 @@ const WAVE: i64 = 48;
 const STREAM_RUN: Duration = Duration::from_secs(40);
 /// Longer than this a stream does not wait in its place, but in the queue.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
-/// After its attempt was committed.
-const LATEST_POST: Duration = Duration::from_secs(10);
+/// How long after the last look at the campaign a POST of it begins: shorter than the two seconds that a stop promises.
+const LATEST_POST: Duration = Duration::from_millis(1500);
 /// Attempts judged in one transaction.
 const JUDGED: i64 = 500;
 
@@ -254,7 +254,14 @@ async fn wave(ctx: &JobContext, id: CampaignId) -> Result<Wave, Error> {
     trail.write(&mut tx).await?;
     tx.commit().await?;
     ctx.step("messaging.wave_begun").await;
-    let outcomes = post_all(ctx, from, &sender, ready).await?;
+    // Before the look, so that what follows a look that was just too early is over in time all the same.
+    let latest = Instant::now() + LATEST_POST;
+    let outcomes = if may_go_on(ctx, id).await? {
+        post_all(ctx, from, &sender, ready, latest).await?
+    } else {
+        let halted = || SendOutcome::NotSent(Failure::new("the campaign was halted before it was posted"));
+        ready.into_iter().map(|ready| (ready.attempt, halted())).collect()
+    };
     ctx.step("messaging.wave_posted").await;
     record(ctx, &campaign, &probes, &outcomes).await?;
     Ok(Wave::Sent)
@@ -281,14 +288,21 @@ fn outgoing(
     OutgoingMessage { to, reference: reference.0, body: content.body(language, None) }
 }
 
-/// Posts each message at its place.
+/// Whether nobody has halted the campaign since the wave began: judging and committing it takes its time.
+async fn may_go_on(ctx: &JobContext, id: CampaignId) -> Result<bool, Error> {
+    let mut conn = ctx.begin_to_read().await?;
+    let campaign = store::find(&mut conn, Some(ctx.business), id).await?;
+    Ok(campaign.is_some_and(|now| matches!(now.state, CampaignState::Running | CampaignState::Done)))
+}
+
+/// Posts each message at its place, none of them after `latest`.
 async fn post_all(
     ctx: &JobContext,
     from: limits::From<'_>,
     sender: &Sender,
     ready: Vec<Ready>,
+    latest: Instant,
 ) -> Result<Vec<((MessageId, i32), SendOutcome)>, Error> {
-    let latest = Instant::now() + LATEST_POST;
     let posts: FuturesUnordered<_> = ready
         .into_iter()
         .map(|ready| async move {
@@ -354,14 +368,7 @@ async fn rest_after(
 ) -> Result<(), Error> {
     let Some(limit) = campaign.rests_after else { return Ok(()) };
     let counts = store::count(conn, campaign.campaign_id).await?;
-    let begun: i64 = counts
-        .as_object()
-        .into_iter()
-        .flatten()
-        .filter(|(state, _)| state.as_str() != "queued")
-        .filter_map(|(_, messages)| messages.as_i64())
-        .sum();
-    if begun >= limit
+    if super::begun(&counts) >= limit
         && store::lock(conn, campaign.business_id, campaign.campaign_id)
             .await?
             .is_some_and(|now| now.state == CampaignState::Running && now.rests_after.is_some())

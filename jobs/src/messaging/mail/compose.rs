@@ -8,10 +8,7 @@ use super::{
     words::{self, Frame, WordsError},
 };
 use crate::{
-    messaging::{
-        Language, MessageClass,
-        template::{self, Library},
-    },
+    messaging::Language,
     outbound::{Attachment, BadMail, DkimKey, Email, Mail, MailSender, breaks_a_header},
 };
 
@@ -48,7 +45,7 @@ pub struct Draft<'a, P> {
     pub language: Language,
     /// Files that go with it.
     pub attachments: Vec<Attachment>,
-    /// The page by which she leaves with one click; only for what sells ([`ComposeError::Owed`]). A POST with the body
+    /// The page by which she leaves with one click; only for what sells, which the class of the message says. A POST with the body
     /// `List-Unsubscribe=One-Click` to it must be enough (RFC 8058), without a cookie or a further question.
     pub unsubscribe: Option<&'a str>,
 }
@@ -62,21 +59,14 @@ pub enum ComposeError {
     /// Its parts cannot be sent.
     #[error("compose a mail")]
     Mail(#[from] BadMail),
-    /// A way to leave was given to words that sell nothing: what is owed, or about something she did, reaches her still.
-    #[error("mail words `{0}` sell nothing: they carry no link to unsubscribe by")]
-    Owed(String),
 }
 
 /// Writes one mail: fills its words in text and HTML, names its sender, and gives it its files and its way to leave.
 /// Nothing is sent; hand it to [`crate::outbound::Mailer::send`] after the attempt was committed.
 ///
 /// # Errors
-/// A parameter is missing, a link is none, a part cannot be sent, or words that sell nothing were given a way to leave.
-/// The same draft will fail again.
+/// A parameter is missing, a link is none, or a part cannot be sent. The same draft will fail again.
 pub fn compose<P: Serialize>(identity: &Identity, draft: Draft<'_, P>) -> Result<Mail, ComposeError> {
-    if draft.unsubscribe.is_some() && !sells(template::library(), draft.words, draft.language) {
-        return Err(ComposeError::Owed(draft.words.to_owned()));
-    }
     let name = shown_name(&identity.name);
     let frame = Frame {
         sender: &name,
@@ -106,12 +96,6 @@ pub fn compose<P: Serialize>(identity: &Identity, draft: Draft<'_, P>) -> Result
         mail = mail.with_dkim(Arc::clone(key));
     }
     Ok(mail)
-}
-
-/// Whether somebody may leave these words: those whose template is for marketing. Words of a mail alone are codes and
-/// confirmations.
-fn sells(library: &Library, words: &str, language: Language) -> bool {
-    library.find(words, language).is_some_and(|template| template.class() == MessageClass::Marketing)
 }
 
 /// One line, not endless, and no address: a name that looks like one would hide who really sends.
@@ -228,8 +212,8 @@ mod tests {
         let mut statutory = Vec::new();
         for (words, _) in words::all() {
             for (language, act, why) in acts {
-                let template = template::library().find(&words, language);
-                if template.is_none_or(|template| template.class() != MessageClass::Statutory) {
+                let template = crate::messaging::template::library().find(&words, language);
+                if template.is_none_or(|template| template.class() != crate::messaging::MessageClass::Statutory) {
                     continue;
                 }
                 let sample = sample(&words, language);
@@ -295,34 +279,17 @@ mod tests {
     fn who_may_leave_is_told_how_and_nobody_else_is() {
         let params = sample("tax_invoice", Language::En);
         let url = "https://muneem.example/r/leave/abc?a=1&b=2";
-        for words in words::all().keys() {
-            let params = sample(words, Language::En);
-            let leaving = Draft { unsubscribe: Some(url), ..draft(words, Language::En, &params) };
-            let refused = compose(&identity(), leaving).err();
-            assert!(matches!(&refused, Some(ComposeError::Owed(owed)) if owed == words), "{words}: {refused:?}");
-        }
-        let frame = Frame { sender: SHARMA, reply_to: None, unsubscribe: Some(url) };
-        let leaving = words::fill("tax_invoice", Language::En, &params, &frame).expect("filled");
-        assert!(leaving.text.contains(url));
-        let html = leaving.html.expect("HTML");
+        let plain = compose(&identity(), draft("tax_invoice", Language::En, &params)).expect("a mail");
+        assert!(!plain.text().contains("Unsubscribe") && plain.unsubscribe().is_none());
+        let draft = Draft { unsubscribe: Some(url), ..draft("tax_invoice", Language::En, &params) };
+        let leaving = compose(&identity(), draft).expect("a mail");
+        assert!(leaving.text().contains(url) && leaving.unsubscribe() == Some(url));
+        let html = leaving.html().expect("HTML");
         assert!(html.contains("href=\"https://muneem.example/r/leave/abc?a&#x3D;1&amp;b&#x3D;2\""), "{html}");
         let nobody = Identity { reply_to: None, ..identity() };
         let params = sample("sign_in_code", Language::En);
         let silent = compose(&nobody, super::tests::draft("sign_in_code", Language::En, &params)).expect("a mail");
         assert!(silent.text().contains("reads no answers"), "{}", silent.text());
-    }
-
-    #[test]
-    fn words_of_an_installation_that_sell_may_be_left() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let folder = dir.path().join("festival/en");
-        std::fs::create_dir_all(&folder).expect("made");
-        let words = "name = \"festival_v1\"\nlanguage = \"en\"\ncategory = \"MARKETING\"\n\
-                     body = \"Our festival week begins on Monday.\"\nreviewed_by = \"Sharma\"\nreviewed_on = 2026-11-23\n";
-        std::fs::write(folder.join("whatsapp.toml"), words).expect("written");
-        let library = Library::load(Some(dir.path())).unwrap_or_else(|problems| panic!("{problems}"));
-        assert!(sells(&library, "festival", Language::Hi), "in the next language that she reads");
-        assert!(!sells(&library, "breach_notice", Language::En) && !sells(&library, "mail_identity", Language::En));
     }
 
     #[test]

@@ -303,7 +303,7 @@ impl Content {
         }
     }
 
-    fn values(&self) -> Vec<(String, String)> {
+    pub(in crate::messaging) fn values(&self) -> Vec<(String, String)> {
         self.parameters().into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 

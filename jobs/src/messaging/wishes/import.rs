@@ -1,18 +1,10 @@
 //! Consents out of a list that somebody kept elsewhere: CSV, read as it comes, checked to its last line.
 
-use std::{
-    collections::HashMap,
-    io::{self, BufRead, BufReader, Read},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::HashMap, io::Read};
 
 use chrono::{DateTime, SubsecRound, Utc};
 use csv::StringRecord;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection};
 
 use super::{
@@ -24,6 +16,7 @@ use super::{
 };
 use crate::{
     evidence::{Act, By, Object, words},
+    messaging::csv_list::{CsvList, Next},
     outbound::{Email, Phone},
     people::BusinessId,
     vault::{Vault, screen},
@@ -31,11 +24,6 @@ use crate::{
 
 /// Rows that are looked up and written together.
 const BATCH: usize = 500;
-/// Longest field and longest row, in bytes.
-const FIELD_MAX: usize = 64 * 1024;
-const ROW_MAX: u64 = 1024 * 1024;
-/// What the reader may take ahead of the row it is in.
-const AHEAD: u64 = 128 * 1024;
 
 /// The columns of a list, in any order; the first three are one address, of which each row has one.
 const COLUMNS: [&str; 9] =
@@ -95,37 +83,17 @@ pub async fn import<R: Read + Send>(
     source: R,
     refused: &mut (dyn FnMut(&RefusedRow) + Send),
 ) -> Result<Imported, Error> {
-    let left = Arc::new(AtomicU64::new(ROW_MAX + AHEAD));
-    let mut reader = open(source, &left)?;
-    let columns = Columns::read(reader.headers().map_err(|error| bad_list(&error))?)?;
-    let header = reader.headers().map_err(|error| bad_list(&error))?.clone();
+    let mut list = CsvList::open(source).map_err(Error::BadList)?;
+    let columns = Columns::read(list.header())?;
     let mut tx = conn.begin().await?;
     let mut batch = Batch { business, rows: Vec::with_capacity(BATCH), done: Imported::default() };
     let mut record = StringRecord::new();
     loop {
-        left.store(ROW_MAX + AHEAD, Ordering::Relaxed);
-        // A list is read as text: what is not UTF-8 costs its row, what is not CSV the list.
-        let more = match reader.read_record(&mut record) {
-            Ok(more) => more,
-            Err(error)
-                if matches!(error.kind(), csv::ErrorKind::Utf8 { .. } | csv::ErrorKind::UnequalLengths { .. }) =>
-            {
-                let line = error.position().map_or(0, csv::Position::line);
-                let problem = match error.kind() {
-                    csv::ErrorKind::Utf8 { .. } => "is not UTF-8",
-                    _ => "has another number of fields than the header",
-                };
-                batch.refuse(refused, &RefusedRow { line, column: None, problem: problem.to_owned() });
-                continue;
-            }
-            Err(error) => return Err(bad_list(&error)),
+        let (line, read) = match list.next(&mut record).map_err(Error::BadList)? {
+            Next::Row(line) => (line, columns.row(&record, by.now)),
+            Next::Off(line, problem) => (line, Err((None, problem.to_owned()))),
+            Next::End => break,
         };
-        if !more {
-            break;
-        }
-        let line = record.position().map_or(0, csv::Position::line);
-        let read =
-            if record == header { Err((None, "repeats the header".to_owned())) } else { columns.row(&record, by.now) };
         match read {
             Ok(row) => {
                 batch.done.rows += 1;
@@ -139,7 +107,7 @@ pub async fn import<R: Read + Send>(
     }
     batch.write(&mut tx, vault, by, refused).await?;
     let mut done = batch.done;
-    done.sha256 = reader.into_inner().into_inner().digest();
+    done.sha256 = list.sha256();
     if done.refused > 0 && !how.partial {
         tx.rollback().await?;
         return Ok(Imported { written: 0, known: 0, ..done });
@@ -151,70 +119,6 @@ pub async fn import<R: Read + Send>(
     by.record(&mut tx, Act { word: words::CONSENTS_IMPORTED, business: Some(business), object, details }).await?;
     tx.commit().await?;
     Ok(done)
-}
-
-fn bad_list(error: &csv::Error) -> Error {
-    let at = error.position().map(|at| format!(", at line {}", at.line())).unwrap_or_default();
-    let what = match error.kind() {
-        csv::ErrorKind::Io(error) if error.kind() == io::ErrorKind::InvalidData => error.to_string(),
-        csv::ErrorKind::Io(_) => "cannot be read".to_owned(),
-        csv::ErrorKind::Utf8 { .. } => "has a header that is not UTF-8".to_owned(),
-        _ => "is not CSV".to_owned(),
-    };
-    Error::BadList(format!("{what}{at}"))
-}
-
-/// Reads no more of a row than a row may have, and keeps the digest of what was read.
-struct Watched<R> {
-    source: R,
-    sha256: Sha256,
-    left: Arc<AtomicU64>,
-}
-
-impl<R> Watched<R> {
-    fn digest(self) -> String {
-        hex::encode(self.sha256.finalize())
-    }
-}
-
-impl<R: Read> Read for Watched<R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let count = self.source.read(into)?;
-        self.sha256.update(&into[..count]);
-        if into[..count].contains(&0) {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "holds NUL, as UTF-16 does: save it as CSV in UTF-8",
-            ));
-        }
-        let left = self.left.load(Ordering::Relaxed).checked_sub(u64::try_from(count).unwrap_or(u64::MAX));
-        let Some(left) = left else {
-            let why = "has a row of more than 1 MB: a quotation mark is not closed";
-            return Err(io::Error::new(io::ErrorKind::InvalidData, why));
-        };
-        self.left.store(left, Ordering::Relaxed);
-        Ok(count)
-    }
-}
-
-type Lines<R> = csv::Reader<BufReader<Watched<R>>>;
-
-/// Refuses what is no UTF-8 by its first bytes, and leaves its mark of byte order out.
-fn open<R: Read>(source: R, left: &Arc<AtomicU64>) -> Result<Lines<R>, Error> {
-    let watched = Watched { source, sha256: Sha256::new(), left: Arc::clone(left) };
-    let mut reader = BufReader::with_capacity(64 * 1024, watched);
-    let unread = |error: io::Error| match error.kind() {
-        io::ErrorKind::InvalidData => Error::BadList(error.to_string()),
-        _ => Error::BadList("cannot be read".to_owned()),
-    };
-    let start = reader.fill_buf().map_err(unread)?;
-    if start.starts_with(&[0xff, 0xfe]) || start.starts_with(&[0xfe, 0xff]) {
-        return Err(Error::BadList("is UTF-16: save it as CSV in UTF-8".to_owned()));
-    }
-    if start.starts_with(&[0xef, 0xbb, 0xbf]) {
-        reader.consume(3);
-    }
-    Ok(csv::ReaderBuilder::new().buffer_capacity(8 * 1024).from_reader(reader))
 }
 
 /// Where each column stands in a row.
@@ -236,9 +140,6 @@ type Off = (Option<&'static str>, String);
 
 impl Columns {
     fn read(header: &StringRecord) -> Result<Self, Error> {
-        if header.len() > 200 {
-            return Err(Error::BadList("has more than 200 columns".to_owned()));
-        }
         let mut places = [None; COLUMNS.len()];
         for (at, name) in header.iter().enumerate() {
             let name = name.trim().to_ascii_lowercase();
@@ -263,9 +164,6 @@ impl Columns {
     }
 
     fn row(&self, record: &StringRecord, now: DateTime<Utc>) -> Result<Row, Off> {
-        if record.iter().any(|field| field.len() > FIELD_MAX) {
-            return Err((None, "has a field of more than 64 KB".to_owned()));
-        }
         let field = |name: &str| {
             let place = COLUMNS.iter().position(|column| *column == name).and_then(|known| self.0[known]);
             place.and_then(|place| record.get(place)).map(str::trim).filter(|text| !text.is_empty())

@@ -1,3 +1,4 @@
+mod campaigns;
 mod send;
 mod wishes;
 
@@ -101,6 +102,11 @@ enum Command {
     #[command(after_help = "Example:\n  muneem messaging check sharma-mobiles --phone +919812345678 \\\n    \
                             --purpose marketing.offers --channel whatsapp")]
     Check(wishes::CheckArgs),
+    /// The same thing said to many: what it would cost, how it reads, and how it goes out
+    Campaigns {
+        #[command(subcommand)]
+        command: campaigns::Command,
+    },
     /// Mail: whom it comes from, and what came back
     Mail {
         #[command(subcommand)]
@@ -241,6 +247,10 @@ pub(super) async fn run(args: Args, config: Config) -> anyhow::Result<ExitCode> 
         Command::Check(args) => {
             drop(db);
             wishes::check(&app, args).await?;
+        }
+        Command::Campaigns { command } => {
+            drop(db);
+            return campaigns::run(&app, command).await;
         }
         Command::Mail { command } => {
             drop(db);

@@ -22,9 +22,11 @@ use crate::app::App;
 /// It goes out once, by the first of her ways that reaches her. Words of your own (`--text`) are for somebody who has
 /// written within 24 hours; before that, a template.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  muneem messaging send sharma-mobiles --phone +919812345678 --mail asha@example.in \\\n    \
+#[command(
+    after_help = "Example:\n  muneem messaging send sharma-mobiles --phone +919812345678 --mail asha@example.in \\\n    \
                         --template order_ready --param business_name=\"Sharma Mobiles\" --param order_number=ORD-2207 \\\n    \
-                        --purpose shop.order_ready")]
+                        --purpose shop.order_ready"
+)]
 pub(super) struct Args {
     /// Handle of the business
     business: String,
@@ -69,8 +71,7 @@ pub(super) async fn run(app: &App, args: Args) -> anyhow::Result<()> {
     let deps = &app.deps;
     let phone = args.phone.as_deref().map(Phone::parse).transpose().context("--phone")?;
     let mail = args.mail.as_deref().map(Email::parse).transpose().context("--mail")?;
-    let mut ways: Vec<Address> =
-        phone.map(Address::Phone).into_iter().chain(mail.map(Address::Email)).collect();
+    let mut ways: Vec<Address> = phone.map(Address::Phone).into_iter().chain(mail.map(Address::Email)).collect();
     if args.mail_first {
         ways.reverse();
     }

@@ -53,7 +53,7 @@ impl Whom {
 }
 
 /// The text itself, or what stands in the file that it names.
-fn given(text: &str) -> anyhow::Result<String> {
+pub(super) fn given(text: &str) -> anyhow::Result<String> {
     let Some(path) = text.strip_prefix('@') else { return Ok(text.to_owned()) };
     let mut content = String::new();
     if path == "-" {
