@@ -295,8 +295,9 @@ async fn ask(pool: PgPool, vault: Arc<Vault>, clock: MovedClock, messages: usize
         expires_at: clock.now() + TimeDelta::days(2),
     };
     let id = campaign::create(&mut conn, &new, &by()).await.unwrap();
-    let people: Vec<_> =
-        (0..of_campaign).map(|nth| NewPerson { to: phone(nth), content: content(), language: Language::En }).collect();
+    let people: Vec<_> = (0..of_campaign)
+        .map(|nth| NewPerson { to: phone(nth), mail: None, content: content(), language: Language::En })
+        .collect();
     for people in people.chunks(campaign::PEOPLE_AT_ONCE) {
         campaign::add_people(&mut conn, &vault, (SHARMA, id), people, &by()).await.unwrap();
     }

@@ -112,12 +112,11 @@ problems! {
     NoSuchEvent "evidence.no_such_event" 404 "There is no such event" "GET /v1/evidence/events lists those of your business; a new one has its number after a second or two.";
     NoSuchHead "evidence.no_such_head" 404 "No head was signed over that many events" "GET /v1/evidence/heads lists all; `from` is the smaller one.";
     NoSuchMessage "messaging.no_such_message" 404 "There is no such message" "GET /v1/messaging/messages lists those of your business.";
-    NoNumber "messaging.no_number" 409 "The business has no WhatsApp number" "Add one: `muneem messaging account set`; or send by mail.";
     WindowClosed "messaging.window_closed" 409 "She has not written within 24 hours" "Send a template; words of your own are for answers.";
     NoSuchHold "messaging.no_such_hold" 404 "There is no such hold or alert" "GET /v1/messaging/senders lists those in force for your business.";
     NoSuchCampaign "messaging.no_such_campaign" 404 "There is no such campaign" "GET /v1/messaging/campaigns lists those of your business.";
     CampaignStands "messaging.campaign_stands_elsewhere" 409 "The campaign is not where this could be done" "GET the campaign to see its state.";
-    NoSender "messaging.no_sender" 409 "The business has no WhatsApp number to send from" "Have one added: `muneem messaging account set`.";
+    NoSender "messaging.no_sender" 409 "The business has no WhatsApp number to send from" "Have one added: `muneem messaging account set`; or send by mail.";
     NoSuchEndpoint "webhooks.no_such_endpoint" 404 "There is no such endpoint" "GET /v1/webhooks/endpoints lists those of your business.";
     NoSuchWebhook "webhooks.no_such_event" 404 "There is no such event" "GET /v1/webhooks/deliveries lists those of your business; events are kept for some weeks after they were delivered.";
     EndpointDisabled "webhooks.endpoint_disabled" 409 "The endpoint is disabled" "PATCH it with `enabled: true` first.";
@@ -475,25 +474,15 @@ impl From<messaging::Error> for Problem {
                     Self::new(ProblemId::BadMailIdentity, bad.to_string())
                 }
             },
-            messaging::Error::NoAccount => ProblemId::NoNumber.into(),
-            messaging::Error::NoSuchNumber => {
+            E::NoSuchNumber => {
                 let mend = "`muneem messaging account list` shows the business's numbers";
                 Self::field(ProblemId::BadBody, "from", "is no number of this business", mend)
             }
-            messaging::Error::WindowClosed => ProblemId::WindowClosed.into(),
-            messaging::Error::BadParameter { field, mend } => {
-                Self::field(ProblemId::BadBody, &field, mend.clone(), "see the template's parameters in its file")
-            }
-            messaging::Error::BadDocument { mend, .. } => {
+            E::WindowClosed => ProblemId::WindowClosed.into(),
+            E::BadDocument { mend, .. } => {
                 Self::field(ProblemId::BadBody, "document", mend, "the words say whether they have one")
             }
-            messaging::Error::BadMessage { field, mend } => {
-                Self::field(ProblemId::BadBody, field, mend, "mend it and send again")
-            }
-            messaging::Error::Vault(error) => error.into(),
-            messaging::Error::Enqueue(error) => error.into(),
-            messaging::Error::Evidence(error) => error.into(),
-            messaging::Error::Wishes(error) => (*error).into(),
+            E::BadMessage { field, mend } => Self::field(ProblemId::BadBody, field, mend, "mend it and send it again"),
             error => Self::internal(&error),
         }
     }

@@ -257,6 +257,9 @@ fn content(body: &mut NewWords) -> Result<Content, Problem> {
 async fn send(State(api): State<Arc<Api>>, mut post: Post<NewWords>) -> Result<Response, Problem> {
     let (mut to, by_default) = recipient(&post.body)?;
     let content = content(&mut post.body)?;
+    if matches!(content, Content::Free(_)) {
+        content.check().map_err(|(field, problem)| off(&field, problem, "mend it and send it again"))?;
+    }
     if by_default && matches!(content, Content::Free(_)) {
         let first = to.ways().first().cloned();
         to = first.map(Recipient::from).ok_or_else(|| off("to", "names nobody", "give to.phone"))?;
