@@ -82,14 +82,14 @@ impl Shop {
         others.remove(0)
     }
 
-    async fn write(&self, from: &str, text: &str) {
+    pub(super) async fn write(&self, from: &str, text: &str) {
         let url = format!("http://{}/sandbox/inbound", self.sandbox);
         let answer = self.http.post(url).json(&json!({ "from": from, "text": text })).send().await;
         assert_eq!(answer.expect("the stand-in answers").status(), 200);
     }
 
     /// Runs jobs until the person's phone has shown so many messages; all of them.
-    async fn until_shown(&self, whom: &str, wanted: usize) -> Vec<Value> {
+    pub(super) async fn until_shown(&self, whom: &str, wanted: usize) -> Vec<Value> {
         for _ in 0..400 {
             self.run_due_jobs(None).await;
             let oracle = self.oracle().await;
@@ -151,7 +151,7 @@ async fn what_does_not_reach_her_by_one_way_goes_by_the_next() {
     // Nothing more comes of either, however long one looks.
     shop.advance(TimeDelta::hours(2)).await;
     shop.look_at_what_is_due().await;
-    assert_eq!((shop.mails().await.len(), shop.count("sends").await), (1, 2));
+    assert_eq!((shop.mails().await.len(), shop.rows().await), (1, 2));
 }
 
 #[tokio::test]
@@ -240,7 +240,7 @@ async fn a_no_on_one_way_is_a_no_on_the_other_but_for_what_the_law_wants_said() 
     assert_eq!(shop.timeline(notice).await.message.class, MessageClass::Statutory);
     assert_eq!(shop.timeline(notice).await.message.state, State::Skipped);
     assert_eq!(shop.other(notice).await.state, State::Accepted);
-    assert_eq!((shop.mails().await.len(), shop.count("sends").await), (1, 4));
+    assert_eq!((shop.mails().await.len(), shop.rows().await), (1, 4));
 }
 
 #[tokio::test]
@@ -446,7 +446,7 @@ async fn who_says_stop_is_answered_once_and_asked_where_it_is_not_clear() {
     // Again is no news.
     shop.write(ASHA, "stop").await;
     shop.until_heard(3).await;
-    assert_eq!(shop.count("sends").await, 1);
+    assert_eq!(shop.rows().await, 1);
     shop.write(ASHA, "START").await;
     let chat = shop.until_shown(ASHA, 2).await;
     assert!(chat[1]["text"].as_str().is_some_and(|text| text.contains("may write to you here again")));
@@ -540,6 +540,14 @@ async fn whom_a_campaign_does_not_reach_gets_its_mail_and_may_leave_it_with_one_
 }
 
 impl Shop {
+    /// Messages of the ledger.
+    async fn rows(&self) -> i64 {
+        sqlx::query_scalar("select count(*) from muneem.messaging_messages")
+            .fetch_one(&self.db.pool())
+            .await
+            .expect("a count")
+    }
+
     /// Runs jobs until so many of people's messages were acted on, or opened a window.
     async fn until_heard(&self, wanted: i64) {
         for _ in 0..400 {
