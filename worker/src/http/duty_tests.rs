@@ -324,6 +324,105 @@ async fn a_message_shows_its_way_and_two_digits_of_its_recipient() {
 }
 
 #[tokio::test]
+async fn a_frontend_sends_words_by_the_ways_it_names() {
+    let house = House::furnished().await;
+    let send = Scope::MessagingSend;
+    let sharma = house.token(vec![send, Scope::MessagingRead]).await;
+    let path = "/v1/messaging/messages";
+    let order = json!({
+        "business": "sharma-mobiles",
+        "to": { "phone": PHONE, "email": "asha@example.in" },
+        "template": "order_ready",
+        "parameters": messaging::template::library().find("order_ready", messaging::Language::En).expect("shipped").examples(),
+        "language": "hi",
+        "purpose": "shop.order_ready",
+    });
+    let made = house.post(path, &sharma, Some("order-1"), &order).await;
+    assert_eq!(made.status, StatusCode::ACCEPTED, "{}", made.body);
+    assert_eq!((&made.body["channel"], &made.body["class"]), (&json!("whatsapp"), &json!("transactional")));
+    let again = house.post(path, &sharma, Some("order-1"), &order).await;
+    assert_eq!((again.status, &again.body), (StatusCode::ACCEPTED, &made.body), "once, however often it is asked for");
+    let one = format!("{path}/{}", made.body["id"].as_str().expect("an id"));
+    let shown = house.get(&one, &sharma).await.body;
+    assert_eq!((&shown["ways"], &shown["way"], &shown["language"]), (&json!(2), &json!(1), &json!("hi")));
+    for personal in ["9876543210", "asha", "आशा"] {
+        assert!(!shown.to_string().contains(personal), "{shown}");
+    }
+    let rows = async || -> i64 {
+        let count = sqlx::query_scalar("select count(*) from muneem.messaging_messages");
+        count.fetch_one(&house.db.pool()).await.expect("a count")
+    };
+    let recorded: i64 = sqlx::query_scalar(
+        "select count(*) from muneem.evidence_events where position('messaging.message_asked' in convert_from(body, 'UTF8')) > 0",
+    )
+    .fetch_one(&house.db.pool())
+    .await
+    .expect("a count");
+    assert_eq!((rows().await, recorded), (1, 1));
+
+    // By mail alone, with a file.
+    let with = |changes: Value| {
+        let mut body = order.clone();
+        for (field, value) in changes.as_object().expect("fields") {
+            body[field] = value.clone();
+        }
+        body
+    };
+    let pdf = json!({ "filename": "a.pdf", "content_base64": "JVBERi0xLjc=" });
+    let mail = with(json!({ "channels": ["mail"] }));
+    assert_eq!(house.post(path, &sharma, None, &mail).await.body["channel"], "mail");
+    assert_eq!(rows().await, 2);
+    let bill = with(json!({ "template": "tax_invoice", "document": pdf, "purpose": "invoice.issued",
+        "parameters": messaging::template::library().find("tax_invoice", messaging::Language::En).expect("shipped").examples() }));
+    assert_eq!(house.post(path, &sharma, None, &bill).await.status, StatusCode::ACCEPTED);
+    assert_eq!(rows().await, 3);
+
+    // What does not fit names its field, and nothing is written.
+    for (changes, field) in [
+        (json!({ "to": {} }), "to"),
+        (json!({ "to": { "phone": "12" } }), "to.phone"),
+        (json!({ "to": { "email": "nobody" } }), "to.email"),
+        (json!({ "channels": ["pigeon"] }), "channel"),
+        (json!({ "to": { "phone": PHONE }, "channels": ["mail"] }), "to.email"),
+        (json!({ "template": "no_such" }), "parameters.template"),
+        (json!({ "template": null }), "parameters"),
+        (json!({ "template": null, "parameters": {} }), "template"),
+        (json!({ "text": "and words of my own" }), "template"),
+        (json!({ "parameters": {} }), "parameters.customer_name"),
+        (json!({ "purpose": "Orders!" }), "purpose"),
+        (json!({ "policy": "sometimes" }), "policy"),
+        (json!({ "from": "x" }), "from"),
+        (json!({ "from": "999" }), "from"),
+        (json!({ "document": pdf }), "document"),
+        (json!({ "document": { "filename": "a.pdf", "content_base64": "TVo=" } }), "document"),
+        (json!({ "document": { "filename": "a.exe", "content_base64": "TVo=" } }), "document"),
+        (json!({ "document": { "filename": "a.pdf", "content_base64": "?" } }), "document.content_base64"),
+        (json!({ "expires_at": "2020-01-01T00:00:00Z" }), "expires_at"),
+        (json!({ "fall_back_after_secs": 0 }), "fall_back_after_secs"),
+        (json!({ "not_before": "2099-01-01T00:00:00Z", "expires_at": "2099-01-02T00:00:00Z" }), "not_before"),
+        (json!({ "template": "sign_in_code", "parameters": { "code": "012345" } }), "template"),
+    ] {
+        let refused = house.post(path, &sharma, None, &with(changes.clone())).await;
+        is_problem(&refused, 422, "http.bad_body");
+        assert_eq!(refused.body["errors"][0]["field"], field, "{changes}: {}", refused.body);
+    }
+    // Words of one's own, to somebody who did not write.
+    let text =
+        json!({ "business": "sharma-mobiles", "to": { "phone": PHONE }, "text": "Yes.", "purpose": "shop.answer" });
+    is_problem(&house.post(path, &sharma, None, &text).await, 409, "messaging.window_closed");
+    // A shop without a number sends by mail, and says so where there is no mail.
+    let other = json!({ "business": "verma-phones" });
+    let both = house.post(path, &sharma, None, &with(other.clone())).await;
+    assert_eq!(both.body["channel"], "mail", "{}", both.body);
+    let mut phone_alone = with(other);
+    phone_alone["to"] = json!({ "phone": PHONE });
+    is_problem(&house.post(path, &sharma, None, &phone_alone).await, 409, "messaging.no_sender");
+    assert_eq!(rows().await, 4);
+    let blind = house.token(vec![Scope::MessagingRead]).await;
+    is_problem(&house.post(path, &blind, None, &order).await, 403, "people.missing_scope");
+}
+
+#[tokio::test]
 async fn the_description_lists_the_duties() {
     let house = House::new().await;
     let description = house.get("/openapi.json", "").await.body;

@@ -9,6 +9,7 @@ use axum::{
 };
 use http_body_util::BodyExt;
 use muneem_jobs::{
+    messaging::{self, Content, Language, Named, NewMessage, Policy, wishes},
     outbound::Email,
     people::{
         self, Authority, ContactKind, Decision, Enrolment, Role,
@@ -166,4 +167,69 @@ async fn atk_068_a_page_does_nothing_before_a_button_and_shows_nothing_before_th
     let again = send(&router, "POST", &decide, &format!("proof={proof}&plan={plan}&verdict=deny")).await;
     assert_eq!(again.status, StatusCode::NOT_FOUND, "used up");
     assert_eq!(send(&router, "GET", "/r/page.css", "").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn who_would_have_no_more_mail_leaves_with_one_click_and_no_scanner_leaves_for_her() {
+    let db = TestDb::new(&muneem_jobs::MIGRATOR).await;
+    let mut conn = db.pool().acquire().await.expect("a connection");
+    queue::sync_kinds(&mut conn, &muneem_jobs::kinds()).await.expect("kinds");
+    let (clock, chance) = (SystemClock, OsChance);
+    let vault = Arc::new(Vault::with_root(&db.app_pool(), &[7; 32].into(), Arc::new(clock), Arc::new(chance)));
+    let shop = people::add_business(&mut conn, "sharma-mobiles", "Sharma & Sons", &clock, &chance).await.expect("made");
+    let asha = Email::parse("asha@example.in").expect("an address");
+    let parameters = messaging::template::library().find("order_ready", Language::Hi).expect("shipped").examples();
+    let content = Content::Named(Named { template: "order_ready".to_owned(), parameters });
+    let why = (Policy::AtMostOnce, "marketing.offers");
+    let new = NewMessage::new(shop.business_id, asha.clone(), (content, Language::Hi), why);
+    let id = messaging::request(&mut conn, &vault, &clock, &chance, &new).await.expect("a message");
+    let of = messaging::mail::MailRef::Message(id, 1);
+    let token = messaging::mail::issue_token(&mut conn, (&clock, &chance), shop.business_id, of, &asha).await;
+    let path = format!("/r/leave/{}", token.expect("a token").expose());
+    let router = routes(Arc::new(Portal {
+        db: db.app_pool(),
+        clock: Arc::new(SystemClock),
+        chance: Arc::new(OsChance),
+        vault: Arc::clone(&vault),
+        guesses: Guesses::new(TRIES),
+        trusted_proxies: Vec::new(),
+    }));
+    let contact = wishes::Contact::Email(asha);
+    let stands = async || -> i64 {
+        let count = sqlx::query_scalar("select count(*) from muneem.messaging_consents where state = 'withdrawn'");
+        count.fetch_one(&db.pool()).await.expect("a count")
+    };
+    for method in ["GET", "HEAD", "GET"] {
+        let page = send(&router, method, &path, "").await;
+        assert_eq!(page.status, StatusCode::OK, "{}", page.body);
+        assert!(!page.body.contains("asha") && !page.body.contains("Sharma"), "{}", page.body);
+        assert_eq!(page.headers["referrer-policy"], "no-referrer");
+    }
+    assert!(send(&router, "GET", &path, "").await.body.contains("lang=\"hi\""), "in the language of the mail");
+    assert_eq!(stands().await, 0, "nobody pressed anything");
+    // Her mail program asks in her name, as often as it likes.
+    for _ in 0..2 {
+        let left = send(&router, "POST", &path, "List-Unsubscribe=One-Click").await;
+        assert_eq!(left.status, StatusCode::OK, "{}", left.body);
+    }
+    assert_eq!(stands().await, 1);
+    let question = |purpose| wishes::Question {
+        class: wishes::Class::Marketing,
+        purpose,
+        channel: wishes::Channel::Mail,
+        last_way: true,
+    };
+    let item = |purpose| wishes::Item { to: &contact, others: &[], question: question(purpose) };
+    let now = Clock::now(&clock);
+    let verdict = wishes::judge(&mut conn, &vault, shop.business_id, &item("marketing.offers"), now).await;
+    assert_eq!(verdict.expect("judged"), wishes::Verdict::Skipped(wishes::Reason::Withdrawn));
+    let left = send(&router, "POST", &path, "extent=all").await;
+    assert_eq!(left.status, StatusCode::OK);
+    let verdict = wishes::judge(&mut conn, &vault, shop.business_id, &item("marketing.other"), now).await;
+    assert_eq!(verdict.expect("judged"), wishes::Verdict::Skipped(wishes::Reason::MarketingStopped));
+    // A token that is none of ours leaves nothing.
+    for guess in ["a".repeat(26), id.to_string(), "x".to_owned()] {
+        let answered = send(&router, "POST", &format!("/r/leave/{guess}"), "").await;
+        assert_eq!(answered.status, StatusCode::NOT_FOUND, "{guess}");
+    }
 }

@@ -199,7 +199,8 @@ async fn stop_stops_what_is_queued_and_what_comes() {
     shop.until_read(id, 4).await;
     assert_eq!(shop.shown().await["919812300003"], 1, "that she was heard, and nothing else");
     assert_eq!(shop.evidence("messaging.message_skipped").await, 3);
-    // She writes START, and hears again.
+    // She writes START a while later, and hears again.
+    shop.move_carriers_clock(TimeDelta::minutes(6)).await;
     shop.write("919812300003", "start").await;
     shop.until_shown("919812300003", 2).await;
     let again = shop.request("919812300003", Policy::AtLeastOnce).await;

@@ -82,6 +82,13 @@ impl Shop {
         others.remove(0)
     }
 
+    /// What the carrier says of times is seconds: of a no and a yes within one, the no stays.
+    pub(super) async fn move_carriers_clock(&self, by: TimeDelta) {
+        let url = format!("http://{}/sandbox/clock", self.sandbox);
+        let answer = self.http.post(url).json(&json!({ "advance_secs": by.num_seconds() })).send().await;
+        assert_eq!(answer.expect("the stand-in answers").status(), 200);
+    }
+
     pub(super) async fn write(&self, from: &str, text: &str) {
         let url = format!("http://{}/sandbox/inbound", self.sandbox);
         let answer = self.http.post(url).json(&json!({ "from": from, "text": text })).send().await;
@@ -447,6 +454,8 @@ async fn who_says_stop_is_answered_once_and_asked_where_it_is_not_clear() {
     shop.write(ASHA, "stop").await;
     shop.until_heard(3).await;
     assert_eq!(shop.rows().await, 1);
+    shop.move_carriers_clock(TimeDelta::minutes(1)).await;
+    shop.advance(TimeDelta::minutes(1)).await;
     shop.write(ASHA, "START").await;
     let chat = shop.until_shown(ASHA, 2).await;
     assert!(chat[1]["text"].as_str().is_some_and(|text| text.contains("may write to you here again")));

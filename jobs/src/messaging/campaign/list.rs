@@ -222,7 +222,7 @@ mod tests {
     fn a_list_without_its_columns_is_none() {
         for (text, why) in [
             ("phone,customer_name\n", "has no column order_number"),
-            ("phone,language,name\n", "has a column 3 that is none of: phone, language, customer_name"),
+            ("phone,language,name\n", "has a column 3 that is none of: phone, mail, language, customer_name"),
             ("phone,phone\n", "has the column phone twice"),
             ("p\0h\n", "NUL"),
         ] {

@@ -156,15 +156,14 @@ pub async fn hear(
             for known in &known {
                 changed |= opt_in(tx, vault, by, business, (*known, extent), (source, at)).await?;
             }
-            changed.then_some(Answer::OptedIn)
+            // A yes of the same second as a no does not outweigh it; then she is not told that it does.
+            (changed && !is_silent(tx, first.contact_id, by.now).await?).then_some(Answer::OptedIn)
         }
         Route::Ask => {
             let since = by.now - ASK_EVERY;
             let asked = store::is_answered(tx, first.contact_id, Answer::Ask.as_str(), since).await?;
             // Who gets nothing any more need not be asked whether she wants nothing.
-            let silent =
-                store::list_in_force(tx, first.contact_id, by.now).await?.iter().any(|one| one.scope == Scope::All);
-            (!asked && !silent).then_some(Answer::Ask)
+            (!asked && !is_silent(tx, first.contact_id, by.now).await?).then_some(Answer::Ask)
         }
         Route::NotMyCode => {
             let mut marks = Vec::new();
@@ -271,6 +270,11 @@ async fn opt_in(
 
 const fn heard_column(business: BusinessId) -> IndexColumn<'static> {
     IndexColumn { business_id: business, table: "muneem.messaging_heard", column: "mark" }
+}
+
+/// Whether somebody gets nothing any more.
+async fn is_silent(tx: &mut PgConnection, contact: ContactId, now: DateTime<Utc>) -> Result<bool, Error> {
+    Ok(store::list_in_force(tx, contact, now).await?.iter().any(|one| one.scope == Scope::All))
 }
 
 async fn is_repeated(tx: &mut PgConnection, vault: &Vault, business: BusinessId, key: &str) -> Result<bool, Error> {
