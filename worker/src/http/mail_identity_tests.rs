@@ -3,9 +3,11 @@
 use axum::http::StatusCode;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, TimeDelta, Utc};
+use muneem_jobs::outbound::Clock;
 use serde_json::{Value, json};
 
 use super::tests::{Answered, House, is_problem};
+use crate::outbound::clock::SystemClock;
 
 const PAGE: &str = "/v1/messaging/mail/identity";
 const VERIFY: &str = "/v1/messaging/mail/identity/verify";
@@ -61,7 +63,7 @@ impl House {
 }
 
 fn tomorrow() -> DateTime<Utc> {
-    Utc::now() + TimeDelta::hours(20)
+    SystemClock.now() + TimeDelta::hours(20)
 }
 
 #[tokio::test]
@@ -118,7 +120,7 @@ async fn the_record_to_publish_is_shown_and_the_address_is_used_once_its_reader_
     is_problem(&house.shows(&house.sharma, CODE).await, 422, "messaging.wrong_mail_code");
 
     // A code that ran out, and one that was guessed at ten times, prove nothing.
-    for (end, guesses) in [(Utc::now() - TimeDelta::seconds(1), 0), (tomorrow(), 10)] {
+    for (end, guesses) in [(SystemClock.now() - TimeDelta::seconds(1), 0), (tomorrow(), 10)] {
         let moved = json!({ "from": format!("bills{guesses}@mail.sharma.example") });
         assert_eq!(house.set(&house.sharma, None, &moved).await.body["verified_at"], Value::Null);
         house.code_went_out("sharma-mobiles", CODE, end).await;
