@@ -17,6 +17,7 @@ use serde_json::json;
 
 use super::{
     Document, Error, MessageId, Policy, State,
+    campaign::{self, CampaignState},
     ledger::Ledger,
     request, sealed,
     store::{self, MessageRow, NewRow, Place},
@@ -83,9 +84,15 @@ impl Job for FallBack {
             return Ok(Done::OK);
         }
         let (turn, queued, over) = (turn(row), row.state == State::Queued, now >= row.expires_at);
+        let halted = match row.campaign {
+            Some(campaign) => {
+                campaign::state_of(&mut tx, ctx.business, campaign).await? == Some(CampaignState::Stopped)
+            }
+            None => false,
+        };
         match turn {
             Turn::Later => ledger.look_again(id, now + LOOK),
-            Turn::Next if !over => {
+            Turn::Next if !over && !halted => {
                 if queued {
                     ledger.skip(id, "fell_back", &mut trail);
                 }
@@ -158,7 +165,7 @@ async fn take_next(
         trail.note(words::MESSAGE_FELL_BACK, row.message_id, details);
         if let Some(campaign) = row.campaign {
             let state = if skipped.is_some() { "skipped" } else { "queued" };
-            super::campaign::count_more(tx, (ctx.business, &*ctx.deps.chance), (campaign, state)).await?;
+            campaign::count_more(tx, (ctx.business, &*ctx.deps.chance), (campaign, state)).await?;
         }
         if skipped.is_none() {
             return request::plan(tx, ctx.business, (id, row.class), (None, row.expires_at)).await;

@@ -181,7 +181,9 @@ impl Ledger {
         if let Some(entry) = self.entries.get_mut(&id)
             && let (Some(_), Some(secs)) = (entry.message.fall_back_at, entry.message.fall_back_secs)
         {
-            entry.message.fall_back_at = Some(until + TimeDelta::seconds(i64::from(secs)));
+            // The other way needs some time of its own before the end.
+            let last = until + (entry.message.expires_at - until) / 2;
+            entry.message.fall_back_at = Some((until + TimeDelta::seconds(i64::from(secs))).min(last));
             entry.moved = true;
         }
     }
@@ -465,7 +467,9 @@ impl Ledger {
         let mut streams = BTreeMap::<CampaignId, (DateTime<Utc>, MessageClass)>::new();
         again.retain(|(id, at)| {
             let Some(entry) = self.entries.get_mut(id) else { return true };
-            let Some(campaign) = entry.message.campaign else { return true };
+            // A mail has a job of its own.
+            let by_wave = entry.message.campaign.filter(|_| entry.message.channel == Channel::Whatsapp);
+            let Some(campaign) = by_wave else { return true };
             entry.message.not_before = Some(*at);
             entry.moved = true;
             let stream = streams.entry(campaign).or_insert((*at, entry.message.class));
@@ -553,6 +557,7 @@ impl Entry {
             return;
         }
         let under_way = |state| matches!(state, State::Accepted | State::Held | State::Sent);
+        let wait = TimeDelta::seconds(i64::from(row.fall_back_secs.unwrap_or(1)));
         row.fall_back_at = match row.state {
             State::Delivered | State::Read => None,
             State::Failed | State::Skipped => Some(now),
@@ -560,10 +565,10 @@ impl Entry {
             State::UnknownFinal => (row.policy == Policy::AtLeastOnce).then_some(now),
             // What the mail server took is with her server: only a report says otherwise.
             _ if under_way(row.state) && row.channel == Channel::Mail => None,
-            _ if under_way(row.state) && !under_way(self.counted) => {
-                let wait = TimeDelta::seconds(i64::from(row.fall_back_secs.unwrap_or(1)));
-                Some(row.fall_back_at.map_or(now + wait, |known| known.min(now + wait)))
-            }
+            // It has its time from here: it may have waited long before.
+            _ if under_way(row.state) && !under_way(self.counted) => Some(now + wait),
+            // It failed and is tried again, after its time had been found to be over.
+            State::Queued => row.fall_back_at.or(Some(now + wait)),
             _ => row.fall_back_at,
         };
         self.moved = true;

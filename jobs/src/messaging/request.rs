@@ -60,11 +60,18 @@ pub async fn request(
             return Err(Error::WindowClosed);
         }
     }
+    let ways = new.to.ways().len();
+    let begins_at = new.not_before.map_or(now, |at| at.max(now));
+    let expires_at = new.expires_at.unwrap_or(begins_at + DEFAULT_LIFE);
+    // The other way needs some time of its own before the end.
+    let life = expires_at - begins_at;
+    if ways > 1 && new.falls_back_after.is_some_and(|wait| wait >= life) {
+        let mend = "must end before the message does: name a later expires_at, or a shorter wait";
+        return Err(Error::BadMessage { field: "fall_back_after_secs", mend });
+    }
+    let falls_back_after = new.falls_back_after.unwrap_or(FALLS_BACK_AFTER.min(life / 2));
     let id = MessageId(chance.uuid_v7(now));
     let personal = sealed::seal_message(conn, vault, (new.business, id), (&new.to, way), &new.content).await?;
-    let ways = new.to.ways().len();
-    let falls_back_after = new.falls_back_after.unwrap_or(FALLS_BACK_AFTER);
-    let begins_at = new.not_before.map_or(now, |at| at.max(now));
     let row = NewRow {
         business: new.business,
         id,
@@ -85,7 +92,7 @@ pub async fn request(
             fall_back_at: (way + 1 < ways).then(|| begins_at + falls_back_after),
         },
         not_before: new.not_before,
-        expires_at: new.expires_at.unwrap_or(begins_at + DEFAULT_LIFE),
+        expires_at,
         now,
     };
     store::insert_message(conn, &row, None).await?;

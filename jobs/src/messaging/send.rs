@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use schemars::JsonSchema;
@@ -155,7 +155,9 @@ impl Job for Send {
             None => return Ok(Done::OK),
         };
         let language: Language = envelope.language.parse().map_err(|_| Error::Unreadable(id, "language"))?;
-        let asked = Asked::by_whatsapp(&to, (envelope.class, &envelope.purpose), (ways.as_ref(), envelope.has_more));
+        // A way that nothing can go by is none.
+        let has_more = envelope.has_more && ctx.deps.mailer.is_configured();
+        let asked = Asked::by_whatsapp(&to, (envelope.class, &envelope.purpose), (ways.as_ref(), has_more));
         let Some(begun) = begin(ctx, id, asked, &probes).await? else { return Ok(Done::OK) };
         let message = OutgoingMessage { to, reference: begun.reference.0, body: content.body(language, header) };
         ctx.step("messaging.posting").await;
@@ -280,16 +282,52 @@ pub(super) async fn stands_against(
     asked: &Asked<'_>,
 ) -> Result<Option<&'static str>, Error> {
     let row = &entry.message;
-    if let Some(delivery) = row.delivery {
-        for (way, state) in store::list_siblings(conn, (delivery, row.message_id)).await? {
-            match state {
-                State::Delivered | State::Read => return Ok(Some("reached_elsewhere")),
-                _ if way > row.way => return Ok(Some("fell_back")),
-                _ => {}
-            }
+    if row.delivery.is_some() {
+        let siblings = store::list_siblings(conn, &[row.message_id.0]).await?;
+        if let Some(because) = otherwise(row.way, siblings.iter().map(|(_, way, state)| (*way, *state))) {
+            return Ok(Some(because));
         }
     }
     Ok(inbound::judge(conn, ctx, std::slice::from_ref(asked)).await?.into_iter().flatten().next())
+}
+
+/// Those of many messages that are not to go, because another way reached the person or was taken and may.
+pub(super) async fn reached_otherwise(
+    conn: &mut PgConnection,
+    ledger: &Ledger,
+    ids: &[MessageId],
+) -> Result<BTreeMap<MessageId, &'static str>, Error> {
+    let mut several = Vec::new();
+    for id in ids {
+        let row = &ledger.get(*id)?.message;
+        if row.delivery.is_some() {
+            several.push((row.message_id, row.way));
+        }
+    }
+    if several.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let asked: Vec<_> = several.iter().map(|(id, _)| id.0).collect();
+    let siblings = store::list_siblings(conn, &asked).await?;
+    let found = several.into_iter().filter_map(|(id, way)| {
+        let own = siblings.iter().filter(|(of, ..)| *of == id).map(|(_, way, state)| (*way, *state));
+        Some((id, otherwise(way, own)?))
+    });
+    Ok(found.collect())
+}
+
+/// What the other ways say against this one: one of them reached her, or a later one was taken and came to something.
+fn otherwise(own: i16, siblings: impl Iterator<Item = (i16, State)>) -> Option<&'static str> {
+    let mut because = None;
+    for (way, state) in siblings {
+        match state {
+            State::Delivered | State::Read => return Some("reached_elsewhere"),
+            State::Failed | State::Skipped => {}
+            _ if way > own => because = Some("fell_back"),
+            _ => {}
+        }
+    }
+    because
 }
 
 /// Until when a message rests by our own rule: before it may begin, or in the quiet hours of what it is about.

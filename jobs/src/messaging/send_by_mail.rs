@@ -31,8 +31,9 @@ use crate::{
     queue::{self, Done, Job, JobContext, NewJob},
 };
 
-/// A campaign that rests is looked at again so soon; whoever lets it go on is not kept waiting.
-const CAMPAIGN_LOOK: TimeDelta = TimeDelta::seconds(30);
+/// A campaign that rests is looked at again so soon: ten thousand of its mails cost the queue little, and whoever lets it
+/// go on is not kept waiting long.
+const CAMPAIGN_LOOK: TimeDelta = TimeDelta::minutes(5);
 
 /// Sends one message of the ledger by mail, at most once per attempt row: `messaging.send` for this way.
 pub(super) async fn send(ctx: &JobContext, id: MessageId, letter: &Letter) -> Result<Done, Error> {
@@ -157,7 +158,7 @@ async fn written(
     let token = mail::issue_token(tx, with, ctx.business, MailRef::Message(id, number), &to).await?;
     let identity = mail::identity_of(tx, vault, ctx.business).await?;
     let base = ctx.deps.messaging.public_url.as_deref().filter(|_| letter.class == MessageClass::Marketing);
-    let leave = base.map(|base| format!("{base}/r/leave/{}", token.expose()));
+    let leave = base.map(|base| format!("{base}/r/leave/{}", token.leaving().expose()));
     let language: Language = letter.language.parse().map_err(|_| Error::Unreadable(id, "language"))?;
     let draft = Draft {
         id: id.0,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::{
-    Form,
+    body::Bytes,
     extract::{Path, State},
     http::StatusCode,
     response::Response,
@@ -12,19 +12,12 @@ use muneem_jobs::{
     evidence::By,
     messaging::mail::{self, Leaving},
 };
-use serde::Deserialize;
 use sqlx::Connection;
 
 use super::{
     Portal,
     decision::{Page, Turned},
 };
-
-/// What her mail program or the page sends: with `List-Unsubscribe=One-Click` (RFC 8058), or with the button she took.
-#[derive(Deserialize)]
-pub(super) struct Left {
-    extent: Option<String>,
-}
 
 async fn found(portal: &Portal, token: &str) -> Result<(sqlx::pool::PoolConnection<sqlx::Postgres>, Leaving), Turned> {
     let mut db = portal.db.acquire().await?;
@@ -38,14 +31,15 @@ pub(super) async fn show(State(portal): State<Arc<Portal>>, Path(token): Path<St
     Ok(Page::leaving(leaving.language.as_str(), &token, None).draw(StatusCode::OK))
 }
 
-/// `POST /r/leave/{token}`: at once, without a further question.
+/// `POST /r/leave/{token}`: at once, without a further question. Her mail program sends `List-Unsubscribe=One-Click` in
+/// whatever form it likes (RFC 8058 section 3.2), and any body is a no; the page's second button says `extent=all`.
 pub(super) async fn leave(
     State(portal): State<Arc<Portal>>,
     Path(token): Path<String>,
-    Form(form): Form<Left>,
+    body: Bytes,
 ) -> Result<Response, Turned> {
     let (mut db, leaving) = found(&portal, &token).await?;
-    let everything = form.extent.as_deref() == Some("all");
+    let everything = body.as_ref() == b"extent=all";
     let by = By::system(portal.clock.now(), &*portal.chance);
     let mut tx = db.begin().await?;
     mail::leave(&mut tx, &portal.vault, leaving, everything, &by).await?;

@@ -185,7 +185,7 @@ async fn who_would_have_no_more_mail_leaves_with_one_click_and_no_scanner_leaves
     let id = messaging::request(&mut conn, &vault, &clock, &chance, &new).await.expect("a message");
     let of = messaging::mail::MailRef::Message(id, 1);
     let token = messaging::mail::issue_token(&mut conn, (&clock, &chance), shop.business_id, of, &asha).await;
-    let path = format!("/r/leave/{}", token.expect("a token").expose());
+    let path = format!("/r/leave/{}", token.expect("a token").leaving().expose());
     let router = routes(Arc::new(Portal {
         db: db.app_pool(),
         clock: Arc::new(SystemClock),
@@ -213,6 +213,27 @@ async fn who_would_have_no_more_mail_leaves_with_one_click_and_no_scanner_leaves
         assert_eq!(left.status, StatusCode::OK, "{}", left.body);
     }
     assert_eq!(stands().await, 1);
+    // As RFC 8058 writes it, and as programs do that send nothing.
+    for (kind, body) in [
+        (
+            "multipart/form-data; boundary=B",
+            "--B\r\nContent-Disposition: form-data; name=\"List-Unsubscribe\"\r\n\r\nOne-Click\r\n--B--\r\n",
+        ),
+        ("", ""),
+    ] {
+        let mut request = Request::builder().method("POST").uri(&path);
+        if !kind.is_empty() {
+            request = request.header("content-type", kind);
+        }
+        let mut request = request.body(Body::from(body)).expect("a request");
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([203, 0, 113, 7], 4711))));
+        let answered = router.clone().oneshot(request).await.expect("answered");
+        assert_eq!(answered.status(), StatusCode::OK, "{kind:?}");
+    }
+    // Many people leave by one address, more than it could guess.
+    for _ in 0..20 {
+        assert_eq!(send(&router, "POST", &path, "List-Unsubscribe=One-Click").await.status, StatusCode::OK);
+    }
     let question = |purpose| wishes::Question {
         class: wishes::Class::Marketing,
         purpose,

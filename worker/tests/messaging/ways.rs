@@ -548,6 +548,49 @@ async fn whom_a_campaign_does_not_reach_gets_its_mail_and_may_leave_it_with_one_
     assert_eq!(verdict.expect("judged"), wishes::Verdict::Skipped(wishes::Reason::Withdrawn));
 }
 
+#[tokio::test]
+async fn what_a_law_wants_said_to_many_does_not_wait_behind_a_held_sender() {
+    let shop = Shop::open().await;
+    let by = By::operator(shop.clock.now(), &OsChance);
+    let mut tx = shop.deps.db.begin().await.expect("a transaction");
+    let new = NewCampaign {
+        business: shop.business,
+        name: "Incident 7".to_owned(),
+        purpose: "breach.notice".to_owned(),
+        class: MessageClass::Statutory,
+        template: "breach_notice".to_owned(),
+        rests_after: None,
+        expires_at: shop.clock.now() + TimeDelta::hours(20),
+    };
+    let id = campaign::create(&mut tx, &new, &by).await.expect("a campaign");
+    let person = |nth: u32| NewPerson {
+        to: phone(&format!("98123{nth:05}")),
+        mail: Some(Email::parse(&format!("p{nth}@example.in")).expect("an address")),
+        content: named("breach_notice"),
+        language: Language::En,
+    };
+    let people: Vec<_> = (0..3).map(person).collect();
+    let of = (shop.business, id);
+    campaign::add_people(&mut tx, &shop.deps.vault, of, &people, &by).await.expect("added");
+    campaign::start(&mut tx, of, &by).await.expect("started");
+    tx.commit().await.expect("committed");
+    // The account is locked, and stays so.
+    for _ in 0..12 {
+        shop.fault(json!({ "refuse": { "code": 131_031 } })).await;
+    }
+    shop.run_due_jobs(None).await;
+    assert_eq!(shop.mails().await.len(), 0, "its time is not over");
+    for _ in 0..8 {
+        shop.advance(TimeDelta::minutes(10)).await;
+        shop.run_due_jobs(None).await;
+        shop.look_at_what_is_due().await;
+    }
+    assert_eq!(shop.mails().await.len(), 3, "each of them by mail, once");
+    let mut conn = shop.deps.db.acquire().await.expect("a connection");
+    let (_, counts) = campaign::find(&mut conn, Some(shop.business), id).await.expect("readable").expect("there");
+    assert_eq!(counts["accepted"], 3, "{counts}");
+}
+
 impl Shop {
     /// Messages of the ledger.
     async fn rows(&self) -> i64 {

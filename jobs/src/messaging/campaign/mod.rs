@@ -280,7 +280,10 @@ pub async fn halt(
 ) -> Result<(), Error> {
     let mut tx = conn.begin().await?;
     let campaign = store::lock(&mut tx, business, id).await?.ok_or(Error::NoSuchCampaign)?;
-    if campaign.ended_at.is_some() {
+    // What went out may still have ways to take, which a stop ends.
+    if campaign.ended_at.is_some()
+        && !(for_good && campaign.state == CampaignState::Done && store::has_more(&mut tx, id).await?)
+    {
         return Err(Error::CampaignOver);
     }
     match campaign.state {

@@ -63,7 +63,7 @@ pub(super) async fn lock(
     business: BusinessId,
     id: CampaignId,
 ) -> Result<Option<Campaign>, Error> {
-    Ok(campaigns!("where campaign_id = $1 and business_id = $2 for update", id.0, business.0)
+    Ok(campaigns!("where campaign_id = $1 and business_id = $2 for no key update", id.0, business.0)
         .fetch_optional(conn)
         .await?)
 }
@@ -167,6 +167,43 @@ pub(super) async fn list_running(
     .fetch_all(conn)
     .await?;
     Ok(rows.into_iter().map(|row| (row.id, row.class)).collect())
+}
+
+/// Whether anything of a campaign may still go: by its own way, or by another.
+pub(super) async fn has_more(conn: &mut PgConnection, id: CampaignId) -> Result<bool, Error> {
+    let more = sqlx::query_scalar!(
+        r#"
+        select exists (
+            select from muneem.messaging_messages where campaign_id = $1 and state = 'queued') or exists (
+            select from muneem.messaging_messages where campaign_id = $1 and fall_back_at is not null) as "more!"
+        "#,
+        id.0,
+    )
+    .fetch_one(conn)
+    .await?;
+    Ok(more)
+}
+
+/// Sets when the other way of those who wait is looked at: something holds the way that they wait for. A part at a time.
+pub(super) async fn aim_waiting(conn: &mut PgConnection, id: CampaignId, now: DateTime<Utc>) -> Result<(), Error> {
+    sqlx::query!(
+        r#"
+        update muneem.messaging_messages m
+        set fall_back_at = $2::timestamptz + make_interval(secs => m.fall_back_secs)
+        where m.message_id = any (array(
+            select w.message_id
+            from muneem.messaging_messages w
+            where w.campaign_id = $1 and w.state = 'queued' and w.way + 1 < w.ways and w.fall_back_at is null
+            order by w.message_id
+            limit 5000
+            for update skip locked))
+        "#,
+        id.0,
+        now,
+    )
+    .execute(conn)
+    .await?;
+    Ok(())
 }
 
 /// Whether messages wait, and when the first of those put off may begin.

@@ -152,6 +152,7 @@ async fn wave(ctx: &JobContext, id: CampaignId) -> Result<Wave, Error> {
     let probes = match gate(&mut tx, ctx, first, &campaign).await? {
         Gate::Open(probes) => probes,
         Gate::Held { until, .. } => {
+            look_elsewhere(&mut tx, &campaign, now).await?;
             tx.commit().await?;
             return Ok(Wave::Wait((until - now).to_std().unwrap_or_default().max(Duration::from_secs(1))));
         }
@@ -161,6 +162,7 @@ async fn wave(ctx: &JobContext, id: CampaignId) -> Result<Wave, Error> {
     match template::may_send(&mut tx, account, folder, campaign.class).await? {
         May::Send => {}
         May::NotNow { .. } => {
+            look_elsewhere(&mut tx, &campaign, now).await?;
             tx.commit().await?;
             return Ok(Wave::Wait(send::TEMPLATE_LOOK.to_std().unwrap_or_default()));
         }
@@ -199,9 +201,10 @@ async fn wave(ctx: &JobContext, id: CampaignId) -> Result<Wave, Error> {
     let mut trail = Trail::of(ctx, SendWave::KIND);
     let mut ledger = Ledger::lock(&mut tx, ctx.business, taken.iter().copied(), now).await?;
     let verdicts = inbound::judge(&mut tx, ctx, &asked).await?;
+    let elsewhere = send::reached_otherwise(&mut tx, &ledger, &taken).await?;
     let mut skipped = 0;
     let mut verdicts = verdicts.into_iter();
-    people.retain(|(message, ..)| match verdicts.next().flatten() {
+    people.retain(|(message, ..)| match verdicts.next().flatten().or(elsewhere.get(message).copied()) {
         Some(because) => {
             ledger.skip(*message, because, &mut trail);
             skipped += 1;
@@ -265,6 +268,14 @@ async fn wave(ctx: &JobContext, id: CampaignId) -> Result<Wave, Error> {
     ctx.step("messaging.wave_posted").await;
     record(ctx, &campaign, &probes, &outcomes).await?;
     Ok(Wave::Sent)
+}
+
+/// What a law wants said does not wait behind what holds its first way: its other ways are looked at in their time.
+async fn look_elsewhere(conn: &mut sqlx::PgConnection, campaign: &Campaign, now: DateTime<Utc>) -> Result<(), Error> {
+    if campaign.class == MessageClass::Statutory {
+        store::aim_waiting(conn, campaign.campaign_id, now).await?;
+    }
+    Ok(())
 }
 
 /// Whether the campaign's number, account and words may be used now.

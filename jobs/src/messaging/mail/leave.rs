@@ -2,10 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{
-    MailRef,
-    token::{self, MailToken},
-};
+use super::token::{self, MailToken};
 use crate::{
     evidence::By,
     messaging::{
@@ -31,9 +28,7 @@ pub struct Leaving {
 /// The database fails.
 pub async fn find_leaving(conn: &mut PgConnection, token: &str) -> Result<Option<Leaving>, Error> {
     let Some(token) = MailToken::parse(token) else { return Ok(None) };
-    let Some((_, known)) = token::find_token(conn, std::slice::from_ref(&token)).await? else { return Ok(None) };
-    let MailRef::Message(message, _) = known.of else { return Ok(None) };
-    let business = known.business;
+    let Some((business, message)) = token::find_leaving(conn, &token).await? else { return Ok(None) };
     let letter = store::load_letter(conn, business, message).await?;
     Ok(letter.map(|letter| Leaving { business, message, language: Language::of(&letter.language) }))
 }

@@ -87,6 +87,16 @@ impl MailToken {
         runs.filter_map(Self::parse).take(16).collect()
     }
 
+    /// What stands at the end of the link by which she leaves, of the same letters. Nobody makes the token of it.
+    pub fn leaving(&self) -> Self {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes keys of any length");
+        mac.update(b"muneem leave");
+        let whole: [u8; 32] = mac.finalize().into_bytes().into();
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&whole[..16]);
+        Self(bytes)
+    }
+
     fn digest(&self) -> [u8; 32] {
         Sha256::digest(self.0).into()
     }
@@ -162,8 +172,8 @@ pub async fn issue_token(
     let (kind, id, attempt) = of.columns();
     sqlx::query!(
         "insert into muneem.messaging_mail_tokens
-             (token_sha256, business_id, of_kind, of_id, attempt, recipient_mark, created_at)
-         values ($1, $2, $3, $4, $5, $6, $7)",
+             (token_sha256, business_id, of_kind, of_id, attempt, recipient_mark, created_at, leave_sha256)
+         values ($1, $2, $3, $4, $5, $6, $7, $8)",
         &token.digest()[..],
         business.0,
         kind,
@@ -171,6 +181,7 @@ pub async fn issue_token(
         attempt,
         &token.mark(to)[..],
         now,
+        &token.leaving().digest()[..],
     )
     .execute(&mut *tx)
     .await?;
@@ -189,6 +200,22 @@ pub async fn issue_token(
     .execute(tx)
     .await?;
     Ok(token)
+}
+
+/// The message that a link to leave by came with.
+pub(super) async fn find_leaving(
+    conn: &mut PgConnection,
+    leaving: &MailToken,
+) -> Result<Option<(BusinessId, MessageId)>, Error> {
+    let row = sqlx::query!(
+        r#"select business_id as "business: BusinessId", of_id
+           from muneem.messaging_mail_tokens
+           where leave_sha256 = $1 and of_kind = 'message'"#,
+        &leaving.digest()[..],
+    )
+    .fetch_optional(conn)
+    .await?;
+    Ok(row.map(|row| (row.business, MessageId(row.of_id))))
 }
 
 /// The first of these tokens that is one of ours.

@@ -218,24 +218,24 @@ pub(in crate::messaging) async fn load_spent(conn: &mut PgConnection, id: Messag
     Ok(spent)
 }
 
-/// Where the other messages of a delivery stand: which way each takes.
+/// Where the other messages of the same deliveries stand: of which message it is another, which way it takes, its state.
 pub(in crate::messaging) async fn list_siblings(
     conn: &mut PgConnection,
-    (delivery, own): (MessageId, MessageId),
-) -> Result<Vec<(i16, State)>, Error> {
+    ids: &[Uuid],
+) -> Result<Vec<(MessageId, i16, State)>, Error> {
     let rows = sqlx::query!(
         r#"
-        select way, state as "state: State"
-        from muneem.messaging_messages
-        where delivery_id = $1 and message_id <> $2
-        order by way
+        select own.message_id as "of: MessageId", other.way, other.state as "state: State"
+        from muneem.messaging_messages own
+        join muneem.messaging_messages other on other.delivery_id = own.delivery_id and other.way <> own.way
+        where own.message_id = any ($1)
+        order by own.message_id, other.way
         "#,
-        delivery.0,
-        own.0,
+        ids,
     )
     .fetch_all(conn)
     .await?;
-    Ok(rows.into_iter().map(|row| (row.way, row.state)).collect())
+    Ok(rows.into_iter().map(|row| (row.of, row.way, row.state)).collect())
 }
 
 /// Messages whose next way is to be looked at, the longest due first; of whatever business.
