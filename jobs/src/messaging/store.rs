@@ -28,7 +28,8 @@ pub(super) use holds::{
     HoldRow, find_holds, insert_hold, list_holds, lock_hold, probe_hold, release_holds, strike_hold,
 };
 pub(super) use limits::{
-    count_reached, hear_from, is_window_open, note_reached, pair_waits, push_pair, slow_down, take_pairs, take_places,
+    count_reached, hear_from, is_window_open, leave_unsynced, note_reached, pair_waits, push_pair, slow_down,
+    take_pairs, take_places,
 };
 pub(super) use messages::{
     Envelope, Letter, MessageRow, NewRow, Place, find_message, insert_message, insert_messages, list_delivery,

@@ -528,7 +528,7 @@ async fn whom_a_campaign_does_not_reach_gets_its_mail_and_may_leave_it_with_one_
     assert!(raw.contains("List-Unsubscribe-Post: List-Unsubscribe=One-Click"), "{raw}");
     let token = link.trim_end_matches('>').strip_prefix("https://muneem.example/r/leave/").expect("our page");
     let mut tx = shop.deps.db.begin().await.expect("a transaction");
-    assert!(find_leaving(&mut tx, &token.to_uppercase().replace('A', "B")).await.expect("readable").is_none());
+    assert!(find_leaving(&mut tx, &"b".repeat(26)).await.expect("readable").is_none());
     let leaving = find_leaving(&mut tx, token).await.expect("readable").expect("known");
     leave(&mut tx, &shop.deps.vault, leaving, false, &by).await.expect("left");
     tx.commit().await.expect("committed");

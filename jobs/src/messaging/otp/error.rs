@@ -5,7 +5,6 @@ use crate::{
     evidence, messaging,
     messaging::wishes,
     outbound::mailer::MailFailure,
-    people,
     queue::{self, Disposition, JobError, LostLease},
     vault,
 };
@@ -32,9 +31,6 @@ pub enum Error {
     /// The mail server did not take it; another code may be sent.
     #[error("code {0} was not mailed: {1}")]
     NotMailed(OtpId, MailFailure),
-    /// Whose code it is could not be read.
-    #[error("otp: read the business")]
-    Business(#[source] Box<people::Error>),
     /// It could not be handed over as a message.
     #[error("otp: message")]
     Message(#[source] Box<messaging::Error>),
@@ -72,9 +68,7 @@ impl JobError for Error {
             Self::Wishes(source) => source.disposition(),
             Self::Vault(source) => source.disposition(),
             Self::Evidence(source) => source.disposition(),
-            Self::NotMailed(..) | Self::Business(_) | Self::Lease(_) | Self::Enqueue(_) | Self::Database(_) => {
-                Disposition::Retry
-            }
+            Self::NotMailed(..) | Self::Lease(_) | Self::Enqueue(_) | Self::Database(_) => Disposition::Retry,
         }
     }
 
@@ -84,7 +78,6 @@ impl JobError for Error {
             Self::TooOften(_) => "messaging.otp_too_often",
             Self::Unreadable(_) => "messaging.otp_unreadable",
             Self::NotMailed(..) => "messaging.otp_not_mailed",
-            Self::Business(_) => "messaging.otp_business",
             Self::Message(source) => source.cause(),
             Self::Wishes(source) => source.cause(),
             Self::Lease(_) => "messaging.lost_lease",

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use schemars::JsonSchema;
 use secrecy::{ExposeSecret, SecretString};
@@ -13,12 +13,10 @@ use super::{
 use crate::{
     messaging::{
         self, Content, Language, NewMessage, Policy, SignInCode,
-        staff::first_line,
-        template,
+        mail::{self, Draft},
         wishes::{self, Channel, Class, Contact, Item, Question, Verdict},
     },
     outbound::{Email, Mail, MailOutcome, Phone},
-    people,
     queue::{self, Done, Job, JobContext, Lane, NewJob, Settings},
 };
 
@@ -257,23 +255,24 @@ impl Sending<'_> {
     }
 
     async fn mail(&self, tx: &mut PgConnection, to: &Email, code: &SecretString) -> Result<Mail, Error> {
-        let business = people::find_business_by_id(tx, self.ctx.business).await;
-        let business = business.map_err(|error| Error::Business(Box::new(error)))?;
-        let business = business.map(|business| first_line(&business.legal_name)).unwrap_or_default();
+        let identity = mail::identity_of(tx, &self.ctx.deps.vault, self.ctx.business).await?;
         let minutes = (self.row.expires_at - self.ctx.now()).num_minutes().max(1).to_string();
-        let params = [
-            ("business_name".to_owned(), business),
-            ("code".to_owned(), code.expose_secret().to_owned()),
-            ("minutes".to_owned(), minutes),
-        ];
-        let language = Language::of(&self.row.language);
-        let part = |part| {
-            let of = |language| template::mail_part("one_time_code", language, part);
-            of(language).or_else(|| of(Language::En)).ok_or(Error::Unreadable(self.otp_id))
+        let params = BTreeMap::from([
+            ("business_name", identity.name.clone()),
+            ("code", code.expose_secret().to_owned()),
+            ("minutes", minutes),
+        ]);
+        let draft = Draft {
+            id: self.ctx.deps.chance.uuid_v7(self.ctx.now()),
+            // A code that comes back is over before anybody reads the report.
+            token: None,
+            to: to.clone(),
+            words: "one_time_code",
+            params: &params,
+            language: Language::of(&self.row.language),
+            attachments: Vec::new(),
+            unsubscribe: None,
         };
-        let subject = template::fill(part("subject")?.trim(), &params);
-        let id = self.ctx.deps.chance.uuid_v7(self.ctx.now());
-        let mail = Mail::new(id, to.clone(), &subject, &template::fill(&part("body")?, &params));
-        mail.map_err(|_| Error::Unreadable(self.otp_id))
+        mail::compose(&identity, draft).map_err(|_| Error::Unreadable(self.otp_id))
     }
 }

@@ -356,6 +356,7 @@ fn line_of(text: &str, key: &str) -> Option<usize> {
 }
 
 /// `subject` or `body` of a mail, as it lies in `templates/messaging/<folder>/<language>/`.
+#[cfg(test)]
 pub(in crate::messaging) fn mail_part(folder: &str, language: Language, part: &str) -> Option<String> {
     let file = Words::get(&format!("{folder}/{}/{part}.txt.hbs", language.as_str()))?;
     String::from_utf8(file.data.into_owned()).ok()

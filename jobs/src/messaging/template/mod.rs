@@ -28,7 +28,8 @@ pub use file::{Button, Category, Duty, Header, Parameter, Template};
 pub use form::{form_of, sample_of};
 pub use kind::{Kind, Mend};
 pub use language::Language;
-pub(super) use library::mail_part;
+#[cfg(test)]
+use library::mail_part;
 pub use library::{Entry, InUse, Library, Problem, Problems, install, library};
 pub use state::{
     Known, Line, May, Noted, Standing, Submission, keep_answer, keep_pulled, list_known, list_lines, may_send,
