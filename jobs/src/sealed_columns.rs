@@ -43,6 +43,7 @@ mod tests {
         ("messaging_otp_limits.key", "a blind index or a digest that lives for hours"),
         ("messaging_mail_identities.code_sha256", "a digest of chance"),
         ("messaging_mail_reports.sha256", "a digest"),
+        ("messaging_mail_tokens.leave_sha256", "a digest of chance"),
         ("messaging_mail_tokens.recipient_mark", "a digest under chance that is kept nowhere"),
         ("messaging_mail_tokens.token_sha256", "a digest of chance"),
         ("messaging_webhooks.sha256", "a digest"),
