@@ -173,14 +173,14 @@ async fn a_worker_whose_lease_is_taken_stops_its_jobs_and_begins_anew() {
     let id = system.enqueue(&patient(number, 1, Act::Wait)).await;
     let worker = system.work();
     until("it runs", || async { probe.count() == 1 }).await;
-    // As if it had been silent for longer than its lease: somebody reaps it.
+    // As if it had been silent for longer than its lease: somebody reaps it, before it breathes again or reaps itself.
+    let mut tx = system.owner.begin().await.unwrap();
     sqlx::query("update muneem.queue_workers set lease_until = now() - interval '1 second'")
-        .execute(&system.owner)
+        .execute(&mut *tx)
         .await
         .unwrap();
-    let mut conn = system.pool.acquire().await.unwrap();
-    assert_eq!(work::tick(&mut conn).await.unwrap().reaped, 1);
-    drop(conn);
+    assert_eq!(work::tick(&mut tx).await.unwrap().reaped, 1);
+    tx.commit().await.unwrap();
     until("the same process runs it again, as a new incarnation", || async { probe.count() == 2 }).await;
     until("it ends", || async {
         probe.open.notify_waiters();
